@@ -1,0 +1,189 @@
+"""The door: `typecast run STUDY` and its stages. Options are read here; functions take values."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from pipeline.errors import TypecastError
+
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
+    from pipeline.store import Run
+    from pipeline.study import Study
+
+app = typer.Typer(
+    name="typecast",
+    help="Measure how text-to-image models typecast people. Start with: typecast run emoji",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study that ships (see: typecast studies), or a YAML file.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, such as outputs/emoji.")]
+Out = Annotated[Path | None, typer.Option("--out", help="The run folder. Default: outputs/<study name>.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study: draw.guidance_scale=5. Repeatable."),
+]
+
+
+def main() -> NoReturn:
+    """Run the command line: 0 done, 1 done with failures, 2 wrong input, 130 interrupted."""
+    signal.signal(signal.SIGINT, _interrupted)
+    signal.signal(signal.SIGTERM, _interrupted)
+    try:
+        app()
+    except TypecastError as error:
+        _refuse(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _refuse(f"{where}{error.strerror or error}. What was finished is kept; the same command continues")
+    sys.exit(0)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"typecast: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    print("\ntypecast: interrupted; finished shards are kept, and the same command continues", file=sys.stderr)
+    sys.exit(130)
+
+
+@app.command()
+def run(
+    study: StudyName,
+    out: Out = None,
+    change: Changes = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn, and stop.")] = False,
+) -> None:
+    """Draw, perceive, estimate and report; or continue where an earlier run of the same study stopped."""
+    from pipeline import line, study as studies
+
+    chosen = studies.load(study, tuple(change or ()))
+    folder = out or Path("outputs") / chosen.name
+    if dry_run:
+        print(line.preview(chosen, folder))
+        return
+    opened = line.begin(chosen, folder)
+    line.generate(opened, perceive=True)
+    _finish(opened)
+
+
+@app.command()
+def generate(study: StudyName, out: Out = None, change: Changes = None) -> None:
+    """Only draw: the images of a study, or those that a run folder still lacks."""
+    from pipeline import line, study as studies
+
+    if (Path(study) / "study.yaml").is_file():
+        opened = line.resume(Path(study))
+    else:
+        chosen = studies.load(study, tuple(change or ()))
+        opened = line.begin(chosen, out or Path("outputs") / chosen.name)
+    line.generate(opened, perceive=False)
+    _exit_with(opened)
+
+
+@app.command()
+def perceive(folder: Folder) -> None:
+    """Only perceive: read the images of a run that have not been read yet."""
+    from pipeline import line
+
+    line.perceive(line.resume(folder))
+
+
+@app.command()
+def estimate(folder: Folder) -> None:
+    """Only estimate: shares, intervals and amplification, from what was perceived."""
+    from pipeline import line
+
+    print(line.estimate(line.resume(folder)))
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Only report: the page and the figures, from the estimates."""
+    from pipeline import line
+
+    print(line.report(line.resume(folder)))
+
+
+@app.command()
+def status(
+    folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for a script.")] = False
+) -> None:
+    """How far a run is and what failed, from the disk alone."""
+    from pipeline import line
+
+    found = line.status(line.resume(folder))
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    for key, value in found.items():
+        print(f"{key.replace('_', ' '):18} {value if value not in ([], {}) else '-'}")
+
+
+@app.command()
+def studies() -> None:
+    """List the studies that ship."""
+    import prompt_sets
+    from pipeline import study as loader
+
+    for name in sorted(prompt_sets.studies()):
+        chosen = loader.load(name)
+        images = len(chosen.prompts()) * len(chosen.arms) * chosen.images_per_prompt
+        print(f"{name:20} {images:>8,} images  {chosen.model.path}  {chosen.description}")
+
+
+@app.command()
+def prompts(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A prompt set; without it, all are listed.")] = None,
+) -> None:
+    """List the prompt sets that ship, or the prompts of one."""
+    import prompt_sets
+
+    if name is None:
+        for known in prompt_sets.names():
+            chosen = prompt_sets.load(known)
+            print(f"{known:20} {len(chosen.prompts):>6} prompts  {chosen.status:10} {chosen.description}")
+        return
+    for prompt in prompt_sets.load(name).prompts:
+        print(f"{prompt.concept}\t{prompt.template}\t{prompt.identity or '-'}\t{prompt.text}")
+
+
+@app.command()
+def fetch(study: StudyName, change: Changes = None) -> None:
+    """Download the models of a study once, for machines without a network."""
+    from pipeline import line, study as loader
+
+    line.fetch(loader.load(study, tuple(change or ())))
+
+
+def _finish(opened: tuple[Run, Study, Plan]) -> None:
+    from pipeline import line
+
+    headline = line.estimate(opened)
+    page = line.report(opened)
+    print(headline)
+    print(f"report: {page}")
+    _exit_with(opened)
+
+
+def _exit_with(opened: tuple[Run, Study, Plan]) -> None:
+    """Exit code 1 and the reasons, if images are missing."""
+    from pipeline import line
+
+    reasons = line.status(opened)["reasons"]
+    for reason, n in reasons.items():
+        print(f"{n} images {reason}", file=sys.stderr)
+    if reasons:
+        raise typer.Exit(1)

@@ -1,0 +1,87 @@
+"""What a stage used: kWh and gCO2e by codecarbon, offline, and how the number was obtained."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline import store
+
+COUNTRY = "TYPECAST_COUNTRY"
+"""Environment variable with the ISO code of the country whose electricity it is, such as `DEU`."""
+
+
+@contextmanager
+def metered(file: Path, *, images: int) -> Iterator[None]:
+    """Measure a block and add it to `energy.json`: a run that was continued has several sessions.
+
+    The mean carbon intensity of a country's grid is an assumption; the country is the United States unless
+    `TYPECAST_COUNTRY` says another. Without the processor's own meter, codecarbon guesses its power from its
+    load, and the entry says so.
+    """
+    from codecarbon import OfflineEmissionsTracker
+
+    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
+    country = os.environ.get(COUNTRY, "USA")
+    tracker = OfflineEmissionsTracker(
+        country_iso_code=country,
+        save_to_file=False,
+        log_level="critical",
+        allow_multiple_runs=True,
+        tracking_mode="process",
+        measure_power_secs=10,
+    )
+    start = time.monotonic()
+    tracker.start()
+    try:
+        yield
+    finally:
+        grams = 1000 * float(tracker.stop() or 0.0)
+        data = tracker.final_emissions_data
+        session = {
+            "seconds": round(time.monotonic() - start, 1),
+            "images": images,
+            "kwh": float(data.energy_consumed),
+            "gco2e": grams,
+            "gpu_kwh": float(data.gpu_energy),
+            "how": _how(tracker, data),
+            "country": country,
+        }
+        _add(file, session)
+
+
+def _how(tracker: Any, data: Any) -> str:
+    """Measured, or guessed: by the classes that codecarbon chose for this machine."""
+    modes = {str(getattr(h, "_mode", "")) for h in getattr(tracker, "_hardware", [])}
+    if float(data.gpu_energy) > 0:
+        return "GPU measured by its own meter; processor and memory as codecarbon could"
+    if modes & {"intel_rapl", "intel_power_gadget"}:
+        return "processor measured by its own meter; memory from its size"
+    return "a guess: the processor's power from its load and its rated power, memory from its size"
+
+
+def _add(file: Path, session: dict[str, Any]) -> None:
+    try:
+        sessions = json.loads(file.read_text(encoding="utf-8"))["sessions"]
+    except (OSError, ValueError, KeyError):
+        sessions = []
+    sessions.append(session)
+    kwh, images = sum(s["kwh"] for s in sessions), sum(s["images"] for s in sessions)
+    store.write_json(
+        file,
+        {
+            "kwh": kwh,
+            "gco2e": sum(s["gco2e"] for s in sessions),
+            "gpu_seconds": sum(s["seconds"] for s in sessions if s["gpu_kwh"] > 0),
+            "images_per_kwh": images / kwh if kwh else None,
+            "how": "; ".join(sorted({s["how"] for s in sessions})),
+            "assumptions": "mean grid intensity of " + ", ".join(sorted({s["country"] for s in sessions})),
+            "sessions": sessions,
+        },
+    )

@@ -1,0 +1,35 @@
+"""What can go wrong for a user, and nothing else.
+
+    TypecastError          one clear message, exit code 2
+    ├── InputError         a study, prompt set, table or option that says something wrong
+    ├── ModelError         a checkpoint that is missing, gated, unfit or not safe to load
+    └── RunError           a run folder that belongs to another study, or cannot be read
+
+A failed image is none of these: it is a row of the run.
+"""
+
+from collections.abc import Iterable
+
+
+class TypecastError(Exception):
+    """A message for the user: it names the file, the key and the right answers."""
+
+
+class InputError(TypecastError):
+    """What the user wrote cannot be meant."""
+
+
+class ModelError(TypecastError):
+    """A model cannot be loaded or cannot do what the study asks."""
+
+
+class RunError(TypecastError):
+    """A run folder cannot be continued or read."""
+
+
+def one_of(name: object, known: Iterable[str], *, where: str) -> str:
+    """`name` if it is one of `known`, else an `InputError` that lists them all."""
+    names = sorted(known)
+    if name not in names:
+        raise InputError(f"{where}: {name!r} is not known; the choices are: {', '.join(names)}")
+    return str(name)

@@ -1,0 +1,135 @@
+"""Counts -> shares with intervals. Pure: numbers in, numbers out; chance is an argument."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from pipeline.types import Estimate
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+ENOUGH = 400
+"""Fewest effective draws behind a posterior interval; fewer is an error, not a number."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shares:
+    """The shares of K levels among the images that show one person, in 0..1, with their intervals."""
+
+    value: Floats
+    """`(K,)`; NaN where nothing was decided."""
+    low: Floats
+    """`(K,)`."""
+    high: Floats
+    """`(K,)`."""
+    n: int
+    """Images that show one person, the undecided among them."""
+    method: str
+    draws: Floats | None = field(default=None, repr=False)
+    """`(S, K)` draws from the posterior, where there is one; each row sums to 1."""
+
+    def estimate(self, level: int) -> Estimate:
+        """The share of one level, by its index."""
+        return Estimate(float(self.value[level]), float(self.low[level]), float(self.high[level]), self.n, self.method)
+
+
+def checked_counts(name: str, values: npt.ArrayLike, *, dimensions: tuple[int, ...]) -> Ints:
+    """Counts as integers, or a `ValueError` that names the argument. `dimensions` are the numbers of axes allowed."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim not in dimensions:
+        raise ValueError(f"{name} must have {' or '.join(map(str, dimensions))} dimensions, not {array.ndim}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be counts; NaN or infinity is none")
+    if (array < 0).any() or (array != np.floor(array)).any():
+        raise ValueError(f"{name} must be whole numbers from 0 on")
+    return array.astype(np.int64)
+
+
+def checked_level(level: float) -> float:
+    """A confidence level strictly between 0 and 1, or a `ValueError`."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, such as 0.95, not {level}")
+    return level
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> Estimate:
+    """A share k/n with the score interval of Wilson (1927), JASA 22:209, which is never empty at k = 0 or k = n.
+
+    Nothing seen is nothing known: n = 0 gives NaN in [0, 1].
+    """
+    checked_level(level)
+    k, n = int(checked_counts("k", k, dimensions=(0,))), int(checked_counts("n", n, dimensions=(0,)))
+    if k > n:
+        raise ValueError(f"k must be at most n; {k} of {n} is no share")
+    if n == 0:
+        return Estimate(math.nan, 0.0, 1.0, 0, "wilson")
+    z2 = float(special.ndtri((1 + level) / 2)) ** 2
+    centre = (k + z2 / 2) / (n + z2)
+    half = math.sqrt(z2 * (k * (n - k) / n + z2 / 4)) / (n + z2)
+    # At the ends the formula gives 0 and 1 but for rounding, and the value must not fall outside.
+    low, high = 0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half
+    return Estimate(k / n, low, high, n, "wilson")
+
+
+def raw_shares(counts: npt.ArrayLike, undecided: int = 0, *, level: float = 0.95) -> Shares:
+    """What the classifier said, taken at its word. `counts` `(K,)` decided images per level; `undecided`: cannot tell.
+
+    The value is the share among the decided, which sums to 1. The interval is of the share among *all* images that
+    show one person, and the undecided may be any level: from Wilson's lower end when none of them is this level to
+    its upper end when all are (worst-case bounds, Manski 1989, J. Human Resources 24:343). So abstention is never
+    taken for knowledge: everything undecided gives NaN in [0, 1]. The classifier's errors are not in it.
+
+    Per level, not simultaneous: each row of a table is read alone, and over concepts and levels the tests are
+    adjusted once, by Holm, so simultaneous intervals would charge twice.
+    """
+    counts = checked_counts("counts", counts, dimensions=(1,))
+    undecided = int(checked_counts("undecided", undecided, dimensions=(0,)))
+    decided = int(counts.sum())
+    n = decided + undecided
+    value = counts / decided if decided else np.full(len(counts), math.nan)
+    low = np.array([wilson(k, n, level).low for k in counts])
+    high = np.array([wilson(k + undecided, n, level).high for k in counts])
+    method = "wilson, undecided counted either way" if undecided else "wilson"
+    return Shares(value=value, low=low, high=high, n=n, method=method)
+
+
+def central_interval(draws: Floats, level: float, *, floor: float, ceiling: float = math.inf) -> tuple[Floats, Floats]:
+    """The equal-tailed interval of draws `(..., S)` of a quantity that lives in `floor`..`ceiling`.
+
+    An equal-tailed interval never holds the end of the range, yet a model that draws no woman at all is a real case.
+    So where the draws pile up at an end, the interval goes to it, as Brown, Cai and DasGupta (2001), Statistical
+    Science 16:101, section 4.1.2, do for Jeffreys' interval at k = 0. "Pile up" means denser at the end than a
+    uniform: from the end, the outer quantile lies nearer than the (1 - level)th part of the way to the median.
+    """
+    alpha = 1 - level
+    low, middle, high = np.quantile(draws, [alpha / 2, 0.5, 1 - alpha / 2], axis=-1)
+    low = np.where(low - floor < alpha * (middle - floor), floor, low)
+    if math.isfinite(ceiling):
+        high = np.where(ceiling - high < alpha * (ceiling - middle), ceiling, high)
+    return low, high
+
+
+def effective_size(draws: Floats) -> Floats:
+    """How many independent draws the chains `(..., chains, n)` are worth: `(...)`.
+
+    From the autocorrelations within chains and the disagreement between them, so chains that have not met count for
+    little: Geyer (1992), Statistical Science 7:473 (initial monotone sequence); Vehtari et al. (2021), Bayesian
+    Analysis 16:667, equations 10 to 13.
+    """
+    chains, n = draws.shape[-2:]
+    centred = draws - draws.mean(-1, keepdims=True)
+    spectrum = np.abs(np.fft.rfft(centred, 2 * n)) ** 2
+    covariance = np.fft.irfft(spectrum, 2 * n)[..., :n].mean(-2) / n
+    within = covariance[..., :1] * n / (n - 1)
+    total = covariance[..., :1] + draws.mean(-1).var(-1, ddof=1)[..., None]
+    correlation = 1 - (within - covariance) / np.maximum(total, np.finfo(float).tiny)
+    pairs = correlation[..., : n // 2 * 2].reshape(*correlation.shape[:-1], n // 2, 2).sum(-1)
+    pairs = np.minimum.accumulate(pairs, -1) * np.logical_and.accumulate(pairs > 0, -1)
+    result: Floats = chains * n / np.maximum(2 * pairs.sum(-1) - 1, 1.0)
+    return result

@@ -1,0 +1,127 @@
+"""The line: which stage comes after which, for one run. The stages themselves share nothing but the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline import generate as generation
+from pipeline import stages, store, tables
+from pipeline.energy import metered
+from pipeline.plan import Plan
+from pipeline.store import Run
+from pipeline.study import Study
+from pipeline.types import Generator, Perceiver
+
+Opened = tuple[Run, Study, Plan]
+"""A run folder, its study and its plan."""
+
+
+def begin(chosen: Study, folder: Path) -> Opened:
+    """A new run, or the one of the same study that is in the folder."""
+    stages.plan_of(chosen)  # a model that is missing should leave no folder behind
+    run, study = stages.open_run(chosen, folder)
+    return run, study, stages.plan_of(study)
+
+
+def resume(folder: Path) -> Opened:
+    """A run that exists."""
+    run, study = stages.load_run(folder)
+    return run, study, stages.plan_of(study)
+
+
+def open_generator(study: Study, planned: Plan) -> Generator:
+    """The model that draws."""
+    return generation.open_generator(study.model.path, study.model.revision, planned.settings)
+
+
+def open_perceiver(study: Study) -> Perceiver:
+    """The classifier that reads; what the estimates must know of it is written beside its perceptions."""
+    from classifiers.attributes import ATTRIBUTES
+
+    attributes = tuple(ATTRIBUTES[name] for name in study.perceive.attributes)
+    if study.perceive.clip == "fake":
+        from classifiers.fake import FakePerceiver
+
+        return FakePerceiver(attributes, name=study.perceive.name)
+    from classifiers.clip import ClipModel
+    from classifiers.zero_shot import ZeroShot
+
+    clip = ClipModel(study.perceive.clip, study.perceive.pretrained)
+    return ZeroShot(clip, attributes, threshold=study.perceive.threshold, name=study.perceive.name)
+
+
+def generate(opened: Opened, *, perceive: bool) -> None:
+    """Draw what is missing; with `perceive`, read it on the way, and then what was drawn before."""
+    run, study, planned = opened
+    before = stages.status(run, planned, study.perceive.name)
+    missing = before["images"] - before["made"] - before["blocked"] - before["failed"]
+
+    def reader() -> Perceiver:
+        return _noted(run, open_perceiver(study))
+
+    with metered(run.folder / "energy.json", images=missing):
+        stages.draw(run, planned, lambda: open_generator(study, planned), reader if perceive else None)
+        if perceive:
+            stages.perceive(run, planned, reader, study.perceive.name)
+
+
+def perceive(opened: Opened) -> None:
+    """Read what has been drawn and not read."""
+    run, study, planned = opened
+    stages.perceive(run, planned, lambda: _noted(run, open_perceiver(study)), study.perceive.name)
+
+
+def _noted(run: Run, perceiver: Perceiver) -> Perceiver:
+    store.write_json(run.perceptions(perceiver.name, "x").with_name("perceiver.json"), stages.describe(perceiver))
+    return perceiver
+
+
+def estimate(opened: Opened) -> str:
+    """`estimates.csv` and `summary.json`; returns the headline."""
+    run, study, planned = opened
+    name = study.perceive.name
+    described = stages.read_json(run.perceptions(name, "x").with_name("perceiver.json"))
+    attributes = tables.readings(described)
+    counts = tables.tally(run, planned, name, attributes)
+    found = tables.summary(planned, counts, attributes)
+    tables.write(run, tables.estimate(planned, counts, attributes), found)
+    return str(found["headline"])
+
+
+def report(opened: Opened) -> Path:
+    """The figures and the page."""
+    from pipeline.report import write_report
+
+    return write_report(opened[0].folder)
+
+
+def status(opened: Opened) -> dict[str, Any]:
+    """How far a run is, from the disk alone."""
+    run, study, planned = opened
+    return stages.status(run, planned, study.perceive.name)
+
+
+def fetch(study: Study) -> None:
+    """Download the models of a study."""
+    generation.fetch(study.model.path, study.model.revision)
+    open_perceiver(study)
+
+
+def preview(study: Study, folder: Path) -> str:
+    """What a run would do, for `--dry-run`. Loads no model."""
+    planned = stages.plan_of(study)
+    run = Run(folder)
+    shards = planned.shards()
+    done = sum(run.images(shard).exists() for shard in shards)
+    first = planned.units(shards[0])[:5]
+    lines = [
+        f"study    {study.name}: {len(planned.prompts)} prompts x {study.images_per_prompt} images x {len(planned.arms)} arms",
+        f"model    {study.model.path}, {study.draw.num_inference_steps} steps, guidance {study.draw.guidance_scale:g}",
+        f"images   {len(planned):,} in {len(shards)} shards, {done} of them finished in {folder}",
+        f"perceive {', '.join(study.perceive.attributes)} with {study.perceive.name}",
+        "against  " + ("; ".join(a.source for a in tables.references(planned)) or "no reference"),
+        "first prompts:",
+        *(f"  {unit.prompt_sent}   (seed {unit.seed})" for unit in first),
+    ]
+    return "\n".join(lines)

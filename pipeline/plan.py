@@ -1,0 +1,98 @@
+"""Study -> shards -> work units. Pure: no disk, no model, no clock; a million units are planned lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from pipeline.study import Study
+from pipeline.types import Arm, Batch, DrawSettings, Prompt, Shard, WorkUnit, digest
+
+SHARD_SIZE = 512
+"""Images a shard holds at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a study draws, and in which pieces.
+
+    The units of an arm are numbered sample by sample, prompt by prompt: unit j is sample j // P of prompt
+    j % P. Unit j is drawn in batch j // batch_size at place j % batch_size, always: a run that has grown
+    draws the shared batch again with its finished places empty, so no finished pixel depends on the growth.
+    """
+
+    study: Study
+    settings: DrawSettings
+    prompts: tuple[Prompt, ...]
+    arms: tuple[Arm, ...]
+
+    def shards(self) -> list[Shard]:
+        """All shards: the same list in every process, whatever is finished.
+
+        Growing `images_per_prompt` starts new shards where the old ones ended, appending an arm adds its own.
+        """
+        ends = [n * len(self.prompts) for n in (*self.study.grown_from, self.study.images_per_prompt)]
+        step = max(1, SHARD_SIZE // self.settings.batch_size) * self.settings.batch_size
+        found = []
+        for arm in self.arms:
+            for begin, end in zip([0, *ends], ends, strict=False):
+                cuts = [begin, *range(begin // step * step + step, end, step), end]
+                found += [Shard(arm=arm.name, start=a, stop=b) for a, b in zip(cuts, cuts[1:], strict=False)]
+        return found
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.arms) * len(self.prompts) * self.study.images_per_prompt
+
+    def units(self, shard: Shard) -> list[WorkUnit]:
+        """The images of one shard, in order."""
+        arm = next(arm for arm in self.arms if arm.name == shard.arm)
+        how = {"arm": [arm.name, arm.parameters], "settings": asdict(self.settings)}
+        settings = digest(how)
+        return [self._unit(arm, settings, j) for j in range(shard.start, shard.stop)]
+
+    def batches(self, shard: Shard) -> Iterator[tuple[int, Batch]]:
+        """The batches of a shard with their numbers; places that belong to other shards are empty."""
+        units, size = self.units(shard), self.settings.batch_size
+        for number in range(shard.start // size, -(-shard.stop // size)):
+            places = range(number * size, (number + 1) * size)
+            yield number, tuple(units[j - shard.start] if shard.start <= j < shard.stop else None for j in places)
+
+    def _unit(self, arm: Arm, settings: str, j: int) -> WorkUnit:
+        sample, place = divmod(j, len(self.prompts))
+        prompt = self.prompts[place]
+        seed = seed_of(self.study.seed, prompt, sample)
+        text, negative = arm.rewrite(prompt, sample, np.random.default_rng([seed, 1]))
+        return WorkUnit(
+            id=digest([settings, prompt.key, prompt.text, sample, self.study.seed])[:24],
+            prompt=prompt,
+            arm=arm.name,
+            prompt_sent=text,
+            negative_prompt=negative,
+            sample=sample,
+            seed=seed,
+        )
+
+
+def seed_of(study_seed: int, prompt: Prompt, sample: int) -> int:
+    """The seed of one image, 63 bits: of what is asked and not of how, so arms and guidance values share noise."""
+    return int(digest([study_seed, prompt.concept, prompt.template, prompt.identity, sample])[:16], 16) >> 1
+
+
+def plan(study: Study, *, weights: str) -> Plan:
+    """The plan of a study for a model whose weights have this digest."""
+    draw = study.draw
+    settings = DrawSettings(
+        weights=weights,
+        scheduler=draw.scheduler or "",
+        num_inference_steps=draw.num_inference_steps,
+        guidance_scale=draw.guidance_scale,
+        height=draw.height,
+        width=draw.width,
+        dtype=draw.dtype,
+        batch_size=draw.batch_size,
+        threads=draw.threads,
+    )
+    return Plan(study=study, settings=settings, prompts=study.prompts(), arms=study.rewriters())

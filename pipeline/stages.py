@@ -1,0 +1,304 @@
+"""The stages that make and read images: plan -> image shards -> perception shards. Each continues from the disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import checks, generate, store, study
+from pipeline.errors import RunError
+from pipeline.plan import Plan, plan
+from pipeline.progress import progress
+from pipeline.store import Run
+from pipeline.study import Study
+from pipeline.types import CANNOT_TELL, Batch, Drawn, Generator, ImageRecord, Perceived, Perceiver, Pixels, Shard
+
+
+def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
+    """The run folder of a study: a new one, or one that the same study began.
+
+    `images_per_prompt` may have grown and arms may have been appended since; any other difference is an
+    error that names the keys.
+    """
+    run = Run(folder)
+    if run.study_file.exists():
+        began = load_run(folder)[1]
+        if "threads" not in wanted.draw.model_fields_set:
+            wanted = wanted.model_copy(update={"draw": wanted.draw.model_copy(update={"threads": began.draw.threads})})
+        wanted = _continued(began, wanted, run)
+        if wanted == began:
+            return run, began
+    elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise RunError(f"{folder}: is not empty and holds no study.yaml; name another folder with --out")
+    store.write_text(run.study_file, study.dump(wanted))
+    return run, wanted
+
+
+def load_run(folder: Path) -> tuple[Run, Study]:
+    """A run folder that exists, and its study."""
+    run = Run(folder)
+    if not run.study_file.is_file():
+        raise RunError(f"{folder}: no run here (no study.yaml); make one with: typecast run STUDY --out {folder}")
+    return run, study.parse(checks.read_yaml(run.study_file), where=str(run.study_file))
+
+
+def _continued(began: Study, wanted: Study, run: Run) -> Study:
+    """The study to go on with, in a folder where `began` was drawn."""
+    may_change = {"images_per_prompt", "arms", "grown_from", "description"}
+    old, new = (_flat(s.model_dump(mode="json", exclude=may_change)) for s in (began, wanted))
+    different = [f"{key} is {old.get(key)!r} there and {new.get(key)!r} here" for key in old | new if old.get(key) != new.get(key)]
+    if wanted.arms[: len(began.arms)] != began.arms:
+        different.append(f"arms are {list(began.arms)} there; new ones can only be appended")
+    if wanted.images_per_prompt < began.images_per_prompt:
+        different.append(f"images_per_prompt is {began.images_per_prompt} there and can only grow")
+    if different:
+        raise RunError(f"{run.folder}: holds another study: {'; '.join(different)}. Name another folder with --out")
+    grown = began.grown_from
+    if wanted.images_per_prompt > began.images_per_prompt:
+        grown = (*grown, began.images_per_prompt)
+    return wanted.model_copy(update={"grown_from": grown})
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}" if path else key).items()}
+
+
+def plan_of(chosen: Study) -> Plan:
+    """The plan of a study, for the weights that its model has today. Loads no model."""
+    return plan(chosen, weights=generate.weights_digest(chosen.model.path, chosen.model.revision))
+
+
+# -- what is done ------------------------------------------------------------------------------------
+
+
+def say(message: str) -> None:
+    """One line for the person who waits."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def drawn(run: Run, planned: Plan, shard: Shard) -> bool:
+    """Is this image shard finished? One that cannot be read is set aside, to be drawn again.
+
+    Looks at the file's end and at the checksummed ids, not at every picture: those are checked when used.
+    """
+    path = run.images(shard)
+    if not path.exists():
+        return False
+    try:
+        ids = run.read_images(shard, ["unit_id"])["unit_id"].to_pylist()
+    except RunError as error:
+        say(f"{error}; set aside as {store.set_aside(path).name}, and drawn again")
+        return False
+    if ids != [unit.id for unit in planned.units(shard)]:
+        raise RunError(f"{path}: was drawn with other weights or settings than this study's; name another --out")
+    return True
+
+
+def perceived(run: Run, perceiver: str, shard: Shard) -> bool:
+    """Is this perception shard finished? One that cannot be read is set aside."""
+    path = run.perceptions(perceiver, shard)
+    if not path.exists():
+        return False
+    try:
+        run.read_perceptions(perceiver, shard)
+    except RunError as error:
+        say(f"{error}; set aside as {store.set_aside(path).name}, and perceived again")
+        return False
+    return True
+
+
+# -- drawing -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _ShardInWork:
+    """What has been drawn of a shard: the pictures are being encoded in other threads."""
+
+    shard: Shard
+    units: list[tuple[Any, int, Drawn, float]] = field(default_factory=list)
+    encoded: list[Future[tuple[bytes, str]] | None] = field(default_factory=list)
+    seen: list[tuple[list[int], Perceived]] = field(default_factory=list)
+
+
+def draw(
+    run: Run,
+    planned: Plan,
+    generator: Callable[[], Generator],
+    perceiver: Callable[[], Perceiver] | None = None,
+) -> None:
+    """Draw every shard that is not on the disk, and perceive it on the way if a perceiver is given.
+
+    The models are opened only if there is something to do. An image goes to the classifier as the pixels
+    that are stored; it is encoded and written in threads while the next batch is drawn.
+    """
+    shards = [shard for shard in planned.shards() if not drawn(run, planned, shard)]
+    missing = sum(s.stop - s.start for s in shards)
+    if not shards:
+        return
+    draws, sees = generator(), perceiver() if perceiver else None
+    environment = generate.environment()
+    writing: Future[None] | None = None
+    with (
+        ThreadPoolExecutor(1) as writer,
+        ThreadPoolExecutor(2) as encoders,
+        progress("drawing", total=len(planned), done=len(planned) - missing) as advance,
+    ):
+        for shard in shards:
+            work = _ShardInWork(shard)
+            for number, batch in planned.batches(shard):
+                _draw_batch(work, number, batch, draws, sees, encoders)
+                advance(sum(unit is not None for unit in batch), "")
+            if writing:
+                writing.result()
+            writing = writer.submit(_write_shard, run, work, sees, environment)
+        if writing:
+            writing.result()
+
+
+def _draw_batch(
+    work: _ShardInWork, number: int, batch: Batch, draws: Generator, sees: Perceiver | None, encoders: ThreadPoolExecutor
+) -> None:
+    start = time.perf_counter()
+    results = draws.draw(batch)
+    pairs = [(unit, result) for unit, result in zip(batch, results, strict=True) if unit and result]
+    seconds = (time.perf_counter() - start) / max(len(pairs), 1)
+    first = len(work.units)
+    for unit, result in pairs:
+        work.units.append((unit, number, result, seconds))
+        made = result.pixels is not None
+        work.encoded.append(encoders.submit(_encoded, result.pixels) if made and result.pixels is not None else None)
+    if sees:
+        places = [first + i for i, (_, result) in enumerate(pairs) if result.pixels is not None]
+        pixels = [result.pixels for _, result in pairs if result.pixels is not None]
+        if pixels:
+            work.seen.append((places, sees.perceive(pixels)))
+
+
+def _encoded(pixels: Pixels) -> tuple[bytes, str]:
+    return store.encode(pixels), store.sha256(pixels)
+
+
+def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environment: dict[str, Any]) -> None:
+    done = [future.result() if future else (None, "") for future in work.encoded]
+    records = [
+        ImageRecord(
+            unit=unit, batch=number, status=result.status, reason=result.reason, sha256=sha, seconds=seconds
+        )
+        for (unit, number, result, seconds), (_, sha) in zip(work.units, done, strict=True)
+    ]
+    run.write_images(work.shard, records, [png for png, _ in done], environment)
+    if sees:
+        _write_seen(run, work.shard, [record.unit.id for record in records], work.seen, sees)
+
+
+# -- perceiving --------------------------------------------------------------------------------------
+
+
+def perceive(run: Run, planned: Plan, perceiver: Callable[[], Perceiver], name: str) -> None:
+    """Perceive every image shard that is on the disk and has no perceptions by this perceiver.
+
+    In the batches in which the images were drawn, so that what was perceived on the way is the same.
+    """
+    ready = [shard for shard in planned.shards() if run.images(shard).exists()]
+    todo = [shard for shard in ready if not perceived(run, name, shard)]
+    if not todo:
+        return
+    sees = perceiver()
+    total = sum(s.stop - s.start for s in ready)
+    with progress("perceiving", total=total, done=total - sum(s.stop - s.start for s in todo)) as advance:
+        for shard in todo:
+            table = run.read_images(shard, ["unit_id", "batch", "image"]).to_pydict()
+            batches: dict[int, list[int]] = {}
+            for row, (number, image) in enumerate(zip(table["batch"], table["image"], strict=True)):
+                if image is not None:
+                    batches.setdefault(number, []).append(row)
+            seen = []
+            for rows in batches.values():
+                seen.append((rows, sees.perceive([store.decode(table["image"][row]["bytes"]) for row in rows])))
+                advance(len(rows), "")
+            advance(len(table["batch"]) - sum(map(len, batches.values())), "")
+            _write_seen(run, shard, table["unit_id"], seen, sees)
+
+
+def _write_seen(
+    run: Run, shard: Shard, ids: Sequence[str], seen: Iterable[tuple[list[int], Perceived]], sees: Perceiver
+) -> None:
+    """One perception shard from the perceived parts of it, in the order of the units; what was not made is null."""
+    parts = list(seen)
+    width = parts[0][1].embeddings.shape[1] if parts else 1
+    embeddings = np.full((len(ids), width), np.nan, np.float16)
+    probabilities = {a.name: np.full((len(ids), len(a.levels)), np.nan, np.float32) for a in sees.attributes}
+    decisions = {a.name: [CANNOT_TELL] * len(ids) for a in sees.attributes}
+    for rows, part in parts:
+        embeddings[rows] = part.embeddings
+        for name in probabilities:
+            probabilities[name][rows] = part.probabilities[name]
+            for row, decision in zip(rows, part.decisions[name], strict=True):
+                decisions[name][row] = decision
+    run.write_perceptions(sees.name, shard, ids, Perceived(embeddings, probabilities, decisions), sees.attributes)
+
+
+def describe(perceiver: Perceiver) -> dict[str, Any]:
+    """What the estimates must know of a perceiver, without loading it again: `perceiver.json` in its folder."""
+    matrices = {a.name: perceiver.confusion(a.name) for a in perceiver.attributes}
+    return {
+        "name": perceiver.name,
+        "attributes": {a.name: {"title": a.title, "levels": list(a.levels)} for a in perceiver.attributes},
+        "confusion": {name: None if matrix is None else matrix.tolist() for name, matrix in matrices.items()},
+    }
+
+
+# -- status ------------------------------------------------------------------------------------------
+
+
+def status(run: Run, planned: Plan, perceiver: str) -> dict[str, Any]:
+    """How far a run is, from the disk alone: counts of shards and images, and why images are missing."""
+    shards = planned.shards()
+    statuses: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    unreadable = []
+    for shard in shards:
+        if not run.images(shard).exists():
+            continue
+        try:
+            table = run.read_images(shard, ["status", "reason"]).to_pydict()
+        except RunError:
+            unreadable.append(run.images(shard).name)
+            continue
+        statuses.update(table["status"])
+        reasons.update(
+            f"{s}: {r}" for s, r in zip(table["status"], table["reason"], strict=True) if s != "made"
+        )
+    return {
+        "run": str(run.folder),
+        "images": len(planned),
+        **{name: statuses.get(name, 0) for name in ("made", "blocked", "failed")},
+        "shards": len(shards),
+        "shards_drawn": sum(run.images(shard).exists() for shard in shards),
+        "shards_perceived": sum(run.perceptions(perceiver, shard).exists() for shard in shards),
+        "estimated": (run.folder / "estimates.csv").exists(),
+        "report": (run.folder / "report.html").exists(),
+        "reasons": dict(reasons.most_common()),
+        "unreadable": unreadable,
+        "set_aside": sorted(p.name for p in run.folder.rglob("*.unreadable-*")),
+    }
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None

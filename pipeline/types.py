@@ -1,0 +1,271 @@
+"""The nouns of the line. Frozen, and numpy at most: every stage can speak them without loading a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+"""One image, `(height, width, 3)`, RGB, 0..255: what is stored is what was classified."""
+
+CANNOT_TELL = "cannot tell"
+"""The decision of a perceiver that abstains. An answer, not a gap."""
+
+Status = Literal["made", "blocked", "failed"]
+
+
+def digest(value: Any) -> str:
+    """The sha256 of canonical JSON, as hexadecimal. Numbers that are equal hash alike: 5 and 5.0."""
+    return hashlib.sha256(json.dumps(_plain(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One thing to ask of a model."""
+
+    prompt_set: str
+    concept: str
+    """What the picture is about: an occupation, trait, identity or object. The key into reference tables."""
+    template: str
+    """The name of the template in its prompt set."""
+    identity: str = ""
+    """The identity terms that the prompt names, or empty."""
+    text: str
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What a distribution is grouped by, beside its arm."""
+        return self.prompt_set, self.concept, self.template, self.identity
+
+
+class Rewrite(NamedTuple):
+    """What an arm sends in place of a prompt."""
+
+    text: str
+    negative_prompt: str
+
+
+class Arm(Protocol):
+    """A named, parametrised way to rewrite a prompt. It may choose per sample."""
+
+    @property
+    def name(self) -> str:
+        """As it appears in the tables: unique within a study."""
+        ...
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything that changes a rewrite, in plain JSON."""
+        ...
+
+    def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
+        """The prompt to send for one sample; chance comes from `rng` alone."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawSettings:
+    """Everything besides prompt and seed that changes a pixel."""
+
+    weights: str
+    """Digest of the weights, or the resolved revision of a hub model: never a path."""
+    scheduler: str
+    """Class name of a diffusers scheduler, or empty for the checkpoint's own."""
+    num_inference_steps: int
+    guidance_scale: float
+    """s in eps = eps_u + s (eps_c - eps_u); 1 turns guidance off."""
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    dtype: str
+    batch_size: int
+    threads: int
+    """CPU threads per worker: two thread counts give different bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkUnit:
+    """One image to draw."""
+
+    id: str
+    prompt: Prompt
+    arm: str
+    prompt_sent: str
+    negative_prompt: str
+    sample: int
+    seed: int
+    """Shared across arms and guidance values, so that arms are compared on the same noise."""
+
+
+Batch = tuple[WorkUnit | None, ...]
+"""The units drawn together, the atom of pixels: always `batch_size` places; a place may be empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Consecutive units of one arm: the atom of scheduling and of writing. `start` and `stop` count units."""
+
+    arm: str
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """The stem of the shard's files."""
+        return f"{self.arm}-{self.start:08d}-{self.stop:08d}"
+
+
+class Drawn(NamedTuple):
+    """What a generator gives back for one unit."""
+
+    status: Status
+    pixels: Pixels | None
+    """`None` unless made."""
+    reason: str
+    """Why it was blocked or failed; empty when made."""
+
+
+class Generator(Protocol):
+    """The first seam to the world: turns a batch into images, one each, in order."""
+
+    def draw(self, batch: Batch) -> list[Drawn | None]:
+        """One result per place of the batch, `None` for an empty place. Never raises for a single image."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """One row of an image shard, without the picture."""
+
+    unit: WorkUnit
+    batch: int
+    """Number of the batch within the arm."""
+    status: Status
+    reason: str
+    sha256: str
+    """Of the uint8 pixels, row by row; empty unless made."""
+    seconds: float
+    """The batch's wall time divided by the images in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute:
+    """What is perceived, as data: levels and the wordings that a zero-shot probe compares."""
+
+    name: str
+    title: str
+    """For tables and figures: `perceived gender presentation`."""
+    levels: tuple[str, ...]
+    wordings: dict[str, tuple[str, ...]]
+    """Per level, several ways to say it; `{}` in a template is filled with each."""
+
+
+class Perceived(NamedTuple):
+    """What a perceiver says of a batch of images. K is the number of levels of the attribute."""
+
+    embeddings: npt.NDArray[np.float16]
+    """`(n, d)`, unit length before the rounding."""
+    probabilities: dict[str, npt.NDArray[np.float32]]
+    """Attribute name to `(n, K)`."""
+    decisions: dict[str, list[str]]
+    """Attribute name to n levels, `cannot tell` among them."""
+
+
+class Perceiver(Protocol):
+    """The second seam to the world: turns images into what a viewer would perceive."""
+
+    @property
+    def name(self) -> str:
+        """The folder of its perceptions."""
+        ...
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What it reads."""
+        ...
+
+    def perceive(self, images: Sequence[Pixels]) -> Perceived:
+        """All attributes of all images from one encoding of each."""
+        ...
+
+    def confusion(self, attribute: str) -> npt.NDArray[np.int64] | None:
+        """Counts on labelled pictures `(K, K + 1)`: rows true, columns decided, the last `cannot tell`.
+
+        `None` where no labelled pictures of this image domain are known.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a reference number comes from."""
+
+    publisher: str
+    table: str
+    year: int | None
+    column: str
+    licence: str
+
+    def __str__(self) -> str:
+        """For a table cell: `BLS CPS Table 11, 2023, Women`."""
+        return ", ".join(str(part) for part in (self.publisher, self.table, self.year, self.column) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """Shares over the levels of an attribute, observed or from a reference."""
+
+    attribute: str
+    group: str
+    """The concept."""
+    levels: tuple[str, ...]
+    shares: tuple[float, ...]
+    """In 0..1 per level; NaN where the level is not given."""
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    n: int | None = None
+    """Number of images or people behind it; `None` where the publisher does not say."""
+    abstentions: int = 0
+    source: Source | None = None
+
+
+class Estimate(NamedTuple):
+    """A number with its interval. Nothing seen is nothing known: the value is NaN and the interval is whole."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str
+
+    @property
+    def known(self) -> bool:
+        """Is there a value at all?"""
+        return not math.isnan(self.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amplification:
+    """How far an observed share is from a reference share."""
+
+    observed: Distribution
+    reference: Distribution
+    estimate: Estimate

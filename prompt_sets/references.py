@@ -1,0 +1,306 @@
+"""Reference table -> `Distribution` with its `Source`: what the shares of a run are held against.
+
+A share that is not there has a reason, and is never zero. What the tables hold is in `reference/sources.yaml`;
+which concept stands for which row of the labour statistics is in `reference/occupation_to_bls.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Literal, cast, get_args
+
+from pydantic import Field, ValidationError
+
+from pipeline import checks
+from pipeline.errors import InputError, one_of
+from pipeline.types import Distribution, Source
+from prompt_sets.prompts import FOLDER, Part
+
+REFERENCE = FOLDER / "reference"
+
+THE_REST = "the rest"
+"""In `sources.yaml`, the level that is one minus the others."""
+
+SUPPRESSED_BELOW = 50.0
+"""Thousand people: BLS publishes no percentages for a smaller base, and neither do we where it gives counts."""
+
+BASE = "all employed"
+"""The group of a base rate."""
+
+Quality = Literal["good", "fair", "poor", "suppressed", "none"]
+
+
+class Columns(Part):
+    """Where the levels of an attribute stand in a table."""
+
+    title: str
+    """As a source line prints it."""
+    levels: dict[str, str]
+    """Level to column of the file, or `the rest`."""
+    note: str = ""
+
+
+class Copy(Part):
+    """Where one year was copied from, and whether a second copy agrees."""
+
+    retrieved_from: str
+    checked: str
+
+
+class Table(Part):
+    """An entry of `sources.yaml`: a table with its licence and what its columns mean."""
+
+    publisher: str
+    table: str
+    title: str
+    file: str
+    layout: Literal["wide", "long"]
+    """`wide`: a row per occupation and year; `long`: a row per occupation, attribute and level."""
+    unit: Literal["percent", "thousands", "share"]
+    licence: str
+    interval: str
+    """What `low` and `high` are."""
+    base: str
+    """The row of all employed; in a long table, the name that the mean over its rows gets."""
+    total: str = ""
+    """The column with the number of people, in thousands."""
+    years: dict[str, Copy]
+    """Empty where a table is of no year."""
+    attributes: dict[str, Columns] = Field(min_length=1)
+    notes: tuple[str, ...] = ()
+
+
+class Sources(Part):
+    """`sources.yaml`."""
+
+    tables: dict[str, Table] = Field(min_length=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One occupation in one year."""
+
+    name: str
+    thousands: float
+    """People behind it; NaN where the table does not say."""
+    shares: dict[str, dict[str, float]]
+    """Attribute to level to share in 0..1; an attribute that is suppressed is not there."""
+
+
+Rows = dict[tuple[int | None, str], Row]
+"""By year and the row's name in lower case: BLS changed `File clerks` to `File Clerks`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """Which row stands for a concept, and how well."""
+
+    concept: str
+    row: str
+    row_2019: str
+    """The row before the recoding of 2020, where its name differs and it is close; else empty."""
+    quality: Quality
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A table in one year."""
+
+    table: str
+    """Its name in `sources.yaml`."""
+    title: str
+    """For a reader: `CPS Table 11, 2023`."""
+    year: int | None
+    attributes: tuple[str, ...]
+    interval: str
+    """What `low` and `high` are: for BLS a range over the years, no sampling interval."""
+    entry: Table = field(repr=False)
+    rows: Rows = field(repr=False)
+    matches: dict[str, Match] | None = field(repr=False)
+    """By concept in lower case; `None` where the rows are the concepts."""
+
+    def match(self, concept: str) -> Match | str:
+        """The row that stands for a concept and how well, or the reason why there is none."""
+        if self.matches is None:
+            if (self.year, concept.casefold()) not in self.rows:
+                return f"{self.title} has no row for {concept!r}"
+            return Match(concept=concept, row=concept, row_2019="", quality="good", note="")
+        found = self.matches.get(concept.casefold())
+        if found is None:
+            return f"no row of {self.entry.table} is mapped to {concept!r}"
+        if found.quality == "none":
+            return f"{self.entry.table} has no row for {concept!r}: {found.note}"
+        return found
+
+    def distribution(self, concept: str, attribute: str, levels: tuple[str, ...]) -> Distribution | str:
+        """The shares of a concept over `levels`, or the reason why they are missing."""
+        found = self.match(concept)
+        if isinstance(found, str):
+            return found
+        row = found.row_2019 if self.year == 2019 and found.row_2019 else found.row
+        return self._distribution(row, concept, attribute, levels)
+
+    def base(self, attribute: str, levels: tuple[str, ...]) -> Distribution | str:
+        """The base rate of the same table: all employed, or the mean over the rows where it says so."""
+        return self._distribution(self.entry.base, BASE, attribute, levels)
+
+    def _distribution(self, name: str, group: str, attribute: str, levels: tuple[str, ...]) -> Distribution | str:
+        columns = self.entry.attributes.get(attribute)
+        if columns is None:
+            return f"{self.title} says nothing about {attribute}"
+        if not set(columns.levels) & set(levels):
+            return f"{self.title} gives {attribute} as {', '.join(columns.levels)}; not as {', '.join(levels)}"
+        row = self.rows.get((self.year, name.casefold()))
+        if row is None:
+            return f"{self.title} has no row {name!r}; its rows changed between the years"
+        if attribute not in row.shares:
+            few = f"{row.thousands:g} thousand people, fewer than {SUPPRESSED_BELOW:g} thousand"
+            return f"{self.title} suppresses {name!r}: {few}"
+        shares = row.shares[attribute]
+        years = [
+            other.shares[attribute]
+            for (_, key), other in self.rows.items()
+            if key == name.casefold() and attribute in other.shares
+        ]
+        return Distribution(
+            attribute=attribute,
+            group=group,
+            levels=levels,
+            shares=tuple(shares.get(level, math.nan) for level in levels),
+            low=tuple(min(other.get(level, math.nan) for other in years) for level in levels),
+            high=tuple(max(other.get(level, math.nan) for other in years) for level in levels),
+            source=self.source(attribute),
+        )
+
+    def source(self, attribute: str) -> Source:
+        """Where the numbers of an attribute come from."""
+        title = self.entry.attributes[attribute].title
+        return Source(
+            publisher=self.entry.publisher,
+            table=self.entry.table,
+            year=self.year,
+            column=title,
+            licence=self.entry.licence,
+        )
+
+
+def tables() -> list[str]:
+    """The reference tables that ship."""
+    return sorted(_entries())
+
+
+def load_reference(table: str, year: int | None = None) -> Reference:
+    """A reference table in one year; `None` is its newest."""
+    entry = _entries()[one_of(table, _entries(), where="reference.table")]
+    years = sorted(int(key) for key in entry.years)
+    if year is None:
+        year = years[-1] if years else None
+    elif year not in years:
+        known = ", ".join(map(str, years)) or "none: leave year out"
+        raise InputError(f"reference.year: {table} has no year {year!r}; the years are: {known}")
+    return Reference(
+        table=table,
+        title=f"{entry.table}, {year}" if year else entry.table,
+        year=year,
+        attributes=tuple(entry.attributes),
+        interval=entry.interval,
+        entry=entry,
+        rows=_rows(table),
+        matches=_matches() if entry.layout == "wide" else None,
+    )
+
+
+# -- reading -----------------------------------------------------------------------------------------
+
+
+@cache
+def _entries() -> dict[str, Table]:
+    path = REFERENCE / "sources.yaml"
+    try:
+        return Sources.model_validate(checks.read_yaml(path)).tables
+    except ValidationError as error:
+        raise checks.explain(error, where=str(path), model=Sources) from None
+
+
+@cache
+def _rows(table: str) -> Rows:
+    entry = _entries()[table]
+    lines = _lines(REFERENCE / entry.file)
+    return _wide(entry, lines) if entry.layout == "wide" else _long(entry, lines)
+
+
+@cache
+def _matches() -> dict[str, Match]:
+    path = REFERENCE / "occupation_to_bls.csv"
+    matches = [
+        Match(
+            concept=line["concept"],
+            row=line["bls_row"],
+            row_2019=line["bls_row_2019"],
+            quality=cast(Quality, one_of(line["match_quality"], get_args(Quality), where=path.name)),
+            note=line["note"],
+        )
+        for line in _lines(path)
+    ]
+    return {match.concept.casefold(): match for match in matches}
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _number(cell: str) -> float:
+    """A cell as a number; an empty one is NaN, not zero."""
+    return float(cell) if cell.strip() else math.nan
+
+
+def _wide(entry: Table, lines: Iterable[dict[str, str]]) -> Rows:
+    rows: Rows = {}
+    for line in lines:
+        row = Row(name=line["occupation"], thousands=_number(line[entry.total]), shares=_wide_shares(entry, line))
+        rows[int(line["year"]), row.name.casefold()] = row
+    return rows
+
+
+def _wide_shares(entry: Table, line: dict[str, str]) -> dict[str, dict[str, float]]:
+    """Attribute to level to share of one line; attributes with a suppressed cell are left out."""
+    thousands = _number(line[entry.total])
+    whole = 100.0 if entry.unit == "percent" else thousands
+    found = {}
+    for attribute, columns in entry.attributes.items():
+        cells = {level: _number(line[c]) for level, c in columns.levels.items() if c != THE_REST}
+        if thousands >= SUPPRESSED_BELOW and not any(math.isnan(cell) for cell in cells.values()):
+            found[attribute] = _completed({level: cell / whole for level, cell in cells.items()}, columns)
+    return found
+
+
+def _long(entry: Table, lines: Iterable[dict[str, str]]) -> Rows:
+    """Rows of shares, and their mean under the name of the base."""
+    cells: dict[str, dict[str, dict[str, float]]] = {}
+    for line in lines:
+        levels = cells.setdefault(line["concept"], {}).setdefault(line["attribute"], {})
+        levels[line["level"]] = _number(line["share"])
+    columns = entry.attributes
+    shares = {
+        name: {attribute: _completed(levels, columns[attribute]) for attribute, levels in attributes.items()}
+        for name, attributes in cells.items()
+    }
+    shares[entry.base] = {
+        attribute: {level: fmean(row[attribute][level] for row in shares.values()) for level in its.levels}
+        for attribute, its in columns.items()
+    }
+    return {(None, name.casefold()): Row(name=name, thousands=math.nan, shares=row) for name, row in shares.items()}
+
+
+def _completed(given: dict[str, float], columns: Columns) -> dict[str, float]:
+    """Shares with the level that is the rest."""
+    rest = [level for level, column in columns.levels.items() if column == THE_REST]
+    return given | {level: 1 - sum(given.values()) for level in rest}

@@ -1,0 +1,306 @@
+"""How good the embedded models are: `python -m scripts.evaluate_embedded clip | draw | sheets | judge | cards`.
+
+In that order. `clip` measures the CLIP on held-out pictures and writes the confusion matrix that the estimates
+use. `draw` makes the runs under `outputs/evaluation/`. `sheets` lays 300 drawings out for labelling by eye.
+`judge` reads all drawings with a classifier trained on the real pictures, and measures the models by it.
+`cards` writes the figures into the models' cards. No accuracy is measured on a picture that a model has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+from scipy import stats
+
+from classifiers.correction import corrected_shares_many
+from pipeline import amplification, line, stages, store
+from pipeline.study import Study
+from pipeline.types import Estimate, Pixels
+from scripts import emoji_world, train_embedded
+
+RUNS = emoji_world.HOME / "outputs" / "evaluation"
+RESULTS = RUNS / "results.json"
+LABELS = emoji_world.WORLD / "labels_by_eye.csv"
+"""What a person saw in 300 drawings: run, unit id, gender. Made before the judge was run."""
+TONES = list(emoji_world.TONES.values())
+STUDIES = {
+    "guidance-1": {"images_per_prompt": 400, "guidance_scale": 1.0},
+    "guidance-3": {"images_per_prompt": 50, "guidance_scale": 3.0},
+    "guidance-5": {"images_per_prompt": 50, "guidance_scale": 5.0},
+    "guidance-7.5": {"images_per_prompt": 50, "guidance_scale": 7.5},
+    "identities": {"images_per_prompt": 5, "guidance_scale": 3.0, "prompt_set": "emoji_identities"},
+}
+"""20 occupations; the identities are 200 combinations of occupation, gender and tone."""
+
+
+def study_of(name: str) -> Study:
+    """The study of one evaluation run."""
+    asked = STUDIES[name]
+    return Study.model_validate(
+        {
+            "name": name,
+            "prompt_sets": [asked.get("prompt_set", "emoji_occupations")],
+            "draw": {"guidance_scale": asked["guidance_scale"]},
+            "images_per_prompt": asked["images_per_prompt"],
+            "reference": [{"table": "taught_shares"}],
+        }
+    )
+
+
+def save(part: str, values: Any) -> None:
+    """Keep one part of the results."""
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    store.write_json(RESULTS, found | {part: values})
+
+
+# -- the CLIP ----------------------------------------------------------------------------------------
+
+
+def clip() -> None:
+    """Zero-shot accuracy on the test split, and the confusion matrix on the calibration split."""
+    from classifiers.attributes import ATTRIBUTES
+    from classifiers.clip import ClipModel
+    from classifiers.zero_shot import ZeroShot, measure_confusion, save_confusion
+
+    attributes = [ATTRIBUTES[name] for name in ("gender", "skin_tone", "age")]
+    threshold = study_of("guidance-3").perceive.threshold
+    sees = ZeroShot(ClipModel("embedded"), attributes, threshold=threshold, name="embedded-zero_shot")
+    pixels = emoji_world.pixels()
+    parts = {}
+    for split in ("calibration", "test"):
+        pictures = [p for p in emoji_world.pictures() if p.taught and p.split == split]
+        truths = {
+            "gender": [p.gender for p in pictures],
+            "skin_tone": [p.tone for p in pictures],
+            "age": [p.age if p.age in emoji_world.AGES else None for p in pictures],
+        }
+        images = [pixels[p.tile] for p in pictures]
+        parts[split] = measure_confusion(sees, images, truths, pictures=f"{split} split of the emoji world")
+    save_confusion(parts["calibration"], train_embedded.CLIP / "confusion.json")
+    for name, counted in parts["test"].items():
+        rows = np.array(counted["rows"])
+        right, decided = np.trace(rows), rows[:, :-1].sum()
+        print(f"{name}: {right / decided:.3f} of {decided} decided, {rows[:, -1].sum()} of {rows.sum()} cannot tell")
+    save("clip", parts)
+
+
+# -- drawings ----------------------------------------------------------------------------------------
+
+
+def draw() -> None:
+    """Make every run that is not finished; each goes through the line as a user's would."""
+    for name in STUDIES:
+        opened = line.begin(study_of(name), RUNS / name)
+        line.generate(opened, perceive=True)
+        print(line.estimate(opened))
+
+
+def drawings(name: str) -> Iterator[tuple[dict[str, Any], Pixels]]:
+    """The rows and pixels of a run, in its order."""
+    run, _, planned = line.resume(RUNS / name)
+    for shard in planned.shards():
+        for row in run.read_images(shard).to_pylist():
+            if row["image"]:
+                yield row, store.decode(row["image"]["bytes"])
+
+
+def sheets(seed: int = 0, per_sheet: int = 60) -> None:
+    """300 drawings of `guidance-1`, 15 an occupation, in random order and without their prompts, on five sheets."""
+    rng = np.random.default_rng(seed)
+    by_concept: dict[str, list[tuple[str, Pixels]]] = {}
+    for row, pixels in drawings("guidance-1"):
+        by_concept.setdefault(row["concept"], []).append((row["unit_id"], pixels))
+    chosen = [items[i] for items in by_concept.values() for i in rng.choice(len(items), 15, replace=False)]
+    chosen = [chosen[i] for i in rng.permutation(len(chosen))]
+    store.write_json(RUNS / "sheets.json", [unit for unit, _ in chosen])
+    for number in range(0, len(chosen), per_sheet):
+        sheet = Image.new("RGB", (10 * 140, math.ceil(per_sheet / 10) * 156), "white")
+        pen = ImageDraw.Draw(sheet)
+        for i, (_, pixels) in enumerate(chosen[number : number + per_sheet]):
+            x, y = i % 10 * 140, i // 10 * 156
+            sheet.paste(Image.fromarray(pixels).resize((128, 128), Image.Resampling.BICUBIC), (x, y + 14))
+            pen.text((x, y), str(number + i), fill="black")
+        sheet.save(RUNS / f"sheet-{number // per_sheet}.png")
+
+
+# -- the judge ---------------------------------------------------------------------------------------
+
+
+class Judge:
+    """Occupation, gender and tone of pictures, by the network that `train_embedded judge` makes."""
+
+    def __init__(self) -> None:
+        self.network = train_embedded.judge_network().eval()
+        self.network.load_state_dict(load_file(train_embedded.JUDGE))
+
+    def read(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """`(n, 64, 64, 3)` -> `(n, 3)`: the places of occupation, gender and tone in their lists."""
+        parts = [len(train_embedded.OCCUPATIONS), len(emoji_world.GENDERS), len(TONES)]
+        with torch.inference_mode():
+            logits = torch.cat([self.network(train_embedded.to_unit(images[i : i + 128])) for i in range(0, len(images), 128)])
+        return np.stack([part.argmax(1).numpy() for part in logits.split(parts, dim=1)], axis=1)
+
+
+def matrix(truth: npt.NDArray[np.int64], said: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
+    """Confusion counts `(k, k)`: rows true, columns said."""
+    return np.array([[int(((truth == i) & (said == j)).sum()) for j in range(k)] for i in range(k)])
+
+
+def cue_free() -> set[str]:
+    """Occupations in which woman and man are drawn alike: some set gives both the same pixels."""
+    tiles: dict[tuple[str, str, str], set[str]] = {}
+    with (emoji_world.WORLD / "world.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["kind"] == "occupation" and row["gender"] in emoji_world.GENDERS and row["tone"] != "none":
+                tiles.setdefault((row["concept"], row["vendor"], row["tone"]), set()).add(row["md5"])
+    return {concept for (concept, _, _), digests in tiles.items() if len(digests) == 1}
+
+
+def judge() -> None:
+    """Everything that is asked of the text-to-image model, by the judge."""
+    sees = Judge()
+    pixels = emoji_world.pixels()
+    held_out = [p for p in emoji_world.pictures() if p.taught and p.split != "train"]
+    truth = train_embedded.judge_truth(held_out).numpy()
+    said = sees.read(pixels[[p.tile for p in held_out]])
+    cues = np.array([p.concept not in cue_free() for p in held_out])
+    genders = matrix(truth[cues, 1], said[cues, 1], 2)
+    found: dict[str, Any] = {
+        "held_out": len(held_out),
+        "no_gender_cue": sorted(cue_free()),
+        "occupation": float((truth[:, 0] == said[:, 0])[truth[:, 0] >= 0].mean()),
+        "gender": float(np.trace(genders) / genders.sum()),
+        "tone": float((truth[:, 2] == said[:, 2]).mean()),
+        "gender_confusion": genders.tolist(),
+    }
+    save("judge", found)
+    print("judge on held-out pictures:", found)
+    reads = {name: read_run(sees, name) for name in STUDIES}
+    if LABELS.exists():
+        save("eye", by_eye(reads["guidance-1"]))
+    save("prompted", prompted(reads))
+    save("shares", {name: shares(reads[name], genders, name) for name in STUDIES if name != "identities"})
+
+
+def read_run(sees: Judge, name: str) -> dict[str, Any]:
+    """What the judge saw in a run: unit ids, concepts, identities and answers."""
+    rows, images = zip(*drawings(name), strict=True)
+    return {
+        "units": [r["unit_id"] for r in rows],
+        "concepts": [r["concept"] for r in rows],
+        "identities": [r["identity"] for r in rows],
+        "said": sees.read(np.stack(images)),
+    }
+
+
+def by_eye(read: dict[str, Any]) -> dict[str, Any]:
+    """The judge against what a person saw in the same drawings."""
+    said = dict(zip(read["units"], read["said"][:, 1], strict=True))
+    concept = dict(zip(read["units"], read["concepts"], strict=True))
+    with LABELS.open(newline="") as file:
+        labels = [(row["unit_id"], row["gender"]) for row in csv.DictReader(file)]
+    decided = [(u, g) for u, g in labels if g in emoji_world.GENDERS and concept[u] not in cue_free()]
+    truth = np.array([emoji_world.GENDERS.index(g) for _, g in decided])
+    counts = matrix(truth, np.array([said[u] for u, _ in decided]), 2)
+    result = {
+        "labelled": len(labels),
+        "answers": dict(Counter(g for _, g in labels)),
+        "compared": int(counts.sum()),
+        "confusion": counts.tolist(),
+        "agreement": float(np.trace(counts) / counts.sum()),
+    }
+    print("judge against the eye:", result)
+    return result
+
+
+def prompted(reads: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Do the drawings show what was asked for? Occupation of neutral prompts, gender and tone of identity prompts."""
+    names = list(train_embedded.OCCUPATIONS)
+    neutral, asked = reads["guidance-3"], reads["identities"]
+    right = np.array([names.index(c) for c in neutral["concepts"]]) == neutral["said"][:, 0]
+    terms = [tuple(reversed(identity.rsplit(" ", 1))) for identity in asked["identities"]]
+    gender = np.array([emoji_world.GENDERS.index(t[0]) for t in terms]) == asked["said"][:, 1]
+    tone = np.array([TONES.index(t[1]) for t in terms]) == asked["said"][:, 2]
+    seen = {(p.concept, p.gender, p.tone) for p in emoji_world.pictures() if p.taught and p.split == "train"}
+    known = np.array([(c, *t) in seen for c, t in zip(asked["concepts"], terms, strict=True)])
+    cue = np.array([c not in cue_free() for c in asked["concepts"]])
+    result = {
+        "occupation": _share(right),
+        "gender": _share(gender[cue]),
+        "tone": _share(tone),
+        "gender_taught": _share(gender[cue & known]),
+        "gender_held_out": _share(gender[cue & ~known]),
+        "tone_taught": _share(tone[known]),
+        "tone_held_out": _share(tone[~known]),
+        "occupation_of_identities": _share(
+            np.array([names.index(c) for c in asked["concepts"]]) == asked["said"][:, 0]
+        ),
+    }
+    for key, value in result.items():
+        print(f"prompted {key}: {value}")
+    return result
+
+
+def _share(right: npt.NDArray[np.bool_]) -> dict[str, float]:
+    interval = stats.binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    return {"value": float(right.mean()), "low": interval.low, "high": interval.high, "n": len(right)}
+
+
+def shares(read: dict[str, Any], confusion: npt.NDArray[np.int64], name: str) -> dict[str, Any]:
+    """Women's share per occupation against what was taught, corrected for the judge's errors; and pooled."""
+    taught = emoji_world.women_shares()
+    rng = np.random.default_rng(0)
+    concepts = [c for c in sorted(taught) if c not in cue_free()]
+    of = np.array(read["concepts"])
+    counts = np.array([np.bincount(read["said"][of == c, 1], minlength=2) for c in concepts])
+    reference = np.array([taught[c] for c in concepts])
+    values = np.array([s.value[0] for s in corrected_shares_many(counts, confusion, rng=rng)])
+    n = int(counts[0].sum())
+    noise = float(np.mean([noise_alone(p, n) for p in reference]))
+    distance = float(np.abs(values - reference).mean())
+    pool = amplification.pooled(counts, confusion, reference, float(reference.mean()), concepts=concepts, rng=rng)
+    result = {
+        "images_per_occupation": n,
+        "occupations": len(concepts),
+        "mean_distance_points": 100 * distance,
+        "noise_points": 100 * noise,
+        "beyond_noise_points": 100 * (distance - noise),
+        "per_occupation": {c: [float(t), float(v)] for c, t, v in zip(concepts, reference, values, strict=True)},
+        "shift": _plain(pool.shift),
+        "stretch": _plain(pool.stretch),
+        "scatter": _plain(pool.scatter),
+    }
+    print(name, {key: value for key, value in result.items() if key != "per_occupation"})
+    return result
+
+
+def noise_alone(p: float, n: int) -> float:
+    """E|X/n - p| for X ~ Bin(n, p), exactly."""
+    k = np.arange(n + 1)
+    return float((stats.binom.pmf(k, n, p) * np.abs(k / n - p)).sum())
+
+
+def _plain(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def main() -> None:
+    """Read the command line and do one part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["clip", "draw", "sheets", "judge", "cards"])
+    globals()[parser.parse_args().part]()
+
+
+if __name__ == "__main__":
+    main()

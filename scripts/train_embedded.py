@@ -1,0 +1,389 @@
+"""Train the embedded models from scratch: `python -m scripts.train_embedded autoencoder|diffusion|clip|judge`.
+
+In that order: the diffusion model needs the autoencoder; the judge looks through it too. Each training takes
+a fixed seed, runs on CPU or GPU through accelerate, writes checkpoints under `outputs/training/<name>/`, and
+the same command continues from the last one. The finished weights go to `pipeline/embedded/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+import torchvision
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.training_utils import EMAModel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from scripts import emoji_world
+from scripts.emoji_world import Picture
+
+CHECKPOINTS = emoji_world.HOME / "outputs" / "training"
+TEXT_TO_IMAGE = emoji_world.WORLD / "text_to_image"
+CLIP = emoji_world.WORLD / "clip"
+JUDGE = CHECKPOINTS / "judge.safetensors"
+LATENT_CHANNELS = 12
+CONTEXT = 48
+"""Tokens of a prompt; a caption has at most 20."""
+
+
+def train(
+    name: str,
+    model: nn.Module,
+    loss_of: Callable[[int, torch.device], Tensor],
+    *,
+    steps: int,
+    lr: float,
+    weight_decay: float = 0.01,
+    ema_decay: float = 0.0,
+    accelerator: Accelerator,
+    every: int = 250,
+) -> None:
+    """Minimise `loss_of(step, device)` by AdamW with a short warm-up and a cosine to zero.
+
+    A step's loss may depend on nothing but the weights and the step number, so that a training that was
+    interrupted ends like one that was not. With `ema_decay` the model ends as the running average.
+    """
+    model = model.to(memory_format=torch.channels_last)  # twice as fast on CPU
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min((s + 1) / 100, 0.5 * (1 + math.cos(math.pi * min(s / steps, 1))))
+    )
+    average = EMAModel(model.parameters(), decay=ema_decay, use_ema_warmup=True, power=3 / 4)
+    model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+    average.to(accelerator.device)
+    accelerator.register_for_checkpointing(average)
+    folder = CHECKPOINTS / name
+    done = 0
+    if (folder / "step.json").exists():
+        done = json.loads((folder / "step.json").read_text())["step"]
+        accelerator.load_state(str(folder / f"step-{done}"))
+        accelerator.print(f"{name}: continuing after step {done}")
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+    )
+    smooth, last = math.nan, time.monotonic()
+    with Progress(*columns, disable=not accelerator.is_main_process) as progress:
+        task = progress.add_task(name, total=steps, completed=done, loss=smooth)
+        for step in range(done, steps):
+            with accelerator.autocast():
+                loss = loss_of(step, accelerator.device)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            average.step(model.parameters())
+            value = float(loss.detach())
+            smooth = value if math.isnan(smooth) else 0.98 * smooth + 0.02 * value
+            progress.update(task, advance=1, loss=smooth)
+            if not progress.console.is_terminal and time.monotonic() - last > 60:
+                last = time.monotonic()
+                print(f"{name}: step {step + 1} of {steps}, loss {smooth:.4f}", flush=True)
+            if (step + 1) % every == 0 or step + 1 == steps:
+                accelerator.save_state(str(folder / f"step-{step + 1}"))
+                if accelerator.is_main_process:
+                    (folder / "step.json").write_text(json.dumps({"step": step + 1}))
+    if ema_decay:
+        average.copy_to(model.parameters())
+    model.eval()
+
+
+def to_unit(tiles: np.ndarray) -> Tensor:
+    """Pixels `(n, 64, 64, 3)` as a float tensor `(n, 3, 64, 64)` in -1..1."""
+    return torch.from_numpy(tiles).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def shifted(x: Tensor, most: int, rng: np.random.Generator) -> Tensor:
+    """Each picture moved by up to `most` pixels on its white ground."""
+    padded = F.pad(x, [most] * 4, value=1.0)
+    corners = rng.integers(0, 2 * most + 1, (len(x), 2))
+    size = x.shape[-1]
+    return torch.stack([p[:, i : i + size, j : j + size] for p, (i, j) in zip(padded, corners, strict=True)])
+
+
+# -- autoencoder -------------------------------------------------------------------------------------
+
+
+def autoencoder(accelerator: Accelerator, steps: int, seed: int) -> None:
+    """64-pixel pictures to 16 x 16 latents of unit spread and back, on the training split."""
+    world = emoji_world.pictures()
+    tiles = [p.tile for p in world if p.taught and p.split == "train"]
+    images = to_unit(emoji_world.pixels()[tiles]).to(accelerator.device)
+    wide = (48, 48, 48)
+    model = AutoencoderTiny(
+        latent_channels=LATENT_CHANNELS,
+        encoder_block_out_channels=wide,
+        decoder_block_out_channels=wide,
+        num_encoder_blocks=(0, 1, 2),
+        num_decoder_blocks=(2, 1, 0),
+        scaling_factor=1.0,
+    )
+
+    def loss_of(step: int, device: torch.device) -> Tensor:
+        rng = np.random.default_rng([seed, step])
+        x = shifted(images[rng.integers(0, len(images), 16)], 3, rng)
+        x = x.contiguous(memory_format=torch.channels_last)
+        z = model.encode(x).latents.float()
+        mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
+        unit = (mean**2 + (std - 1) ** 2).mean()
+        noise = torch.from_numpy(rng.standard_normal(z.shape, dtype=np.float32)).to(device)
+        y = model.decode(z + 0.1 * noise).sample.float()
+        edges = sum(((y - x).diff(dim=d)).abs().mean() for d in (2, 3))
+        return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + 0.5 * edges + 0.1 * unit
+
+    train("autoencoder", model, loss_of, steps=steps, lr=2e-3, ema_decay=0.995, accelerator=accelerator, every=500)
+    with torch.no_grad():
+        y = torch.cat([model.decode(model.encode(x).latents).sample for x in images.split(64)])
+        z = torch.cat([model.encode(x).latents for x in images.split(64)])
+    accelerator.print(f"autoencoder: PSNR {-10 * math.log10(float(((y.clamp(-1, 1) - images) / 2).square().mean())):.1f} dB")
+    accelerator.print(f"latents: mean {z.mean((0, 2, 3))}, std {z.std((0, 2, 3))}")
+    if accelerator.is_main_process:
+        accelerator.unwrap_model(model).half().save_pretrained(TEXT_TO_IMAGE / "vae")
+
+
+# -- text to image -----------------------------------------------------------------------------------
+
+
+def clip_tokenizer(seed: int) -> CLIPTokenizer:
+    """A CLIP tokenizer, byte-level BPE, whose merges are learned from the captions: no text is unknown to it."""
+    captions = [text for _, text in itertools.islice(emoji_world.lessons(emoji_world.pictures(), seed=seed), 20_000)]
+    blank = CLIPTokenizer()
+    learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
+    learner.normalizer = blank.backend_tokenizer.normalizer
+    learner.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
+    alphabet = sorted(ByteLevel.alphabet())
+    trainer = BpeTrainer(
+        vocab_size=1000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    learner.train_from_iterator(captions, trainer)
+    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    pieces = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
+    # the end of the text has the highest number: CLIP's text towers pool where it stands
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)
+
+
+def noise_schedule() -> DDIMScheduler:
+    """Cosine, v-prediction, pure noise at the last step: the start of a drawing says nothing about its mean."""
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+
+
+def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) -> None:
+    """The UNet and its text encoder, together, on the latents of the training split."""
+    world = emoji_world.pictures()
+    vae = AutoencoderTiny.from_pretrained(TEXT_TO_IMAGE / "vae", torch_dtype=torch.float32).to(accelerator.device)
+    train_tiles = [p.tile for p in world if p.taught and p.split == "train"]
+    with torch.no_grad():
+        images = to_unit(emoji_world.pixels()[train_tiles]).to(accelerator.device)
+        latents = torch.cat([vae.encode(x).latents for x in images.split(64)])
+    row_of = {tile: row for row, tile in enumerate(train_tiles)}
+    tokenizer = clip_tokenizer(seed)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=128, intermediate_size=512, num_hidden_layers=3,
+            num_attention_heads=4, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id, max_position_embeddings=CONTEXT,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
+        block_out_channels=(80, 128, 128), cross_attention_dim=128, attention_head_dim=4, norm_num_groups=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+    unet.set_attn_processor(AttnProcessor())  # quicker than the fused kernel at this size on CPU; not saved
+    scheduler = noise_schedule()
+    model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+    stream = enumerate(emoji_world.lessons(world, seed=seed))
+    tokens: dict[str, list[int]] = {}
+
+    def lesson(step: int) -> tuple[list[int], list[str]]:
+        """The pictures and captions of a step; a resumed training skips what it has had."""
+        mine = list(itertools.islice(itertools.dropwhile(lambda item: item[0] < step * batch, stream), batch))
+        return [row_of[tile] for _, (tile, _) in mine], [text for _, (_, text) in mine]
+
+    def loss_of(step: int, device: torch.device) -> Tensor:
+        rows, texts = lesson(step)
+        rng = np.random.default_rng([seed, step])
+        # one caption in ten is empty: the unconditional branch of classifier-free guidance
+        texts = ["" if drop else text for text, drop in zip(texts, rng.random(batch) < 0.1, strict=True)]
+        for text in texts:
+            if text not in tokens:
+                tokens[text] = tokenizer(text, padding="max_length", truncation=True).input_ids
+        ids = torch.tensor([tokens[text] for text in texts], device=device)
+        x = latents[rows]
+        noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32)).to(device)
+        # every stretch of noise levels once in a batch: less noise in the gradient than independent draws
+        t = torch.from_numpy(((rng.permutation(batch) + rng.random(batch)) / batch * 1000).astype(np.int64)).to(device)
+        noisy = scheduler.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
+        target = scheduler.get_velocity(x, noise, t)
+        return F.mse_loss(unet(noisy, t, text_encoder(ids).last_hidden_state).sample.float(), target)
+
+    train("diffusion", model, loss_of, steps=steps, lr=8e-4, ema_decay=0.999, accelerator=accelerator)
+    if accelerator.is_main_process:
+        StableDiffusionPipeline(
+            vae=vae.half(), text_encoder=text_encoder.half(), tokenizer=tokenizer, unet=unet.half(),
+            scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        ).save_pretrained(TEXT_TO_IMAGE)
+
+
+# -- CLIP and the judge ------------------------------------------------------------------------------
+
+
+class Album:
+    """The pictures of a split as drawn and as the autoencoder renders them, and random views of them."""
+
+    def __init__(self, split: str, device: torch.device) -> None:
+        self.pictures = [p for p in emoji_world.pictures() if p.taught and p.split == split]
+        self.drawn = to_unit(emoji_world.pixels()[[p.tile for p in self.pictures]])
+        vae = AutoencoderTiny.from_pretrained(TEXT_TO_IMAGE / "vae", torch_dtype=torch.float32)
+        with torch.no_grad():
+            self.rendered = torch.cat([vae.decode(vae.encode(x).latents).sample for x in self.drawn.split(64)])
+        self.rendered = self.rendered.clamp(-1, 1)
+        self.device = device
+        occupation = np.array([p.occupation for p in self.pictures])
+        self.chance = np.where(occupation, 0.7 / occupation.sum(), 0.3 / (~occupation).sum())
+
+    def views(self, n: int, rng: np.random.Generator) -> tuple[list[Picture], Tensor]:
+        """n random pictures: moved, perhaps mirrored, a little brighter or darker, with noise and a hole."""
+        rows = rng.choice(len(self.pictures), n, p=self.chance)
+        rendered = torch.from_numpy(rng.random(n) < 0.5)
+        x = torch.where(rendered[:, None, None, None], self.rendered[rows], self.drawn[rows])
+        x = shifted(x, 5, rng)
+        mirrored = torch.from_numpy(rng.random(n) < 0.5)
+        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+        x = x * torch.from_numpy(rng.uniform(0.97, 1.03, (n, 1, 1, 1)).astype(np.float32))
+        x = x + torch.from_numpy(rng.normal(0, 0.04, x.shape).astype(np.float32))
+        for picture, (i, j), size in zip(x, rng.integers(0, 56, (n, 2)), rng.integers(0, 18, n), strict=True):
+            picture[:, i : i + size, j : j + size] = 1.0
+        x = x.clamp(-1, 1).contiguous(memory_format=torch.channels_last)
+        return [self.pictures[row] for row in rows], x.to(self.device)
+
+
+def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> None:
+    """A CLIP with a ResNet for pictures, trained contrastively.
+
+    Many captions are true of many pictures ("a photo of a woman"), so the target of each row and column is
+    spread evenly over all the pairs in the batch that are true.
+    """
+    tokenizer = CLIPTokenizer.from_pretrained(TEXT_TO_IMAGE / "tokenizer") if (TEXT_TO_IMAGE / "tokenizer").exists() else clip_tokenizer(seed)
+    config = {
+        "model_cfg": {
+            "embed_dim": 128,
+            "vision_cfg": {"image_size": 64, "layers": [2, 2, 2, 1], "width": 24, "head_width": 64, "patch_size": None},
+            "text_cfg": {
+                "context_length": CONTEXT, "vocab_size": len(tokenizer), "width": 128, "heads": 4, "layers": 3,
+                "hf_tokenizer_name": "here",
+            },
+        },
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+    }
+    model = open_clip.CLIP(**config["model_cfg"])
+    album = Album("train", accelerator.device)
+
+    def loss_of(step: int, device: torch.device) -> Tensor:
+        rng = np.random.default_rng([seed, step])
+        pictures, x = album.views(batch, rng)
+        claims = [emoji_world.claim(p, rng) for p in pictures]
+        ids = tokenizer([c.text for c in claims], padding="max_length", truncation=True, return_tensors="pt").input_ids
+        true = torch.tensor([[c.holds(p) for c in claims] for p in pictures], dtype=torch.float32, device=device)
+        seen, read, scale = model(x, ids.to(device))
+        logits = scale.float() * seen.float() @ read.float().T
+        rows = -(true / true.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+        columns = -(true / true.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
+        return (rows + columns) / 2
+
+    train("clip", model, loss_of, steps=steps, lr=1e-3, weight_decay=0.05, accelerator=accelerator)
+    if accelerator.is_main_process:
+        CLIP.mkdir(parents=True, exist_ok=True)
+        (CLIP / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n")
+        save_file(accelerator.unwrap_model(model).state_dict(), CLIP / "open_clip_model.safetensors")
+        tokenizer.save_pretrained(CLIP)
+
+
+def judge_network() -> nn.Module:
+    """A ResNet-18 that answers occupation, gender and tone at once: `(n, 3, 64, 64)` -> `(n, 27)` logits."""
+    network = torchvision.models.resnet18(num_classes=len(OCCUPATIONS) + len(emoji_world.GENDERS) + len(emoji_world.TONES))
+    network.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
+    return network
+
+
+OCCUPATIONS = tuple(sorted(emoji_world.women_shares()))
+
+
+def judge_truth(pictures: Sequence[Picture]) -> Tensor:
+    """The right answers `(n, 3)`: occupation (-100 for none), gender, tone."""
+    tones = list(emoji_world.TONES.values())
+    return torch.tensor(
+        [
+            (
+                OCCUPATIONS.index(p.concept) if p.occupation else -100,
+                emoji_world.GENDERS.index(p.gender),
+                tones.index(p.tone),
+            )
+            for p in pictures
+        ]
+    )
+
+
+def judge(accelerator: Accelerator, steps: int, seed: int, batch: int = 64) -> None:
+    """The classifier that judges the drawings, trained on the real pictures and not on any drawing."""
+    network = judge_network()
+    album = Album("train", accelerator.device)
+    parts = [len(OCCUPATIONS), len(emoji_world.GENDERS), len(emoji_world.TONES)]
+
+    def loss_of(step: int, device: torch.device) -> Tensor:
+        pictures, x = album.views(batch, np.random.default_rng([seed, step]))
+        truth = judge_truth(pictures).to(device)
+        answers = network(x).float().split(parts, dim=1)
+        return sum((F.cross_entropy(a, truth[:, i]) for i, a in enumerate(answers)), torch.zeros(()))
+
+    train("judge", network, loss_of, steps=steps, lr=1e-3, weight_decay=0.05, accelerator=accelerator)
+    if accelerator.is_main_process:
+        save_file(accelerator.unwrap_model(network).state_dict(), JUDGE)
+
+
+def main() -> None:
+    """Read the command line and train one model."""
+    steps = {"autoencoder": 3000, "diffusion": 4000, "clip": 1500, "judge": 1500}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=list(steps))
+    parser.add_argument("--steps", type=int, help=f"default: {steps}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=["no", "bf16"], default="bf16")
+    args = parser.parse_args()
+    set_seed(args.seed)
+    accelerator = Accelerator(mixed_precision=args.precision)
+    globals()[args.model](accelerator, args.steps or steps[args.model], args.seed)
+
+
+if __name__ == "__main__":
+    main()

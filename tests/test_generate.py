@@ -1,0 +1,570 @@
+"""Drawing: the same bytes whatever the neighbours, a row for every failure, one clear error for every wrong setting."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+
+from pipeline import generate
+from pipeline.errors import ModelError
+from pipeline.generate import DiffusersGenerator, FakeGenerator, open_generator, weights_digest
+from pipeline.types import Batch, Drawn, DrawSettings, Pixels, Prompt, WorkUnit
+from tests import tiny
+
+SETTINGS = DrawSettings(
+    weights="",
+    scheduler="",
+    num_inference_steps=2,
+    guidance_scale=3.0,
+    height=32,
+    width=32,
+    dtype="float32",
+    batch_size=4,
+    threads=1,
+)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def unit(text: str, seed: int, negative: str = "") -> WorkUnit:
+    prompt = Prompt(prompt_set="p", concept="c", template="t", text=text)
+    name = f"{text} {seed} {negative}"
+    return WorkUnit(id=name, prompt=prompt, arm="none", prompt_sent=text, negative_prompt=negative, sample=0, seed=seed)
+
+
+NURSE, PILOT, COOK, CLERK = (unit(text, seed) for seed, text in enumerate(("a nurse", "a pilot", "a cook", "a clerk")))
+
+
+def pixels(drawn: Drawn | None) -> Pixels:
+    assert drawn is not None and drawn.status == "made", drawn
+    assert drawn.pixels is not None and drawn.reason == ""
+    return drawn.pixels
+
+
+def same(one: Drawn | None, other: Drawn | None) -> bool:
+    return hashlib.sha256(pixels(one)).digest() == hashlib.sha256(pixels(other)).digest()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {name: make(folder / name) for name, make in tiny.FAMILIES.items()}
+
+
+@pytest.fixture(scope="module")
+def generators(models: dict[str, Path]) -> dict[str, DiffusersGenerator]:
+    return {name: drawing(path) for name, path in models.items()}
+
+
+def drawing(path: Path, **changes: Any) -> DiffusersGenerator:
+    return DiffusersGenerator(str(path), None, replace(SETTINGS, **changes), device="cpu")
+
+
+@pytest.fixture
+def sd(generators: dict[str, DiffusersGenerator]) -> DiffusersGenerator:
+    return generators["stable_diffusion"]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache on a machine without a network, where a token is set."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    return tmp_path / "hub"
+
+
+def put_in_cache(cache: Path, model: Path, name: str = "someone/tiny") -> None:
+    """Lay a model into the cache as a download would."""
+    home = cache / f"models--{name.replace('/', '--')}"
+    shutil.copytree(model, home / "snapshots" / COMMIT)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(COMMIT)
+
+
+# Every family
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_every_family_draws_one_uint8_image_per_unit(generators: dict[str, DiffusersGenerator], family: str) -> None:
+    drawn = generators[family].draw((NURSE, PILOT, None, COOK))
+    assert [one is None for one in drawn] == [False, False, True, False]
+    images = [pixels(drawn[place]) for place in (0, 1, 3)]
+    assert {(image.shape, image.dtype.name, image.flags.c_contiguous) for image in images} == {
+        ((32, 32, 3), "uint8", True)
+    }
+    assert len({image.tobytes() for image in images}) == 3
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_an_image_does_not_depend_on_its_neighbours(generators: dict[str, DiffusersGenerator], family: str) -> None:
+    generator = generators[family]
+    among = generator.draw((NURSE, PILOT, COOK, CLERK))[1]
+    assert same(among, generator.draw((CLERK, PILOT, replace(COOK, seed=77), NURSE))[1])
+    assert same(among, generator.draw((None, PILOT, None, None))[1])
+    other = unit("a much longer text, of a cook", 5, "x" if generator.takes_negative_prompt else "")
+    assert same(among, generator.draw((other, PILOT, None, COOK))[1])
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_seed_and_the_text_both_change_the_image(generators: dict[str, DiffusersGenerator], family: str) -> None:
+    first, other_seed, other_text = (NURSE, replace(NURSE, seed=9), replace(NURSE, prompt_sent="xyz"))
+    images = [generators[family].draw((one, None, None, None))[0] for one in (first, other_seed, other_text)]
+    assert not same(images[0], images[1])
+    assert not same(images[0], images[2])
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_images_are_those_that_diffusers_draws_from_the_texts(
+    models: dict[str, Path], generators: dict[str, DiffusersGenerator], family: str
+) -> None:
+    """The pipeline alone, given texts in place of embeddings: at most one grey level of rounding apart."""
+    pipe = diffusers.AutoPipelineForText2Image.from_pretrained(models[family])
+    pipe.set_progress_bar_config(disable=True)
+    seeds = [torch.Generator().manual_seed(one.seed) for one in (NURSE, PILOT, COOK, CLERK)]
+    images = pipe(
+        prompt=[one.prompt_sent for one in (NURSE, PILOT, COOK, CLERK)],
+        generator=seeds,
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        height=32,
+        width=32,
+    ).images
+    drawn = generators[family].draw((NURSE, PILOT, COOK, CLERK))
+    for image, one in zip(images, drawn, strict=True):
+        assert np.abs(np.asarray(image).astype(int) - pixels(one)).max() <= 1
+
+
+def test_a_negative_prompt_is_the_one_that_diffusers_would_send(models: dict[str, Path]) -> None:
+    for family in ("stable_diffusion", "sdxl", "sd3"):
+        pipe = diffusers.AutoPipelineForText2Image.from_pretrained(models[family])
+        pipe.set_progress_bar_config(disable=True)
+        image = pipe(
+            prompt="a nurse",
+            negative_prompt="male",
+            generator=torch.Generator().manual_seed(3),
+            num_inference_steps=2,
+            guidance_scale=3.0,
+            height=32,
+            width=32,
+        ).images[0]
+        generator = drawing(models[family])
+        (drawn,) = generator.draw((unit("a nurse", 3, "male"),))
+        assert np.abs(np.asarray(image).astype(int) - pixels(drawn)).max() <= 1, family
+        assert not same(drawn, generator.draw((unit("a nurse", 3),))[0])
+
+
+# Texts and guidance
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_each_text_is_encoded_once_and_alone(
+    models: dict[str, Path], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = drawing(models[family])
+    seen: list[tuple[int, ...]] = []
+    generator._pipe.text_encoder.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape)))
+    for seed in range(3):
+        generator.draw((replace(NURSE, seed=seed), PILOT, NURSE, None))
+    texts = 2 + (family in ("stable_diffusion", "sd3"))  # the empty negative prompt; SDXL has zeros, FLUX has none
+    assert seen == [(1, tiny.TOKENS)] * texts
+
+
+def rows_seen(generator: DiffusersGenerator, batch: Batch) -> list[int]:
+    """The batch size of each call of the network."""
+    rows: list[int] = []
+    network = generate._network(generator._pipe)
+    hook = network.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(args[0] if args else kwargs["hidden_states"])), with_kwargs=True
+    )
+    generator.draw(batch)
+    hook.remove()
+    return rows
+
+
+@pytest.mark.parametrize("family", ["stable_diffusion", "sdxl", "sd3"])
+def test_guidance_1_does_not_run_the_unconditional_branch(models: dict[str, Path], family: str) -> None:
+    batch = (NURSE, None, None, None)
+    assert rows_seen(drawing(models[family], guidance_scale=3.0), batch) == [8, 8]
+    assert rows_seen(drawing(models[family], guidance_scale=1.0), batch) == [4, 4]
+
+
+def test_flux_runs_the_unconditional_branch_only_if_its_guidance_is_not_distilled(
+    generators: dict[str, DiffusersGenerator], tmp_path: Path
+) -> None:
+    batch = (NURSE, None, None, None)
+    assert rows_seen(generators["flux"], batch) == [4, 4]
+    plain = tiny.flux(tmp_path / "flux", distilled=False)
+    assert rows_seen(drawing(plain), batch) == [4, 4, 4, 4]
+    assert rows_seen(drawing(plain, guidance_scale=1.0), batch) == [4, 4]
+    guided = drawing(plain)
+    assert not same(guided.draw(batch)[0], guided.draw((unit("a nurse", 0, "male"), None, None, None))[0])
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_guidance_changes_the_picture(
+    models: dict[str, Path], generators: dict[str, DiffusersGenerator], family: str
+) -> None:
+    batch = (NURSE, None, None, None)
+    assert not same(generators[family].draw(batch)[0], drawing(models[family], guidance_scale=7.5).draw(batch)[0])
+
+
+def test_a_negative_prompt_that_cannot_act_is_an_error(
+    models: dict[str, Path], generators: dict[str, DiffusersGenerator]
+) -> None:
+    for generator in (generators["flux"], drawing(models["stable_diffusion"], guidance_scale=1.0)):
+        with pytest.raises(ModelError, match="a negative prompt does nothing"):
+            generator.draw((unit("a nurse", 0, "male"), NURSE, None, None))
+
+
+def test_a_family_that_is_not_in_the_table_draws_from_the_texts(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, sd: DiffusersGenerator
+) -> None:
+    monkeypatch.setattr(generate, "ENCODED", {})
+    drawn = drawing(models["stable_diffusion"]).draw((NURSE, None, unit("a pilot", 1, "male")))
+    expected = [sd.draw((one,))[0] for one in (NURSE, unit("a pilot", 1, "male"))]
+    assert drawn[1] is None
+    assert np.abs(pixels(drawn[0]).astype(int) - pixels(expected[0])).max() <= 1
+    assert np.abs(pixels(drawn[2]).astype(int) - pixels(expected[1])).max() <= 1
+
+
+def test_an_empty_batch_draws_nothing(sd: DiffusersGenerator) -> None:
+    assert sd.draw((None, None, None, None)) == [None] * 4
+
+
+# Failures are rows
+
+
+def raising_on(text: str, network: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, pipe: Any) -> None:
+    """Make the second step raise while `text` is in the batch, so that the scheduler is left half way."""
+    marked: list[torch.Tensor] = []
+    encode, forward, step = pipe.encode_prompt, network.forward, [0]
+
+    def marking(*args: Any, **kwargs: Any) -> Any:
+        told = encode(*args, **kwargs)
+        if kwargs.get("prompt") == text:
+            marked.append(told[0])
+        return told
+
+    marking.__signature__ = inspect.signature(encode)  # type: ignore[attr-defined]
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        step[0] += 1
+        states = kwargs["encoder_hidden_states"]
+        if step[0] % 2 == 0 and any(torch.equal(row, marked[0][0]) for row in states):
+            raise error
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(pipe, "encode_prompt", marking)
+    monkeypatch.setattr(network, "forward", failing)
+
+
+def test_one_prompt_that_raises_fails_alone_and_the_others_keep_their_bytes(
+    models: dict[str, Path], sd: DiffusersGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sd.draw((NURSE, PILOT, COOK, None))
+    generator = drawing(models["stable_diffusion"])
+    error = ZeroDivisionError("by nought " * 100 + "\nsecond line")
+    raising_on("a pilot", generator._pipe.unet, monkeypatch, error, generator._pipe)
+    rows = rows_seen(generator, (NURSE, PILOT, COOK, None))
+    assert set(rows) == {8}, "drawn again at the same shape: elsewhere another shape means other bytes"
+    drawn = generator.draw((NURSE, PILOT, COOK, None))
+    assert same(drawn[0], expected[0]) and same(drawn[2], expected[2]) and drawn[3] is None
+    failed = drawn[1]
+    assert failed is not None and (failed.status, failed.pixels) == ("failed", None)
+    assert failed.reason.startswith("ZeroDivisionError: by nought by nought") and len(failed.reason) <= 320
+    assert "\n" not in failed.reason
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), torch.OutOfMemoryError("full"), MemoryError()])
+def test_an_interruption_and_a_full_memory_are_not_failed_images(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, trouble: BaseException
+) -> None:
+    generator = drawing(models["stable_diffusion"])
+    raising_on("a pilot", generator._pipe.unet, monkeypatch, trouble, generator._pipe)
+    with pytest.raises(type(trouble)):
+        generator.draw((NURSE, PILOT, COOK, None))
+
+
+def test_pixels_that_are_not_numbers_fail_and_leave_their_neighbours_alone(
+    models: dict[str, Path], sd: DiffusersGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sd.draw((NURSE, PILOT, COOK, CLERK))
+    generator = drawing(models["stable_diffusion"])
+    decode = generator._pipe.vae.decode
+
+    def spoiled(*args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
+        (images,) = decode(*args, **kwargs)
+        images[1, 0, 5, 5] = float("nan")
+        images[2] = -1
+        return (images,)
+
+    monkeypatch.setattr(generator._pipe.vae, "decode", spoiled)
+    drawn = generator.draw((NURSE, PILOT, COOK, CLERK))
+    assert drawn[1:3] == [Drawn("failed", None, "NaN pixels"), Drawn("failed", None, "black image")]
+    assert same(drawn[0], expected[0]) and same(drawn[3], expected[3])
+
+
+@pytest.mark.parametrize(
+    ("image", "flagged", "status", "reason"),
+    [
+        (np.full((2, 2, 3), np.nan), False, "failed", "NaN pixels"),
+        (np.full((2, 2, 3), np.inf), False, "failed", "NaN pixels"),
+        (np.full((2, 2, 3), 0.001), False, "failed", "black image"),
+        (np.full((2, 2, 3), np.nan), True, "blocked", "safety checker"),
+        (np.full((2, 2, 3), 0.5), True, "blocked", "safety checker"),
+    ],
+)
+def test_an_image_that_is_none_says_why(image: Any, flagged: bool, status: str, reason: str) -> None:
+    assert generate._drawn(image.astype(np.float32), flagged=flagged) == (status, None, reason)
+
+
+def test_pixels_are_rounded_as_pillow_gets_them_from_diffusers() -> None:
+    image = np.linspace(0, 1, 16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3)
+    (expected,) = diffusers.image_processor.VaeImageProcessor.numpy_to_pil(image)
+    np.testing.assert_array_equal(pixels(generate._drawn(image, flagged=False)), np.asarray(expected))
+
+
+def test_what_the_safety_checker_flags_is_blocked(tmp_path: Path, sd: DiffusersGenerator) -> None:
+    flagging = drawing(tiny.stable_diffusion(tmp_path / "flags", flags=True))
+    assert flagging.draw((NURSE, None, PILOT, None)) == [
+        Drawn("blocked", None, "safety checker"),
+        None,
+        Drawn("blocked", None, "safety checker"),
+        None,
+    ]
+    content = drawing(tiny.stable_diffusion(tmp_path / "content", flags=False))
+    pixels(content.draw((NURSE, None, PILOT, None))[0])
+
+
+# Wrong settings: one clear error each
+
+
+def test_a_scheduler_that_fits_is_used_and_changes_the_picture(models: dict[str, Path], sd: DiffusersGenerator) -> None:
+    euler = drawing(models["stable_diffusion"], scheduler="EulerDiscreteScheduler")
+    assert type(euler._pipe.scheduler).__name__ == "EulerDiscreteScheduler"
+    assert euler._pipe.scheduler.config.prediction_type == "v_prediction"
+    assert not same(euler.draw((NURSE, None, None, None))[0], sd.draw((NURSE, None, None, None))[0])
+
+
+def test_a_scheduler_with_noise_of_its_own_takes_it_from_the_image_s_seed(models: dict[str, Path]) -> None:
+    ancestral = drawing(models["stable_diffusion"], scheduler="EulerAncestralDiscreteScheduler")
+    among = ancestral.draw((NURSE, PILOT, COOK, CLERK))[1]
+    assert same(among, ancestral.draw((None, PILOT, None, None))[1])
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "right"),
+    [
+        ("stable_diffusion", "EulerScheduler", "DDIMScheduler"),
+        ("stable_diffusion", "FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler"),
+        ("stable_diffusion", "PNDMScheduler", "DDIMScheduler"),  # knows no zero terminal SNR
+        ("stable_diffusion", "UNet2DConditionModel", "DDIMScheduler"),
+        ("sd3", "DDIMScheduler", "FlowMatchEulerDiscreteScheduler"),
+    ],
+)
+def test_a_scheduler_that_does_not_fit_is_an_error_that_lists_those_that_do(
+    models: dict[str, Path], family: str, name: str, right: str
+) -> None:
+    with pytest.raises(ModelError, match=rf"draw\.scheduler: '{name}' does not fit.*null, .*{right}") as caught:
+        drawing(models[family], scheduler=name)
+    assert name not in str(caught.value).partition("right answers")[2].replace(",", "").split()
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_the_scheduler_of_the_checkpoint_can_be_named(models: dict[str, Path], family: str) -> None:
+    drawing(models[family], scheduler="FlowMatchEulerDiscreteScheduler")
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("stable_diffusion", {"height": 36}, r"draw\.height: 36 is no multiple of 8.*: 32 and 40"),
+        ("sdxl", {"width": 4}, r"draw\.width: 4 is no multiple of 8.*: 8$"),
+        ("sd3", {"width": 34}, r"draw\.width: 34 is no multiple of 4.*: 32 and 36"),
+        ("flux", {"height": 30}, r"draw\.height: 30 is no multiple of 4.*: 28 and 32"),
+        ("stable_diffusion", {"dtype": "float16"}, r"draw\.dtype: 'float16' .* on cpu.*: float32, bfloat16"),
+        ("stable_diffusion", {"dtype": "int8"}, r"draw\.dtype: 'int8'"),
+    ],
+)
+def test_a_size_or_dtype_that_does_not_fit_is_an_error_with_the_right_values(
+    models: dict[str, Path], family: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        drawing(models[family], **changes)
+
+
+def test_bfloat16_draws_on_a_cpu(models: dict[str, Path]) -> None:
+    pixels(drawing(models["stable_diffusion"], dtype="bfloat16").draw((NURSE, None, None, None))[0])
+
+
+def test_a_study_of_many_texts_keeps_a_bounded_number_of_embeddings(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = tiny.TOKENS * tiny.WIDTH * 4
+    monkeypatch.setattr(generate, "ENCODED_BYTES", 3 * size)
+    generator = drawing(models["stable_diffusion"])
+    drawn = generator.draw((NURSE, PILOT, COOK, CLERK))
+    assert generator._kept.cache_info().currsize == 3
+    assert all(one is not None and one.status == "made" for one in drawn)
+
+
+# Paths and digests
+
+
+@pytest.mark.parametrize("path", ["./nothing", "/nothing/here", "~/nothing", "a/b/c", "embeded", "", "../x", "a b/c"])
+def test_a_path_that_does_not_exist_is_an_error_with_the_right_answers(path: str) -> None:
+    with pytest.raises(ModelError, match=r"model\.path: .*embedded, fake, a folder .*, or a hub name"):
+        generate.resolve(path)
+
+
+def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"holds no model_index\.json"):
+        generate.resolve(str(tmp_path))
+
+
+def test_a_folder_of_something_else_is_an_error(models: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "AudioLDMPipeline"}')
+    with pytest.raises(ModelError, match=r"model\.path: .* cannot be loaded"):
+        drawing(tmp_path)
+
+
+def test_pickled_weights_are_not_loaded(models: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(models["stable_diffusion"], tmp_path / "pickled")
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    torch.save({}, weights.with_suffix(".bin"))
+    with pytest.raises(ModelError, match="safetensors"):
+        drawing(folder)
+
+
+def test_the_digest_ignores_the_card_and_the_place_and_sees_a_changed_weight(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(models["stable_diffusion"], tmp_path / "elsewhere")
+    before = weights_digest(str(models["stable_diffusion"]), None)
+    (folder / "README.md").write_text("a card")
+    (folder / "sheet.json").write_text("{}")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "download.json").write_text("{}")
+    assert weights_digest(str(folder), None) == before
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    assert weights_digest(str(folder), None) != before
+    weights.write_bytes(changed[:-1] + bytes([changed[-1] ^ 1]))
+    assert weights_digest(str(folder), None) == before
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"prediction_type": "epsilon"}))
+    assert weights_digest(str(folder), None) != before
+
+
+def test_a_revision_of_something_that_is_not_on_the_hub_is_an_error(models: dict[str, Path]) -> None:
+    for path in ("fake", str(models["sdxl"])):
+        with pytest.raises(ModelError, match=r"model\.revision: 'main'.*leave it null"):
+            weights_digest(path, "main")
+
+
+def test_a_hub_model_in_the_cache_is_digested_and_drawn_without_a_network(
+    cache: Path, models: dict[str, Path], sd: DiffusersGenerator
+) -> None:
+    put_in_cache(cache, models["stable_diffusion"])
+    assert weights_digest("someone/tiny", None) == f"someone/tiny@{COMMIT}"
+    assert weights_digest("someone/tiny", "main") == f"someone/tiny@{COMMIT}"
+    generate.fetch("someone/tiny", None)
+    settings = replace(SETTINGS, weights=weights_digest("someone/tiny", None))
+    generator = open_generator("someone/tiny", None, settings)
+    assert same(generator.draw((NURSE, None, None, None))[0], sd.draw((NURSE, None, None, None))[0])
+
+
+def test_what_is_drawn_is_the_commit_that_was_planned(
+    cache: Path, models: dict[str, Path], sd: DiffusersGenerator
+) -> None:
+    put_in_cache(cache, models["stable_diffusion"])
+    planned = replace(SETTINGS, weights=weights_digest("someone/tiny", None))
+    home = cache / "models--someone--tiny"
+    (home / "refs" / "main").write_text(COMMIT[::-1])
+    shutil.copytree(models["sdxl"], home / "snapshots" / COMMIT[::-1])
+    generator = DiffusersGenerator("someone/tiny", None, planned, device="cpu")
+    assert type(generator._pipe).__name__ == "StableDiffusionPipeline"
+
+
+@pytest.mark.parametrize("commit", [None, COMMIT])
+def test_a_hub_model_that_is_not_in_the_cache_says_to_fetch_it(cache: Path, commit: str | None) -> None:
+    with pytest.raises(ModelError, match=r"someone/absent is not in the local cache.*typecast fetch STUDY"):
+        DiffusersGenerator("someone/absent", commit, SETTINGS)
+
+
+def refusing(kind: str) -> Exception:
+    """An error of the hub's client, with a token in its words."""
+    error: Exception = getattr(huggingface_hub.errors, kind).__new__(getattr(huggingface_hub.errors, kind))
+    error.args = ("401 for https://user:hf_secret@huggingface.co",)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("GatedRepoError", r"gated: accept its licence on https://huggingface.co/someone/absent, then set HF_TOKEN"),
+        ("RepositoryNotFoundError", r"neither a folder here nor a model on the hub.*embedded, fake"),
+        ("RevisionNotFoundError", r"model\.revision: someone/absent has no 'v9'"),
+        ("RemoteEntryNotFoundError", r"holds no model_index\.json"),
+        ("HfHubHTTPError", r"cannot be fetched \(HfHubHTTPError\).*typecast fetch STUDY"),
+    ],
+)
+def test_a_refusal_of_the_hub_says_what_to_do_and_never_the_token(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, kind: str, message: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise refusing(kind)
+
+    monkeypatch.setattr(huggingface_hub, "model_info", refuse)
+    with pytest.raises(ModelError, match=message) as caught:
+        weights_digest("someone/absent", "v9")
+    assert "secret" not in str(caught.value) and caught.value.__cause__ is None
+
+
+# Without a model
+
+
+def test_the_fake_generator_draws_each_unit_s_own_noise() -> None:
+    settings = replace(SETTINGS, height=8, width=16)
+    one, gap, two = FakeGenerator(settings).draw((NURSE, None, PILOT))
+    assert gap is None and pixels(one).shape == (8, 16, 3) and not same(one, two)
+    assert same(two, FakeGenerator(settings).draw((PILOT,))[0])
+
+
+def test_planning_and_the_fake_generator_load_neither_torch_nor_diffusers(models: dict[str, Path]) -> None:
+    code = f"""
+import sys
+from pipeline import generate
+from tests_units import settings
+generate.weights_digest({str(models["sd3"])!r}, None)
+generator = generate.open_generator("fake", None, settings)
+generate.environment()
+assert not {{"torch", "diffusers", "transformers"}} & set(sys.modules)
+"""
+    made = f"from pipeline.types import DrawSettings\nsettings = {SETTINGS!r}"
+    code = code.replace("from tests_units import settings", made)
+    root = Path(generate.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_the_environment_names_versions_hardware_and_threads() -> None:
+    found = generate.environment()
+    assert found["diffusers"] == diffusers.__version__
+    assert found["threads"] == str(torch.get_num_threads())
+    assert found["cpu"] and json.loads(json.dumps(found)) == found

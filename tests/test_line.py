@@ -1,0 +1,213 @@
+"""The line from end to end with the fakes, and every way in which a run can be cut short."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+
+from pipeline import line, stages, store, study
+from pipeline.errors import RunError
+from pipeline.line import Opened
+from pipeline.types import Batch, Drawn
+from tests.conftest import fake_study, pixels_of
+
+DRAW = "import sys; from pathlib import Path; from pipeline import line, stages, study;" + (
+    "run, s, p = line.begin(study.load(sys.argv[1]), Path(sys.argv[2]));"
+    "stages.draw(run, p, lambda: line.open_generator(s, p), lambda: line.open_perceiver(s))"
+)
+
+
+def test_a_run_has_every_file_of_the_contract(drawn: Callable[..., Opened]) -> None:
+    opened = drawn()
+    folder = opened[0].folder
+    assert "fake at guidance 3" in line.estimate(opened)
+    page = line.report(opened)
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    for name in ("study.yaml", "estimates.csv", "summary.json", "energy.json"):
+        assert (folder / name).is_file()
+    with (folder / "estimates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 20 * (2 + 5)  # references x occupations x levels
+    assert {int(row["n"]) for row in rows} == {30}
+    for row in rows:
+        assert float(row["low"]) <= float(row["share"]) <= float(row["high"])
+
+
+def test_the_images_open_in_datasets(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    run, _, planned = drawn()
+    files = [str(run.images(shard)) for shard in planned.shards()]
+    rows = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows[0]["image"].size == (16, 16)
+    assert store.sha256(np.asarray(rows[0]["image"])) == rows[0]["sha256"]
+
+
+def test_continuing_a_finished_run_opens_no_model(drawn: Callable[..., Opened]) -> None:
+    run, _, planned = drawn()
+
+    def forbidden() -> None:
+        raise AssertionError("a finished shard was drawn again")
+
+    stages.draw(run, planned, forbidden, forbidden)  # type: ignore[arg-type]
+
+
+def test_growing_keeps_every_finished_shard_and_every_pixel(drawn: Callable[..., Opened]) -> None:
+    run, _, planned = drawn(images_per_prompt=50)
+    before = {run.images(s).name: run.images(s).stat().st_mtime_ns for s in planned.shards()}
+    grown = drawn(images_per_prompt=60)
+    assert grown[1].grown_from == (50,)
+    assert {name: (run.folder / "images" / name).stat().st_mtime_ns for name in before} == before
+    assert pixels_of(grown) == pixels_of(drawn("at once", images_per_prompt=60))
+
+
+def test_appending_an_arm_keeps_every_finished_shard(drawn: Callable[..., Opened]) -> None:
+    first = drawn()
+    before = pixels_of(first)
+    both = drawn(arms=["none", {"suffix": {"text": ", smiling"}}])
+    assert before < pixels_of(both)
+    run, _, planned = both
+    seeds: dict[str, list[int]] = {}
+    for shard in planned.shards():
+        seeds.setdefault(shard.arm, []).extend(run.read_images(shard, ["seed"])["seed"].to_pylist())
+    assert seeds["none"] == seeds["suffix"]  # the arms start from the same noise
+
+
+def test_the_folder_of_another_study_is_refused_by_key(drawn: Callable[..., Opened]) -> None:
+    drawn()
+    with pytest.raises(RunError, match=r"draw\.guidance_scale is 3\.0 there and 5\.0 here"):
+        drawn(draw={"height": 16, "width": 16, "threads": 1, "guidance_scale": 5.0})
+    with pytest.raises(RunError, match="can only grow"):
+        drawn(images_per_prompt=20)
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"holds no study\.yaml"):
+        line.begin(fake_study(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("keep", [0, 7, 2000])
+def test_a_half_written_shard_is_set_aside_and_drawn_again(drawn: Callable[..., Opened], keep: int) -> None:
+    opened = drawn()
+    whole = pixels_of(opened)
+    victim = opened[0].images(opened[2].shards()[0])
+    victim.write_bytes(victim.read_bytes()[:keep])
+    again = drawn()
+    assert pixels_of(again) == whole
+    assert [p.name for p in victim.parent.iterdir() if "unreadable" in p.name] == [f"{victim.name}.unreadable-0"]
+
+
+def test_a_flipped_byte_in_a_picture_is_noticed_when_it_is_read(drawn: Callable[..., Opened]) -> None:
+    run, _, planned = drawn()
+    path = run.images(planned.shards()[0])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="cannot be read"):
+        run.read_images(planned.shards()[0])
+
+
+class Moody:
+    """Fails the first image of every batch, and has the second blocked."""
+
+    def draw(self, batch: Batch) -> list[Drawn | None]:
+        answers: list[Drawn | None] = [
+            Drawn("failed", None, "ValueError: moody"),
+            Drawn("blocked", None, "safety checker"),
+        ]
+        fine = Drawn("made", np.zeros((8, 8, 3), np.uint8), "")
+        return [a if unit else None for unit, a in zip(batch, answers + [fine] * (len(batch) - 2), strict=True)]
+
+
+def test_a_failed_image_is_a_row_and_counts_as_no_group(tmp_path: Path) -> None:
+    run, chosen, planned = opened = line.begin(fake_study(), tmp_path / "run")
+    stages.draw(run, planned, Moody, lambda: line._noted(run, line.open_perceiver(chosen)))
+    found = line.status(opened)
+    assert found["failed"] == found["blocked"] > 0
+    assert found["made"] + found["failed"] + found["blocked"] == len(planned)
+    line.estimate(opened)
+    with (run.folder / "estimates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert int(row["n"]) == int(row["n_one_person"]) + int(row["n_blocked"]) + int(row["n_failed"])
+    women = [r for r in rows if (r["attribute"], r["level"]) == ("gender", "woman")]
+    assert sum(int(r["n_failed"]) for r in women) == 2 * found["failed"]  # once per reference
+
+
+def test_perceiving_later_gives_the_same_perceptions(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    on_the_way = drawn()
+    later = line.begin(fake_study(), tmp_path / "later")
+    line.generate(later, perceive=False)
+    line.perceive(later)
+    for shard in later[2].shards():
+        assert later[0].read_perceptions("fake-zero_shot", shard) == on_the_way[0].read_perceptions(
+            "fake-zero_shot", shard
+        )
+
+
+def _begin(tmp_path: Path, folder: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", DRAW, str(tmp_path / "study.yaml"), str(tmp_path / folder)], env=environment
+    )
+
+
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: Path) -> None:
+    """SIGKILL while the folder is made, a shard is drawn, encoded or written; then the same command again."""
+    wanted = fake_study(name="killed", images_per_prompt=130)
+    store.write_text(tmp_path / "study.yaml", study.dump(wanted))
+    start = time.monotonic()
+    assert _begin(tmp_path, "undisturbed").wait() == 0
+    long = time.monotonic() - start
+    whole = pixels_of(line.resume(tmp_path / "undisturbed"))
+    chance = random.Random(0)
+    kills, survivors = 0, set[str]()
+    for attempt in range(200):
+        if kills == 20:
+            break
+        folder = tmp_path / f"killed-{attempt % 4}"
+        process = _begin(tmp_path, folder.name)
+        time.sleep(chance.uniform(0.3, 1.0) * long)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        survivors |= {str(p) for p in folder.glob("images/*.parquet")}
+    assert kills == 20
+    times = {path: Path(path).stat().st_mtime_ns for path in survivors}
+    for number in range(4):
+        assert _begin(tmp_path, f"killed-{number}").wait() == 0
+        assert pixels_of(line.resume(tmp_path / f"killed-{number}")) == whole
+    assert {path: Path(path).stat().st_mtime_ns for path in survivors} == times  # no finished shard was drawn again
+
+
+def test_two_processes_on_one_folder_do_not_corrupt_it(tmp_path: Path) -> None:
+    store.write_text(tmp_path / "study.yaml", study.dump(fake_study(name="twice", images_per_prompt=60)))
+    both = [_begin(tmp_path, "run") for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert _begin(tmp_path, "alone").wait() == 0
+    assert pixels_of(line.resume(tmp_path / "run")) == pixels_of(line.resume(tmp_path / "alone"))
+
+
+def test_the_same_run_gives_the_same_table(drawn: Callable[..., Opened]) -> None:
+    one, two = drawn("one"), drawn("two")
+    line.estimate(one)
+    line.estimate(two)
+    assert (one[0].folder / "estimates.csv").read_bytes() == (two[0].folder / "estimates.csv").read_bytes()
+
+
+def test_energy_says_how_it_was_obtained(drawn: Callable[..., Opened]) -> None:
+    energy = json.loads((drawn()[0].folder / "energy.json").read_text())
+    assert energy["how"].startswith(("a guess", "processor measured", "GPU measured"))
+    assert energy["assumptions"] == "mean grid intensity of USA"
