@@ -12,7 +12,6 @@ from scipy import special, stats
 
 from classifiers.correction import PRIOR, checked_confusion, corrected_shares
 from pipeline.estimates import (
-    ENOUGH,
     Floats,
     Ints,
     Shares,
@@ -29,7 +28,9 @@ NODES = 9
 FREEDOM = 5
 """Degrees of freedom of the distribution that the pooled fit draws from: tails heavier than any it meets."""
 DRAWS = 1000
-"""Draws of a round of the pooled fit, doubled where the fit is good and the draws too few."""
+"""Draws of a round of the pooled fit, doubled once the proposal fits."""
+WORTH = 1000
+"""Effective draws behind its intervals."""
 ROUNDS = 40
 RESOLVED = 20
 """Draws that must lie beyond a reference for a p-value to be counted from them."""
@@ -339,7 +340,7 @@ def _adaptive_sample(
         state = proposal.rvs(size, random_state=rng)
         weight = log_likelihood(state) - (state**2).sum(-1) / 2 - proposal.logpdf(state)
         weights = special.softmax(weight)
-        if 1 / (weights**2).sum() >= ENOUGH:
+        if 1 / (weights**2).sum() >= WORTH:
             return np.asarray(state[rng.choice(size, size, p=weights)])
         power = 1.0
         while 1 / (weights**2).sum() < size / 8:
@@ -350,7 +351,7 @@ def _adaptive_sample(
         mean = weights @ state
         spread = (weights[:, None] * (state - mean)).T @ (state - mean)
         proposal = stats.multivariate_t(mean, spread + 1e-9 * np.eye(dimensions), df=FREEDOM)
-    raise RuntimeError(f"the pooled fit did not reach {ENOUGH} effective draws in {ROUNDS} rounds")
+    raise RuntimeError(f"the pooled fit did not reach {WORTH} effective draws in {ROUNDS} rounds")
 
 
 def _estimate(draws: Floats, level: float, n: int, method: str, floor: float) -> Estimate:

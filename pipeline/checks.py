@@ -36,6 +36,7 @@ EXPECTED = {
     "model_type": "a mapping (key: value)",
     "model_attributes_type": "a mapping (key: value)",
     "string_too_short": "text that is not empty",
+    "too_short": "a list that is not empty",
 }
 """Kinds of pydantic errors, in the words of YAML."""
 
@@ -55,7 +56,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Refuse aliases: a few of them can stand for gigabytes, and no file here needs one."""
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # no stub for this one
             raise yaml.MarkedYAMLError(problem="a * alias is not used here: write the value out", problem_mark=mark)
         return super().compose_node(parent, index)
 
@@ -123,6 +124,9 @@ def explain(error: ValidationError, where: str, model: type[BaseModel]) -> Input
         message = _message(dict(detail), parent)
         if message not in said:
             said.append(message)
+    outer = [key for key in problems if any(other.startswith(f"{key}.") for other in problems)]
+    for key in outer:  # its parts say it better
+        del problems[key]
     lines = [f"{where}: {key}{': ' if key else ''}{'; or: '.join(said)}" for key, said in problems.items()]
     if len(lines) > MOST_PROBLEMS:
         lines = [*lines[:MOST_PROBLEMS], f"{where}: and {len(lines) - MOST_PROBLEMS} more"]
@@ -132,15 +136,21 @@ def explain(error: ValidationError, where: str, model: type[BaseModel]) -> Input
 def _message(detail: dict[str, Any], parent: Any) -> str:
     """What is wrong with one key."""
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
-    if kind in ("extra_forbidden", "missing"):
-        keys = sorted(parent.model_fields) if _is_model(parent) else []
-        wrong = "the key is missing" if kind == "missing" else "not a known key"
-        return f"{wrong}{_answers(str(detail['loc'][-1]) if kind != 'missing' else '', keys, 'the keys are')}"
+    if kind == "missing":
+        needed = (
+            [name for name, field in parent.model_fields.items() if field.is_required()] if _is_model(parent) else []
+        )
+        return f"the key is missing{_answers('', needed, 'needed are')}"
+    if kind == "extra_forbidden":
+        known = sorted(parent.model_fields) if _is_model(parent) else []
+        return f"not a known key{_answers(str(detail['loc'][-1]), known, 'the keys are')}"
     if kind == "value_error":
         return str(context["error"])
-    found = f"found {_found.repr(value)}"
+    found = f"found {_found.repr(value) if value is not None else 'nothing'}"
     if kind == "string_type" and isinstance(value, bool | int | float):
-        return f"{found}: YAML reads it as {_name_of(value)}, not as text; put it in quotes"
+        return (
+            f"{found}: YAML takes it for {_name_of(value)}, not for text (so it does with no, off, on, 1:30); quote it"
+        )
     choices = _choices(kind, context, parent, detail["loc"])
     if choices:
         return f"{found}{_answers(str(value), choices, 'it should be one of')}"
@@ -157,7 +167,7 @@ def _answers(wrong: str, right: Iterable[str], lead: str) -> str:
     """The close match, if there is one, and all right answers."""
     known = list(right)
     close = get_close_matches(wrong, known, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
     return f"{meant}; {lead}: {', '.join(known)}" if known else meant
 
 

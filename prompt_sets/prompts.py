@@ -120,11 +120,19 @@ class File(Part):
     source: Text
     licence: Text
     status: Status
-    templates: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")], Template] = {}
+    templates: dict[str, Template] = {}
     identities: dict[Text, Identity] = {}
     concepts: tuple[Concept, ...] = ()
     prompts: tuple[Written, ...] = ()
     left_out: tuple[Text, ...] = ()
+
+    @field_validator("templates")
+    @classmethod
+    def _short_names(cls, templates: dict[str, Template]) -> dict[str, Template]:
+        for name in templates:
+            if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name):
+                raise ValueError(f"{name!r} is no name for a template; write a short word, such as face or at_work")
+        return templates
 
     @model_validator(mode="after")
     def _fits_together(self) -> File:

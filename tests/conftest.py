@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pipeline import line
 from pipeline.line import Opened
 from pipeline.study import Study, parse
+
+# two busy cores say nothing about the code: no deadlines, and the same examples every time
+settings.register_profile("shared", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 def fake_study(**changes: Any) -> Study:

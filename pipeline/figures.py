@@ -1,0 +1,548 @@
+"""Estimates -> figures: draws what `estimates.csv` and `summary.json` say, as SVG and PNG, and computes no number."""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from classifiers.attributes import ATTRIBUTES
+from pipeline import store
+
+Row = Mapping[str, str]
+"""One line of `estimates.csv`; a number that is not known is empty."""
+
+STYLE = {
+    "svg.hashsalt": "typecast",  # the same estimates give the same bytes
+    "svg.fonttype": "path",  # looks alike where the font is missing
+    "text.parse_math": False,  # a concept may hold a dollar sign
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a8f98",
+    "axes.axisbelow": True,
+    "xtick.color": "#3c4149",
+    "ytick.color": "#3c4149",
+    "legend.frameon": False,
+}
+INK, QUIET, GRID = "#1d2026", "#6b717b", "#e3e6ea"
+DIRECTIONS = {
+    "away from the base rate": ("o", "#d55e00"),
+    "towards the base rate": ("s", "#0072b2"),
+    "past the base rate": ("^", "#009e73"),
+    "no evidence": ("o", "#ffffff"),
+    "no base rate": ("D", "#56b4e9"),
+    "no reference": ("o", "#56b4e9"),
+}
+"""Marker and fill of each direction: the colours of Okabe and Ito (2008), told apart by shape too."""
+ORDERED = ("skin_tone", "age")
+STEPS = ("#eceef1", "#c3c9d2", "#949dab", "#626d7e", "#2f3947")
+"""For levels with an order: neutral, light to dark, so that a tone is not drawn as a skin."""
+KINDS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#999999", "#f0e442")
+"""For levels without an order."""
+MEASURES = (
+    ("mean_difference", 0, 100, "points"),
+    ("shift", 0, 1, "log odds"),
+    ("stretch", 1, 1, "times the reference"),
+    ("scatter", 0, 1, "log odds, 1 s.d."),
+)
+"""Of a pooled entry: its key, what it is where the images are as the reference, the factor to the unit, the unit."""
+MOST_ROWS = 150
+"""Concepts in one figure; more are drawn in parts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """One figure that was drawn."""
+
+    stem: str
+    """Of its two files, `<stem>.svg` and `<stem>.png`."""
+    attribute: str
+    """Empty if it shows several."""
+    title: str
+    caption: str
+    """How to read it."""
+    alt: str
+    """What it shows, for who does not see it."""
+
+
+def draw(rows: Sequence[Row], summary: Mapping[str, Any], folder: Path) -> list[Chart]:
+    """Every figure that the estimates can fill, written into `folder`; the pooled one first.
+
+    Of an attribute with two levels only the first is drawn: the other is its mirror.
+    """
+    entries = summary.get("pooled") or []
+    charts = [pooled(entries, folder)] if entries else []
+    for attribute in unique(rows, "attribute"):
+        for arm in unique(rows, "arm"):
+            own = [row for row in rows if row["attribute"] == attribute and row["arm"] == arm]
+            for reference in references(own) or [""]:
+                charts += _of_block(own, entries, folder, attribute=attribute, arm=arm, reference=reference)
+    return charts
+
+
+def _of_block(
+    own: Sequence[Row], entries: Sequence[Mapping[str, Any]], folder: Path, *, attribute: str, arm: str, reference: str
+) -> Iterator[Chart]:
+    """The figures of one attribute, arm and reference."""
+    levels = unique(own, "level")
+    shown = levels[:1] if len(levels) == 2 else levels
+    block = of_reference(own, reference)
+    if not block:
+        return
+    if reference:
+        base = {
+            entry["level"]: entry["base"]
+            for entry in entries
+            if (entry["arm"], entry["attribute"], entry["reference"]) == (arm, attribute, reference)
+            and entry.get("base") is not None
+        }
+        yield shares_against_reference(block, folder, levels=shown, reference=reference, base=base)
+    yield from concepts(block, folder, levels=shown, reference=reference)
+    if len(levels) > 2:
+        yield from composition(block, folder, levels=levels, reference=reference)
+
+
+# -- reading the rows --------------------------------------------------------------------------------
+
+
+def unique(rows: Sequence[Row], column: str) -> list[str]:
+    """The values of a column, in the order in which they appear."""
+    return list(dict.fromkeys(row[column] for row in rows))
+
+
+def number(row: Row, column: str) -> float:
+    """A cell as a number; NaN where it is empty."""
+    return float(row[column]) if row.get(column) else math.nan
+
+
+def title_of(attribute: str) -> str:
+    """`perceived gender presentation`."""
+    return ATTRIBUTES[attribute].title if attribute in ATTRIBUTES else f"perceived {attribute.replace('_', ' ')}"
+
+
+def said_of_arm(arm: str) -> str:
+    """An arm in words."""
+    return "prompts unchanged" if arm == "none" else f"arm {arm}"
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """A name per row: the concept, and of the rest of the key what differs between the rows."""
+    extra = [column for column in ("identity", "template", "prompt_set") if len(unique(rows, column)) > 1]
+    return [", ".join([row["concept"], *(row[column] for column in extra if row[column])]) for row in rows]
+
+
+def references(rows: Sequence[Row]) -> list[str]:
+    """The references that give a share to at least one of the rows."""
+    return unique([row for row in rows if row["reference"]], "reference_source")
+
+
+def of_reference(rows: Sequence[Row], reference: str) -> list[Row]:
+    """The block of one reference; if none is named, the first block there is."""
+    first = reference or next((row["reference_source"] for row in rows), "")
+    return [row for row in rows if row["reference_source"] == first]
+
+
+def corrected(rows: Sequence[Row]) -> bool:
+    """Do the shares differ from the raw ones at all?"""
+    return any(row["share"] != row["raw_share"] for row in rows)
+
+
+def _said_of_share(rows: Sequence[Row]) -> str:
+    return "corrected for the probe's errors" if corrected(rows) else "not corrected for the probe's errors"
+
+
+# -- share against reference -------------------------------------------------------------------------
+
+
+def shares_against_reference(
+    rows: Sequence[Row], folder: Path, *, levels: Sequence[str], reference: str, base: Mapping[str, float]
+) -> Chart:
+    """A panel per level: share, with its interval, over reference share, with its own. `base` in 0..1 per level."""
+    attribute, arm = rows[0]["attribute"], rows[0]["arm"]
+    across = min(len(levels), 3)
+    down = -(-len(levels) // across)
+    with matplotlib.rc_context(STYLE):
+        side = 6.4 if across == 1 else 3.6
+        figure = Figure(figsize=(across * side + 0.4, down * side + 1.0), layout="constrained")
+        panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+        for panel, level in zip(panels.flat, levels, strict=False):
+            _scatter(panel, [row for row in rows if row["level"] == level], base.get(level, math.nan))
+            panel.set_title(level)
+        for panel in panels.flat[len(levels) :]:
+            panel.set_axis_off()
+        title = f"{title_of(attribute).capitalize()}, against the reference"
+        _frame(figure, title, f"{said_of_arm(arm)}; bars: 95% intervals")
+        figure.supxlabel(_wrapped(f"share in the reference: {reference} (%)", across * 50), fontsize=9)
+        figure.supylabel(f"share of images, {_said_of_share(rows)} (%)", fontsize=9)
+        drawn = [row for row in rows if row["reference"]]
+        figure.legend(handles=_legend(drawn), loc="outside lower center", ncols=2 if across == 1 else 3, fontsize=8)
+        stem = _write(figure, folder, "shares", attribute, arm, reference)
+    without = len(unique(rows, "concept")) - len(unique(drawn, "concept"))
+    return Chart(
+        stem=stem,
+        attribute=attribute,
+        title=f"{title}, {said_of_arm(arm)}",
+        caption=(
+            f"Each mark is one concept. On the dashed diagonal the images show {title_of(attribute)} as often as "
+            f"{reference} has it; above it more often, below it less often. Vertical bars are 95% intervals of the "
+            "share, horizontal ones of the reference where its publisher gives them. An interval that crosses the "
+            "diagonal is no evidence of a difference. Thin lines: the base rate of the same reference, over everybody "
+            "in it. Names that would overlap are left out; the next figure has them all."
+            + (f" {without} concepts have no row in this reference and are not in this figure." if without else "")
+        ),
+        alt=(
+            f"Scatter plot of the share of images per concept against {reference}, for {title_of(attribute)}: "
+            f"{', '.join(levels)}; {said_of_arm(arm)}. The table of estimates holds every number."
+        ),
+    )
+
+
+def _scatter(panel: Axes, rows: Sequence[Row], base: float) -> None:
+    drawn = [row for row in rows if row["reference"]]
+    panel.plot([0, 100], [0, 100], color=QUIET, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
+    if not math.isnan(base):
+        panel.axvline(100 * base, color="#b9bec6", linewidth=0.8, zorder=0)
+        panel.axhline(100 * base, color="#b9bec6", linewidth=0.8, zorder=0)
+        panel.annotate(f"base rate {100 * base:.1f}%", (100 * base + 1, 101), fontsize=7, color=QUIET, va="bottom")
+    for row in drawn:
+        x, y = 100 * number(row, "reference"), 100 * number(row, "share")
+        colour, style = ("#9aa0a9", "solid") if not math.isnan(y) else ("#c9cdd3", "dotted")
+        panel.vlines(x, 100 * number(row, "low"), 100 * number(row, "high"), color=colour, linewidth=1.1, linestyle=style)
+        if not math.isnan(y):
+            ends = 100 * number(row, "reference_low"), 100 * number(row, "reference_high")
+            panel.hlines(y, *ends, color=colour, linewidth=1.1)
+            _mark(panel, x, y, row["direction"])
+    panel.set(xlim=(-2, 102), ylim=(-2, 102), xticks=range(0, 101, 20), yticks=range(0, 101, 20), aspect="equal")
+    panel.grid(color=GRID, linewidth=0.6)
+    _name_points(panel, [row for row in drawn if row["share"]])
+
+
+def _mark(panel: Axes, x: float, y: float, direction: str, size: float = 32) -> None:
+    marker, fill = DIRECTIONS.get(direction, DIRECTIONS["no reference"])
+    edge = QUIET if fill == "#ffffff" else fill
+    panel.scatter([x], [y], s=size, marker=marker, facecolor=fill, edgecolor=edge, linewidth=1, zorder=3)
+
+
+def _name_points(panel: Axes, rows: Sequence[Row], size: float = 6.5) -> None:
+    """Write the names beside the points, each where it covers nothing, or not at all. In points of 1/72 inch."""
+    figure = panel.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # or the scale is not known yet
+    scale = 72 / figure.dpi
+    places = [panel.transData.transform((100 * number(r, "reference"), 100 * number(r, "share"))) * scale for r in rows]
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
+    for row in rows:
+        x = 100 * number(row, "reference")
+        ends = [panel.transData.transform((x, 100 * number(row, end))) * scale for end in ("low", "high")]
+        taken.append((ends[0][0] - 0.5, ends[0][1], ends[0][0] + 0.5, ends[1][1]))
+    left, low, right, high = (v * scale for v in panel.bbox.extents)
+    for row, (x, y), name in zip(rows, places, labels(rows), strict=True):
+        width, height = 0.56 * size * len(name), 1.15 * size
+        for dx, dy, side in ((5, 3, "left"), (-5, 3, "right"), (5, -3 - height, "left"), (-5, -3 - height, "right")):
+            begin = x + dx if side == "left" else x + dx - width
+            box = (begin, y + dy, begin + width, y + dy + height)
+            inside = left <= box[0] and box[2] <= right + 30 and low <= box[1] and box[3] <= high
+            if inside and not any(_overlap(box, other) for other in taken):
+                at = (100 * number(row, "reference"), 100 * number(row, "share"))
+                panel.annotate(
+                    name, at, (dx, dy), textcoords="offset points", fontsize=size, color=INK, ha=side, va="bottom"
+                )
+                taken.append(box)
+                break
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _legend(rows: Sequence[Row], *more: Line2D) -> list[Line2D]:
+    """A mark per direction that occurs, in the order of `DIRECTIONS`."""
+    seen = {row["direction"] for row in rows}
+    handles = [
+        Line2D([], [], linestyle="", marker=m, markerfacecolor=c, markeredgecolor=QUIET if c == "#ffffff" else c, label=d)
+        for d, (m, c) in DIRECTIONS.items()
+        if d in seen
+    ]
+    return [*handles, *more]
+
+
+# -- per concept -------------------------------------------------------------------------------------
+
+
+def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], reference: str) -> Iterator[Chart]:
+    """A row per concept and a panel per level: share with its interval, raw share, reference. Ordered by reference."""
+    attribute, arm = rows[0]["attribute"], rows[0]["arm"]
+    first = [row for row in rows if row["level"] == levels[0]]
+    named = dict(zip(map(_key, first), labels(first), strict=True))
+    order = sorted(first, key=_by_reference)
+    parts = [order[i : i + MOST_ROWS] for i in range(0, len(order), MOST_ROWS)]
+    for place, part in enumerate(parts):
+        keys = [_key(row) for row in part]
+        note = f" (part {place + 1} of {len(parts)})" if len(parts) > 1 else ""
+        with matplotlib.rc_context(STYLE):
+            width = 8.2 if len(levels) == 1 else 2.2 + 1.9 * len(levels)
+            figure = Figure(figsize=(width, 1.7 + 0.2 * len(keys)), layout="constrained")
+            panels = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
+            for panel, level in zip(panels, levels, strict=True):
+                _dots(panel, {_key(row): row for row in rows if row["level"] == level}, keys)
+                panel.set_title(level, pad=16 if len(keys) > 30 else 6)
+            panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
+            title = f"{title_of(attribute).capitalize()}, per concept"
+            _frame(figure, title, f"{said_of_arm(arm)}; bars: 95% intervals{note}")
+            figure.supxlabel("share of images that show one person (%)", fontsize=9)
+            handles = _legend(part, *_concept_legend(rows, reference))
+            figure.legend(
+                handles=handles, loc="outside lower center", ncols=2 if len(levels) < 3 else 4, fontsize=8
+            )
+            stem = _write(figure, folder, "concepts", attribute, arm, reference, str(place + 1) if note else "")
+        yield Chart(
+            stem=stem,
+            attribute=attribute,
+            title=f"{title}, {said_of_arm(arm)}{note}",
+            caption=_concepts_caption(rows, reference),
+            alt=(
+                f"Dot plot of {len(keys)} concepts: share of images by {title_of(attribute)} ({', '.join(levels)}) with "
+                f"95% intervals, {said_of_arm(arm)}. The table of estimates holds every number."
+            ),
+        )
+
+
+def _concepts_caption(rows: Sequence[Row], reference: str) -> str:
+    parts = [f"One line per concept. Filled marks: the share of images, {_said_of_share(rows)}, with its 95% interval."]
+    if corrected(rows):
+        parts.append("Small rings: the raw share, what the probe said taken at its word.")
+    if reference:
+        parts.append(
+            f"Black ticks: {reference}; the concepts are ordered by it, those without a row in it at the bottom. "
+            "Shape and colour say which way the share has left the reference; a white mark means that its interval "
+            "holds the reference."
+        )
+    else:
+        parts.append("No reference covers this attribute: the shares stand alone, and nothing is said of amplification.")
+    parts.append("A dotted line without a mark is a share about which nothing is known.")
+    return " ".join(parts)
+
+
+def _concept_legend(rows: Sequence[Row], reference: str) -> list[Line2D]:
+    found = []
+    if corrected(rows):
+        found.append(
+            Line2D([], [], linestyle="", marker="o", markersize=3.5, markerfacecolor="none", markeredgecolor=QUIET, label="raw share")
+        )
+    if reference:
+        label = _wrapped(f"reference: {reference}", 60)
+        found.append(Line2D([], [], linestyle="", marker="|", markersize=9, markeredgewidth=2, color=INK, label=label))
+    return found
+
+
+def _dots(panel: Axes, rows: Mapping[tuple[str, ...], Row], keys: Sequence[tuple[str, ...]]) -> None:
+    """One panel of dots and intervals: line i belongs to `keys[i]`, and the last is on top."""
+    for y, key in enumerate(keys):
+        if key not in rows:
+            continue
+        row = rows[key]
+        share, low, high = (100 * number(row, column) for column in ("share", "low", "high"))
+        known = not math.isnan(share)
+        style, colour = ("solid", "#8d949e") if known else ("dotted", "#b5bac2")
+        panel.hlines(y, low, high, color=colour, linewidth=1.6 if known else 1, linestyle=style, zorder=2)
+        raw, reference = 100 * number(row, "raw_share"), 100 * number(row, "reference")
+        panel.scatter([reference], [y], marker="|", s=70, linewidth=2, color=INK, zorder=2.5)
+        if known:
+            _mark(panel, share, y, row["direction"], size=26)
+        if row["raw_share"] != row["share"]:
+            panel.scatter([raw], [y], s=11, facecolor="none", edgecolor=QUIET, linewidth=0.8, zorder=4)
+    panel.set(xlim=(-2, 102), ylim=(-0.8, len(keys) - 0.2), xticks=range(0, 101, 25))
+    panel.grid(axis="x", color=GRID, linewidth=0.8)
+    panel.hlines(range(len(keys)), 0, 100, color="#f1f2f4", linewidth=0.8, zorder=0)
+    panel.tick_params(axis="both", length=0)
+    panel.tick_params(axis="x", top=False, labeltop=len(keys) > 30)
+    panel.spines[["left", "bottom"]].set_visible(False)
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return tuple(row[column] for column in ("prompt_set", "concept", "template", "identity"))
+
+
+def _by_reference(row: Row) -> tuple[bool, float, str]:
+    """Sorts rows from the bottom up: those without a reference first, by share; then by reference."""
+    has = bool(row["reference"])
+    value = number(row, "reference" if has else "share")
+    return has, -1.0 if math.isnan(value) else value, row["concept"]
+
+
+# -- composition -------------------------------------------------------------------------------------
+
+
+def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], reference: str) -> Iterator[Chart]:
+    """All levels of each concept as one bar, beside the reference's where there is one. Ordered by the last level."""
+    attribute, arm = rows[0]["attribute"], rows[0]["arm"]
+    last = [row for row in rows if row["level"] == levels[-1]]
+    named = dict(zip(map(_key, last), labels(last), strict=True))
+    order = sorted(last, key=lambda row: (bool(row["share"]), number(row, "share") if row["share"] else 0.0))
+    parts = [order[i : i + MOST_ROWS] for i in range(0, len(order), MOST_ROWS)]
+    for place, part in enumerate(parts):
+        keys = [_key(row) for row in part]
+        note = f" (part {place + 1} of {len(parts)})" if len(parts) > 1 else ""
+        with matplotlib.rc_context(STYLE):
+            figure = Figure(figsize=(8.6, 1.6 + 0.22 * len(keys)), layout="constrained")
+            sides = [("images", "share")] + ([("reference", "reference")] if reference else [])
+            panels = figure.subplots(1, len(sides), squeeze=False, sharey=True, width_ratios=[3, 2][: len(sides)])[0]
+            for panel, (name, column) in zip(panels, sides, strict=True):
+                _bars(panel, rows, keys, levels, column)
+                panel.set_title(_wrapped(f"reference: {reference}", 44) if name == "reference" else name)
+            panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
+            title = f"{title_of(attribute).capitalize()}, composition"
+            _frame(figure, title, f"{said_of_arm(arm)}{note}")
+            figure.supxlabel(f"share of images that show one person, {_said_of_share(rows)} (%)", fontsize=9)
+            colours = _colours(attribute, len(levels))
+            handles = [Patch(facecolor=c, edgecolor="#c3c9d2", label=v) for v, c in zip(levels, colours, strict=True)]
+            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(levels), 6), fontsize=8)
+            stem = _write(figure, folder, "composition", attribute, arm, reference, str(place + 1) if note else "")
+        yield Chart(
+            stem=stem,
+            attribute=attribute,
+            title=f"{title}, {said_of_arm(arm)}{note}",
+            caption=_composition_caption(rows, reference),
+            alt=(
+                f"Stacked bars of {len(keys)} concepts: shares of {', '.join(levels)} ({title_of(attribute)}), "
+                f"{said_of_arm(arm)}. The table of estimates holds every number."
+            ),
+        )
+
+
+def _composition_caption(rows: Sequence[Row], reference: str) -> str:
+    attribute = rows[0]["attribute"]
+    parts = [f"One bar per concept: how its images divide over the levels of {title_of(attribute)}, {_said_of_share(rows)}."]
+    if attribute == "skin_tone":
+        parts.append("The greys stand for an order; they are nobody's skin.")
+    if reference:
+        parts.append(f"On the right {reference}, blank where it has no row.")
+    parts.append("The intervals are in the figure before this one. Hatched: nothing is known.")
+    return " ".join(parts)
+
+
+def _bars(panel: Axes, rows: Sequence[Row], keys: Sequence[tuple[str, ...]], levels: Sequence[str], column: str) -> None:
+    shares = {(_key(row), row["level"]): 100 * number(row, column) for row in rows}
+    colours = _colours(rows[0]["attribute"], len(levels))
+    for y, key in enumerate(keys):
+        left = 0.0
+        for level, colour in zip(levels, colours, strict=True):
+            width = shares.get((key, level), math.nan)
+            if math.isnan(width):
+                continue
+            panel.barh(y, width, left=left, height=0.78, color=colour, edgecolor="white", linewidth=0.6)
+            if width >= 9:
+                dark = sum(to_rgb(colour)) < 1.6
+                ink = "white" if dark else INK
+                panel.text(left + width / 2, y, f"{width:.0f}", fontsize=6.5, color=ink, ha="center", va="center_baseline")
+            left += width
+        if left == 0 and column == "share":
+            panel.barh(y, 100, height=0.78, facecolor="white", edgecolor="#c9cdd3", hatch="////", linewidth=0)
+    panel.set(xlim=(0, 100), ylim=(-0.7, len(keys) - 0.3), xticks=range(0, 101, 25))
+    panel.tick_params(axis="both", length=0)
+    panel.spines[["left", "bottom"]].set_visible(False)
+
+
+def _colours(attribute: str, n: int) -> list[str]:
+    """Neutral steps for an order, else colours that say nothing."""
+    if attribute not in ORDERED:
+        return [KINDS[i % len(KINDS)] for i in range(n)]
+    return [STEPS[round(i * (len(STEPS) - 1) / max(n - 1, 1))] for i in range(n)]
+
+
+# -- pooled ------------------------------------------------------------------------------------------
+
+
+def pooled(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
+    """Mean difference, shift, stretch and scatter with their intervals: a line per attribute, level, arm, reference."""
+    names = ["\n".join([_entry_name(entry), _wrapped(entry["reference"], 46)]) for entry in entries]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 1.7 + 0.42 * len(entries)), layout="constrained")
+        panels = figure.subplots(1, len(MEASURES), sharey=True)
+        for panel, (name, at, factor, unit) in zip(panels, MEASURES, strict=True):
+            panel.axvline(at, color=QUIET, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
+            for y, entry in enumerate(entries[::-1]):
+                _interval(panel, y, entry.get(name), factor)
+            left, right = panel.get_xlim()
+            panel.set_xlim(min(left, at - 0.25 * factor), max(right, at + 0.25 * factor))
+            panel.set_title(name.replace("_", " "))
+            panel.set_xlabel(unit, fontsize=8)
+            panel.grid(axis="x", color=GRID, linewidth=0.8)
+            panel.tick_params(axis="both", length=0)
+            panel.spines["left"].set_visible(False)
+        panels[0].set(ylim=(-0.7, len(entries) - 0.3))
+        panels[0].set_yticks(range(len(entries)), names[::-1], fontsize=8)
+        title = "Perceived attributes, over all concepts together"
+        _frame(figure, title, "dashed: as in the reference; bars: 95% intervals")
+        stem = _write(figure, folder, "pooled")
+    return Chart(
+        stem=stem,
+        attribute="",
+        title=title,
+        caption=(
+            "Dashed lines: the images are as the reference. Mean difference: points by which the share lies above the "
+            "reference, on average. Shift: log odds that are added to every concept alike (above 0 the level is shown "
+            "more often throughout). Stretch: how far apart the concepts lie (above 1 the contrasts of the reference are "
+            "amplified, below 1 flattened). Scatter: what is each concept's own (0: nothing). They are read together: a "
+            "model that never draws a level has a stretch near 0 and is not fair, it is all in the shift. The last three "
+            "are fitted for attributes with two levels."
+        ),
+        alt=(
+            f"Mean difference, shift, stretch and scatter with 95% intervals for {len(entries)} combinations of perceived "
+            "attribute, arm and reference. The numbers are in the table under the finding."
+        ),
+    )
+
+
+def _entry_name(entry: Mapping[str, Any]) -> str:
+    return f"{title_of(entry['attribute'])}: {entry['level']}, {said_of_arm(entry['arm'])}"
+
+
+def _interval(panel: Axes, y: float, estimate: Mapping[str, Any] | None, factor: float) -> None:
+    """One estimate with its interval, or the words that it is not known; nothing where there is none."""
+    if estimate is None:
+        return
+    value, low, high = (estimate.get(name) for name in ("value", "low", "high"))
+    if value is None:
+        at = ("axes fraction", "data")
+        panel.annotate("not known", (0.98, y), xycoords=at, fontsize=8, color=QUIET, ha="right", va="center")
+        return
+    if low is not None and high is not None:
+        panel.hlines(y, factor * low, factor * high, color="#0072b2", linewidth=2, zorder=2)
+    panel.scatter([factor * value], [y], s=36, color="#0072b2", zorder=3)
+
+
+# -- what all figures share --------------------------------------------------------------------------
+
+
+def _frame(figure: Figure, title: str, subtitle: str) -> None:
+    figure.suptitle(f"{title}\n{subtitle}", x=0.01, ha="left", fontsize=10.5, color=INK)
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, max(width, 8))) or text
+
+
+def _write(figure: Figure, folder: Path, *parts: str) -> str:
+    """Write a figure as SVG and PNG, the same bytes for the same estimates, and give back the stem of the files."""
+    stem = "-".join(re.sub(r"\W+", "-", part).strip("-").lower() for part in parts if part)
+    with store.appears(folder / f"{stem}.svg") as file:
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    with store.appears(folder / f"{stem}.png") as file:
+        figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
+    return stem

@@ -1,0 +1,130 @@
+"""The door, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import study
+from tests.conftest import fake_study
+
+HOME = Path(__file__).parents[1]
+
+
+def typecast(*words: str, cwd: Path = HOME) -> subprocess.CompletedProcess[str]:
+    code = "from pipeline.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300
+    )
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> str:
+    path = tmp_path / "fake.yaml"
+    path.write_text(study.dump(fake_study()))
+    return str(path)
+
+
+def test_help_answers_without_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['typecast', '--help']\nfrom pipeline.cli import main\ntry: main()\n"
+        "except SystemExit: assert not {'torch', 'diffusers', 'open_clip', 'pandas'} & set(sys.modules)"
+    )
+    assert "continue" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_run_says_the_finding_and_where_the_report_is(fake: str, tmp_path: Path) -> None:
+    done = typecast("run", fake, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Against" in done.stdout and "report: outputs/fake/report.html" in done.stdout
+    assert (tmp_path / "outputs/fake/report.html").stat().st_size > 10_000
+    state = json.loads(typecast("status", "outputs/fake", "--json", cwd=tmp_path).stdout)
+    assert (state["made"], state["shards_perceived"]) == (600, 2)
+
+
+def test_the_stages_one_by_one_end_like_the_run(fake: str, tmp_path: Path) -> None:
+    assert typecast("run", fake, "--out", "whole", cwd=tmp_path).returncode == 0
+    for words in (["generate", fake, "--out", "parts"], *(["perceive"], ["estimate"], ["report"])):
+        done = typecast(*words, *([] if len(words) > 1 else ["parts"]), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    for name in ("estimates.csv", "summary.json", "study.yaml"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_dry_run_makes_nothing(fake: str, tmp_path: Path) -> None:
+    done = typecast("run", fake, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0 and "600" in done.stdout and "a photo of a mechanic" in done.stdout
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "nowhere"], "nowhere: no such study file"),
+        (["run", "emoji", "--set", "model.path=./nowhere"], "nowhere"),
+        (["run", "emoji", "--set", "draw.stpes=3"], "stpes"),
+        (["status", "nowhere"], "no run here"),
+        (["perceive", "nowhere"], "no run here"),
+        (["prompts", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_message_and_exit_code_2(words: list[str], said: str, tmp_path: Path) -> None:
+    done = typecast(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_folder_is_one_message(fake: str) -> None:
+    done = typecast("run", fake, "--out", "/proc/typecast")
+    assert done.returncode == 2 and "/proc/typecast" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_one_message_and_loses_nothing(fake: str, tmp_path: Path) -> None:
+    """A small tmpfs fills up in the second shard; with more room the same command goes on."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("may not mount a file system here")
+    try:
+        done = typecast("run", fake, "--out", str(small / "run"))
+        assert done.returncode == 2, done.stderr
+        assert "No space left" in done.stderr and "Traceback" not in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=50m", str(small)], check=True)
+        assert typecast("run", fake, "--out", str(small / "run")).returncode == 0
+    finally:
+        subprocess.run(["umount", str(small)], check=False)
+
+
+def test_interrupted_exits_with_130_and_continues(fake: str, tmp_path: Path) -> None:
+    raw = yaml.safe_load(Path(fake).read_text()) | {"images_per_prompt": 3000}
+    Path(fake).write_text(yaml.safe_dump(raw))
+    code = "from pipeline.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "generate", fake, "--out", str(tmp_path / "run")],
+        stderr=subprocess.PIPE, text=True, cwd=HOME,
+    ) as process:
+        while not list((tmp_path / "run").glob("images/*.parquet")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command continues" in stderr and "Traceback" not in stderr
+
+
+def test_what_ships_is_listed() -> None:
+    studies = typecast("studies").stdout
+    for name in ("emoji", "bianchi2023", "stable_bias", "dalleval", "fair_diffusion", "identities"):
+        assert re.search(rf"^{name} ", studies, re.MULTILINE)
+    assert "a photo of an astronaut" in typecast("prompts", "emoji_occupations").stdout

@@ -1,0 +1,150 @@
+"""The corrected shares, held against brute force, closed forms and simulated audits whose truth is known."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from classifiers.correction import corrected_shares, corrected_shares_many
+from pipeline.estimates import wilson
+
+
+def matrix(accuracy, levels=2):
+    errors = np.full((levels, levels), (1 - accuracy) / (levels - 1))
+    np.fill_diagonal(errors, accuracy)
+    return errors
+
+
+def by_brute_force(predicted, confusion, rng, draws=400_000):
+    """The same posterior without a chain: parameters from their priors, weighted by the likelihood."""
+    shares = rng.dirichlet(np.full(len(confusion), 0.5), draws)
+    rows = np.stack([rng.dirichlet(row + 0.5, draws) for row in np.asarray(confusion)], 1)
+    chance = (shares[:, None] @ rows)[:, 0]
+    weight = np.exp(stats.multinomial.logpmf(predicted, sum(predicted), chance))
+    order = np.argsort(shares, 0)
+    cumulated = np.cumsum(weight[order], 0) / weight.sum()
+    ends = [[shares[o, k][np.searchsorted(c, q)] for q in (0.025, 0.975)] for k, (o, c) in enumerate(zip(order.T, cumulated.T))]
+    return weight @ shares / weight.sum(), np.array(ends).T
+
+
+@pytest.mark.parametrize(
+    ("predicted", "confusion"),
+    [
+        ([12, 18], [[17, 3], [2, 18]]),
+        ([9, 14, 7], [[15, 3, 2], [2, 10, 8]]),
+        ([6, 8, 5, 4], [[14, 3, 1, 2], [2, 13, 3, 2], [1, 1, 12, 6]]),
+    ],
+    ids=["two levels", "two levels and cannot tell", "three levels and cannot tell"],
+)
+def test_the_chain_finds_the_posterior_that_brute_force_finds(predicted, confusion):
+    rng = np.random.default_rng(1)
+    shares = corrected_shares_many([predicted] * 6, confusion, rng=rng)
+    value, (low, high) = by_brute_force(predicted, confusion, rng)
+    assert np.mean([s.value for s in shares], 0) == pytest.approx(value, abs=0.01)
+    assert np.mean([np.quantile(s.draws, 0.025, 0) for s in shares], 0) == pytest.approx(low, abs=0.015)
+    assert np.mean([np.quantile(s.draws, 0.975, 0) for s in shares], 0) == pytest.approx(high, abs=0.015)
+
+
+def test_a_perfect_classifier_leaves_the_jeffreys_posterior():
+    shares = corrected_shares([14, 46], np.eye(2) * 1_000_000, rng=np.random.default_rng(0))
+    exact = stats.beta(14.5, 46.5)
+    assert shares.value[0] == pytest.approx(exact.mean(), abs=0.005)
+    assert (shares.low[0], shares.high[0]) == pytest.approx((exact.ppf(0.025), exact.ppf(0.975)), abs=0.015)
+
+
+def test_with_a_known_matrix_and_many_images_it_is_rogan_and_gladen():
+    sensitivity, specificity, seen = 0.9, 0.8, 0.35
+    shares = corrected_shares(
+        [3500, 6500], np.array([[0.9, 0.1], [0.2, 0.8]]) * 10_000_000, rng=np.random.default_rng(0)
+    )
+    assert shares.value[0] == pytest.approx((seen + specificity - 1) / (sensitivity + specificity - 1), abs=0.005)
+
+
+def test_fewer_hits_than_false_alarms_alone_would_give_is_a_share_near_zero():
+    shares = corrected_shares([120, 880], matrix(0.8) * 1000, rng=np.random.default_rng(0))
+    assert shares.low[0] == 0 and 0 < shares.value[0] < shares.high[0] < 0.06
+
+
+def test_more_images_than_labels_still_mix():
+    shares = corrected_shares([24_000, 36_000, 1_000], [[88, 28, 4], [28, 88, 4]], rng=np.random.default_rng(0))
+    assert 0.2 < shares.value[0] < 0.4 and shares.high[0] - shares.low[0] > 0.15
+
+
+def test_a_level_that_is_abstained_on_more_often_is_not_undercounted():
+    # Half of level 0 is undecided, nothing of level 1: among the decided, equal shares look like one third.
+    shares = corrected_shares([100, 200, 100], [[500, 0, 500], [0, 1000, 0]], rng=np.random.default_rng(0))
+    assert shares.value[0] == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_interval_covers_where_the_plain_one_fails():
+    rng, audits, labels = np.random.default_rng(3), 120, 120
+    plain = []
+    for share, n, accuracy in [(0.05, 50, 0.95), (0.05, 400, 0.75), (0.5, 50, 0.75), (0.5, 400, 0.95)]:
+        errors = matrix(accuracy)
+        predicted = rng.multinomial(n, np.array([share, 1 - share]) @ errors, audits)
+        confusion = np.array([[rng.multinomial(labels, row) for row in errors] for _ in range(audits)])
+        corrected = corrected_shares_many(predicted, confusion, rng=rng)
+        assert np.mean([s.low[0] <= share <= s.high[0] for s in corrected]) >= 0.90, (share, n, accuracy)
+        plain.append(np.mean([w.low <= share <= w.high for w in (wilson(k, n) for k in predicted[:, 0])]))
+    assert min(plain) < 0.05
+
+
+def test_abstention_that_depends_on_the_level_is_covered_at_every_level():
+    rng, audits, truth = np.random.default_rng(4), 100, np.array([0.7, 0.3, 0.0])
+    told = np.array([[0.98], [0.9], [0.6]])
+    errors = np.hstack([matrix(0.85, 3) * told, 1 - told])
+    predicted = rng.multinomial(200, truth @ errors, audits)
+    confusion = np.array([[rng.multinomial(100, row) for row in errors] for _ in range(audits)])
+    shares = corrected_shares_many(predicted, confusion, rng=rng)
+    covered = np.mean([(s.low <= truth) & (truth <= s.high) for s in shares], 0)
+    assert (covered >= 0.90).all(), covered
+
+
+def test_the_shares_stay_on_the_simplex_and_in_their_intervals():
+    confusion = np.eye(5, 6, dtype=int) * 40 + 2
+    for s in corrected_shares_many([[40, 0, 0, 0, 0, 3], [1, 0, 0, 0, 0, 30]], confusion, rng=np.random.default_rng(0)):
+        assert s.value.sum() == pytest.approx(1) and s.draws.sum(1) == pytest.approx(1)
+        assert (s.low >= 0).all() and (s.low <= s.value).all() and (s.value <= s.high).all() and (s.high <= 1).all()
+        assert len(s.draws) >= 2000
+
+
+def test_everything_undecided_gives_the_whole_interval_and_no_crash():
+    shares = corrected_shares([0, 0, 30], [[90, 5, 5], [5, 90, 5]], rng=np.random.default_rng(0))
+    assert np.isnan(shares.value).all() and shares.n == 30
+    assert shares.low.tolist() == [0, 0] and shares.high.tolist() == [1, 1]
+
+
+def test_a_matrix_that_tells_nothing_gives_a_wide_interval_and_a_warning():
+    with pytest.warns(UserWarning, match="almost singular"):
+        shares = corrected_shares([30, 70], [[50, 50], [50, 50]], rng=np.random.default_rng(0))
+    assert shares.high[0] - shares.low[0] > 0.9
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        corrected_shares([30, 70], [[70, 30], [30, 70]], rng=np.random.default_rng(0))
+
+
+def test_the_same_generator_gives_the_same_shares():
+    one, two = (corrected_shares([10, 30], [[50, 5], [4, 60]], rng=np.random.default_rng(5)) for _ in range(2))
+    assert one.value.tolist() == two.value.tolist() and one.low.tolist() == two.low.tolist()
+
+
+@pytest.mark.parametrize(
+    ("predicted", "confusion", "message"),
+    [
+        ([1, -1], [[9, 1], [1, 9]], "^predicted "),
+        ([1, 1.5], [[9, 1], [1, 9]], "^predicted "),
+        ([1, math.nan], [[9, 1], [1, 9]], "^predicted "),
+        ([1, 1, 1], [[9, 1], [1, 9]], "^predicted has 3 columns and confusion 2"),
+        ([1, 1], [[9, 1], [0, 0]], "^confusion has no labelled picture of level 1"),
+        ([1, 1], [[9, 1], [1, math.nan]], "^confusion "),
+        ([1, 1], [[9, 1, 0, 0], [1, 9, 0, 0]], "^confusion must be"),
+        ([1, 1], [9, 1], "^confusion must have 2"),
+    ],
+)
+def test_a_bad_argument_is_named(predicted, confusion, message):
+    with pytest.raises(ValueError, match=message):
+        corrected_shares(predicted, confusion, rng=np.random.default_rng(0))

@@ -1,0 +1,96 @@
+"""Study files: what is accepted, and the one clear message for what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import prompt_sets
+from pipeline import study
+from pipeline.errors import InputError, TypecastError
+
+GOOD = {"name": "mine", "prompt_sets": ["emoji_occupations"], "reference": [{"table": "taught_shares"}]}
+
+
+def written(folder: Path, content: object) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", sorted(prompt_sets.studies()))
+def test_every_study_that_ships_is_valid_and_survives_its_own_dump(name: str) -> None:
+    one = study.load(name)
+    assert one.name == name
+    assert study.parse(yaml.safe_load(study.dump(one)), where="dump") == one
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"guidence": 5}, ["guidence"]),
+        ({"draw": {"guidence_scale": 5}}, ["draw.guidence_scale", "guidance_scale"]),
+        ({"draw": {"dtype": "int8"}}, ["draw.dtype", "bfloat16"]),
+        ({"draw": {"num_inference_steps": "many"}}, ["draw.num_inference_steps", "many"]),
+        ({"images_per_prompt": 0}, ["images_per_prompt"]),
+        ({"images_per_prompt": 2.5}, ["images_per_prompt"]),
+        ({"prompt_sets": []}, ["prompt_sets"]),
+        ({"prompt_sets": ["nowhere"]}, ["nowhere", "emoji_occupations"]),
+        ({"prompt_sets": ["emoji_occupations"] * 2}, ["prompt_sets", "twice"]),
+        ({"reference": [{"table": "nowhere"}]}, ["nowhere", "taught_shares"]),
+        ({"reference": [{"table": "bls_cps_table11", "year": 1999}]}, ["1999", "2023"]),
+        ({"perceive": {"attributes": ["mood"]}}, ["perceive.attributes", "mood", "gender"]),
+        ({"perceive": {"threshold": 2}}, ["perceive.threshold"]),
+        ({"arms": ["guardrails"]}, ["guardrails", "none"]),
+        ({"grown_from": [90]}, ["images_per_prompt may only grow"]),
+        ({"name": "../up"}, ["name"]),
+    ],
+)
+def test_a_wrong_study_names_file_key_and_right_answers(tmp_path: Path, change: dict[str, object], said: list[str]) -> None:
+    path = written(tmp_path, GOOD | change)
+    with pytest.raises(InputError) as caught:
+        study.load(path)
+    for words in [path, *said]:
+        assert words in str(caught.value)
+
+
+def test_a_study_without_prompts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="prompt_sets"):
+        study.load(written(tmp_path, {"name": "mine"}))
+
+
+def test_a_missing_study_lists_those_that_ship() -> None:
+    with pytest.raises(InputError, match=r"no such study file.*emoji"):
+        study.load("emojy")
+
+
+def test_a_key_is_set_by_its_dotted_path() -> None:
+    one = study.load("emoji", ("draw.guidance_scale=5", "arms=[none, {suffix: {text: ', smiling'}}]"))
+    assert one.draw.guidance_scale == 5.0
+    assert [arm.name for arm in one.rewriters()] == ["none", "suffix"]
+
+
+@pytest.mark.parametrize("change", ["draw.guidance_scale", "name.first=x", "seed={", "draw.steps=3"])
+def test_a_wrong_change_is_refused(change: str) -> None:
+    with pytest.raises(InputError):
+        study.load("emoji", (change,))
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.sampled_from([*study.Study.model_fields, "nonsense"])
+
+
+@given(st.dictionaries(keys, json_like, max_size=4))
+def test_a_malformed_study_is_never_more_than_one_clear_message(change: dict[str, object]) -> None:
+    try:
+        study.parse(GOOD | change, where="mine.yaml")
+    except TypecastError as error:
+        assert str(error).startswith("mine.yaml")
