@@ -44,9 +44,9 @@ AGE = Attribute(
     name="age",
     title="perceived age group",
     levels=("child", "adult", "older"),
-    wordings={  # an adult is said as captions say it: by naming no age
+    wordings={
         "child": ("a child", "a girl", "a boy"),
-        "adult": ("a person", "a woman", "a man"),
+        "adult": ("an adult", "an adult woman", "an adult man"),
         "older": ("an older person", "an older woman", "an older man"),
     },
 )

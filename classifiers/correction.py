@@ -26,9 +26,9 @@ CHAINS = 64
 FIRST = 32
 """Steps kept in the first round, after as many that are thrown away: 2,048 draws of all chains together."""
 LONGEST = 128 * FIRST
-"""Steps of the longest round; chains that are not worth `ENOUGH` draws then are an error."""
+"""Steps of the longest round; chains that are not worth `ENOUGH` draws by then are given up."""
 BLOCK = 32
-"""Groups sampled together: the memory of a long round stays under 1 GiB at ten levels or fewer."""
+"""Groups sampled together: the memory of the longest round stays under 1 GiB at ten levels or fewer."""
 SHARP = 0.1
 """Singular value of the matrix under which a warning is given; for two levels about sensitivity + specificity - 1."""
 METHOD = "joint posterior of shares and confusion matrix"
@@ -40,68 +40,91 @@ def corrected_shares(
     """The true shares of K levels, from what was predicted and the classifier's record on labelled pictures.
 
     `predicted` `(K,)`, or `(K + 1,)` with `cannot tell` last: counts of images that show one person.
-    `confusion` `(K, K)` or `(K, K + 1)` counts: rows true, columns predicted. See `corrected_shares_many`.
+    `confusion` `(K, K)` or `(K, K + 1)` counts: rows true, columns predicted. The model is told under
+    `corrected_shares_many`. Chains that do not settle are a `RuntimeError`.
     """
     counts = checked_counts("predicted", predicted, dimensions=(1,))
-    matrix = checked_counts("confusion", confusion, dimensions=(2,))
-    return corrected_shares_many(counts[None], matrix, level=level, rng=rng)[0]
+    shares = corrected_shares_many(counts[None], confusion, level=level, rng=rng)[0]
+    if shares.method != METHOD:
+        raise RuntimeError(f"corrected shares of predicted = {counts.tolist()}: {shares.method}")
+    return shares
 
 
 def corrected_shares_many(
     predicted: npt.ArrayLike, confusion: npt.ArrayLike, *, level: float = 0.95, rng: np.random.Generator
 ) -> list[Shares]:
-    """`corrected_shares` of G groups at once: `predicted` `(G, J)`, `confusion` `(K, J)` or `(G, K, J)`, J = K or K + 1.
+    """`corrected_shares` of G groups at once, which is faster.
 
-    Model: predicted ~ Multinomial(π C); rows of C have been seen `confusion` times; Dirichlet ½ on π and on each row.
-    Both are learnt together by Gibbs sampling over the unseen table true × predicted (Tanner and Wong 1987, JASA
-    82:528; for K = 2 Joseph, Gyorkos and Coupal 1995, Am. J. Epidemiology 141:263). Each group has its own copy of C:
-    the errors of groups that share a matrix are not independent (`amplification.mean_difference` knows).
+    `predicted` `(G, J)`, `confusion` `(K, J)` for all groups or `(G, K, J)`, with J = K or K + 1.
 
-    `cannot tell` is an outcome like another: a level that is abstained on more often is not undercounted. A group
-    with no decided image is unknown: NaN in [0, 1].
+    Decided images: counts ~ Multinomial(ω D), ω the levels' shares among the decided and D the errors among decided
+    pictures, seen as often as `confusion` says; Dirichlet ½ on ω and on the rows of D. Both are learnt together by
+    Gibbs sampling over the unseen table true × predicted (Tanner and Wong 1987, JASA 82:528; for two levels Joseph,
+    Gyorkos and Coupal 1995, American J. Epidemiology 141:263).
 
-    The value is the posterior mean (the medians would not sum to 1), the interval `estimates.central_interval`.
-    A matrix that hardly tells the levels apart gives wide intervals and a warning.
+    `cannot tell` is an outcome: with t the chance that a picture of a level is decided, learnt from the labels, the
+    shares among all images are π ∝ ω / t, so a level that is abstained on more often is not undercounted. What must
+    carry over from the labelled pictures is the *ratio* of these chances between levels, not abstention as such:
+    images are often harder than labelled pictures, and a model that also explained how many are undecided would then
+    blame a level for it. A group with no decided image is unknown: NaN in [0, 1].
+
+    The value is the posterior mean (medians would not sum to 1), the interval `estimates.central_interval`. A matrix
+    that hardly tells the levels apart gives wide intervals and a warning. Each group has its own copy of the matrix:
+    the errors of groups that share one are *not* independent (`amplification.mean_difference` minds that). A group
+    whose chains are worth fewer than `ENOUGH` draws has no number but NaN in [0, 1], and its method says why.
     """
     counts, matrix = _checked(predicted, confusion)
     checked_level(level)
     levels = matrix.shape[1]
-    result = [_unknown(levels, int(row.sum())) for row in counts]
+    result = [_unknown(levels, int(row.sum()), METHOD) for row in counts]
     decided = np.flatnonzero(counts[:, :levels].sum(1))
     for start in range(0, len(decided), BLOCK):
         block = decided[start : start + BLOCK]
-        for group, draws in zip(block, _posterior(counts[block], PRIOR + matrix[block], rng), strict=True):
-            result[group] = _summary(draws, int(counts[group].sum()), level)
+        sampled = _posterior(counts[block, :levels], np.asarray(PRIOR + matrix[block, :, :levels]), rng)
+        for group, seen in zip(block.tolist(), sampled, strict=True):
+            n = int(counts[group].sum())
+            if len(seen) == 0:
+                why = "not sampled: the images contradict the confusion matrix, or outnumber its labels too far"
+                result[group] = _unknown(levels, n, why)
+            else:
+                result[group] = _summary(_among_all(seen, matrix[group], rng), n, level)
     return result
 
 
-def dirichlet(concentration: Floats, rng: np.random.Generator) -> Floats:
-    """One draw per last axis of `concentration` `(..., K)`; numpy's own takes a single vector."""
-    gamma = rng.standard_gamma(concentration)
-    return gamma / gamma.sum(-1, keepdims=True)
-
-
 def checked_confusion(confusion: npt.ArrayLike, *, dimensions: tuple[int, ...] = (2,)) -> Ints:
-    """Counts `(..., K, K)` or `(..., K, K + 1)` with K of 2 or more and no empty row, or a `ValueError`.
+    """Counts `(..., K, K)` or `(..., K, K + 1)`, K of 2 or more, with decided pictures in each row, or a `ValueError`.
 
-    Warns where two levels, or mixtures of levels, are hardly told apart.
+    Warns where some levels are hardly told apart.
     """
     matrix = checked_counts("confusion", confusion, dimensions=dimensions)
     levels, columns = matrix.shape[-2:]
     if levels < 2 or columns not in (levels, levels + 1):
         raise ValueError(f"confusion must be (K, K) or (K, K + 1) with K of 2 or more, not {matrix.shape[-2:]}")
-    rows = matrix.sum(-1, keepdims=True)
+    decided = matrix[..., :levels]
+    rows = decided.sum(-1, keepdims=True)
     if (rows == 0).any():
         empty = sorted({int(row) for row in np.argwhere(rows[..., 0] == 0)[:, -1]})
-        raise ValueError(f"confusion has no labelled picture of level {', '.join(map(str, empty))} (an empty row)")
-    sharpness = float(np.linalg.svd(matrix / rows, compute_uv=False).min(initial=math.inf))
+        raise ValueError(f"confusion has no decided labelled picture of level {', '.join(map(str, empty))}: empty row")
+    sharpness = float(np.linalg.svd(decided / rows, compute_uv=False).min(initial=math.inf))
     if sharpness < SHARP:
         warnings.warn(
             f"confusion is almost singular (smallest singular value {sharpness:.3f}): "
-            "the classifier hardly tells some levels apart, and the corrected shares are wide",
-            stacklevel=4,
+            "the classifier hardly tells some levels apart, and corrected shares are wide",
+            stacklevel=2,
         )
     return matrix
+
+
+def told(confusion: Ints) -> tuple[Floats, Floats]:
+    """The two parameters of the beta posterior of each level's chance to be decided: `(..., K)` each.
+
+    With Dirichlet ½ over the K levels and `cannot tell`. Without that column all is decided: the second is 0.
+    """
+    levels = confusion.shape[-2]
+    decided = PRIOR * levels + confusion[..., :levels].sum(-1)
+    if confusion.shape[-1] == levels:
+        return decided, np.zeros_like(decided)
+    return decided, np.asarray(PRIOR + confusion[..., levels])
 
 
 def _checked(predicted: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Ints, Ints]:
@@ -114,31 +137,36 @@ def _checked(predicted: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Ints, 
     return counts, np.broadcast_to(matrix, (len(counts), *matrix.shape[-2:]))
 
 
-def _posterior(counts: Ints, prior: Floats, rng: np.random.Generator) -> list[Floats]:
-    """Draws `(S, K)` per group. Each round is as long as all before it, and only the last is kept.
+def _among_all(seen: Floats, confusion: Ints, rng: np.random.Generator) -> Floats:
+    """Shares among the decided `(S, K)` -> shares among all images that show one person, decided or not."""
+    decided, undecided = told(confusion)
+    if not undecided.any():
+        return seen
+    weight = seen / rng.beta(decided, undecided, seen.shape)
+    return np.asarray(weight / weight.sum(-1, keepdims=True))
 
-    So the draws that count are always preceded by as many that don't. Each chain starts at a matrix drawn from the
-    labels alone and the shares that fit it: spread wider than the posterior, and near it.
+
+def _posterior(counts: Ints, prior: Floats, rng: np.random.Generator) -> list[Floats]:
+    """Draws `(S, K)` of ω per group, none where the chains did not settle. `counts` `(G, K)`, `prior` `(G, K, K)`.
+
+    Each round is as long as all before it, and only the last is kept, so the draws that count are always preceded by
+    as many that don't. Each chain starts at a matrix drawn from the labels alone and the shares that fit it: spread
+    wider than the posterior, and near it.
     """
-    matrix = dirichlet(np.repeat(prior[:, None], CHAINS, 1), rng)
+    matrix = _dirichlet(np.repeat(prior[:, None], CHAINS, 1), rng)
     shares = _most_likely(matrix, counts)
     _gibbs(shares, matrix, counts, prior, FIRST, rng)
-    result: list[Floats] = [np.empty(0)] * len(counts)
-    open_groups, steps = np.arange(len(counts)), FIRST
-    while steps <= LONGEST:
-        some, other = shares[open_groups], matrix[open_groups]
-        draws = _gibbs(some, other, counts[open_groups], prior[open_groups], steps, rng)
-        shares[open_groups], matrix[open_groups] = some, other
-        done = effective_size(np.moveaxis(draws, -1, 1)).min(-1) >= ENOUGH
-        for group, of_group in zip(open_groups[done], draws[done], strict=True):
+    result: list[Floats] = [np.empty((0, prior.shape[1]))] * len(counts)
+    unsettled, steps = np.arange(len(counts)), FIRST
+    while len(unsettled) and steps <= LONGEST:
+        some, other = shares[unsettled], matrix[unsettled]
+        draws = _gibbs(some, other, counts[unsettled], prior[unsettled], steps, rng)
+        shares[unsettled], matrix[unsettled] = some, other
+        settled = effective_size(np.moveaxis(draws, -1, 1)).min(-1) >= ENOUGH
+        for group, of_group in zip(unsettled[settled], draws[settled], strict=True):
             result[group] = of_group.reshape(-1, of_group.shape[-1])
-        open_groups, steps = open_groups[~done], 2 * steps
-        if not len(open_groups):
-            return result
-    raise RuntimeError(
-        f"{len(open_groups)} corrected shares did not reach {ENOUGH} effective draws; first at predicted = "
-        f"{counts[open_groups[0]].tolist()}: too few labelled pictures for so many images"
-    )
+        unsettled, steps = unsettled[~settled], 2 * steps
+    return result
 
 
 def _most_likely(matrix: Floats, counts: Ints, steps: int = 20) -> Floats:
@@ -152,68 +180,46 @@ def _most_likely(matrix: Floats, counts: Ints, steps: int = 20) -> Floats:
     return shares
 
 
-def _gibbs(
-    shares: Floats, matrix: Floats, counts: Ints, prior: Floats, steps: int, rng: np.random.Generator
-) -> Floats:
+def _gibbs(shares: Floats, matrix: Floats, counts: Ints, prior: Floats, steps: int, rng: np.random.Generator) -> Floats:
     """Move the chains in place and return their shares `(G, chains, steps, K)`.
 
-    `shares` `(G, chains, K)`, `matrix` `(G, chains, K, J)`, `counts` `(G, J)`, `prior` `(G, K, J)`. One step: which
-    true level stands behind each predicted image; then the shares; then the rows of the matrix.
+    `shares` `(G, chains, K)`, `matrix` `(G, chains, K, K)`. One step: which true level stands behind each predicted
+    image; then the shares; then the rows of the matrix; then both together.
     """
-    groups, chains, levels = shares.shape
-    kept = np.empty((groups, chains, steps, levels))
+    kept = np.empty((*shares.shape[:2], steps, shares.shape[2]))
     for step in range(steps):
         weight = shares[:, :, None, :] * np.swapaxes(matrix, -1, -2)
         weight /= weight.sum(-1, keepdims=True)
         table = rng.multinomial(counts[:, None, :], weight)
-        shares[:] = dirichlet(PRIOR + table.sum(2), rng)
-        matrix[:] = dirichlet(prior[:, None] + np.swapaxes(table, -1, -2), rng)
-        _exchange(shares, matrix, counts, prior, rng)
+        shares[:] = _dirichlet(PRIOR + table.sum(2), rng)
+        matrix[:] = _dirichlet(prior[:, None] + np.swapaxes(table, -1, -2), rng)
+        _exchange(shares, matrix, prior, rng)
         kept[:, :, step] = shares
     return kept
 
 
-def _exchange(shares: Floats, matrix: Floats, counts: Ints, prior: Floats, rng: np.random.Generator) -> None:
+def _exchange(shares: Floats, matrix: Floats, prior: Floats, rng: np.random.Generator) -> None:
     """Metropolis step that trades the shares against the matrix, in place; shapes as in `_gibbs`.
 
     With more images than labels, shares and matrix move together along a line that Gibbs steps cross slowly. Here the
-    errors among decided images are drawn afresh from the labels alone and the shares are solved for, so that what is
-    predicted of a decided image stays as it was: its likelihood cancels. What is left is the Dirichlet prior of the
-    shares, the likelihood of the abstentions, and the Jacobian of the map.
+    matrix is drawn afresh from the labels alone, and the shares are solved for so that what is predicted stays as it
+    was: the likelihood cancels. What is left is the Dirichlet prior of the shares, and the Jacobian 1 / |det D|.
     """
-    levels = shares.shape[-1]
-    told = matrix[..., :levels].sum(-1)
-    errors = matrix[..., :levels] / told[..., None]
-    seen = _among_decided(shares, told)[..., None, :] @ errors
-    proposed = dirichlet(np.broadcast_to(prior[:, None, :, :levels], errors.shape), rng)
-    solved = np.linalg.solve(np.swapaxes(proposed, -1, -2), np.swapaxes(seen, -1, -2))[..., 0]
-    inside = (solved > 0).all(-1)
-    new = solved / told
-    new = np.where(inside[..., None], new / new.sum(-1, keepdims=True), shares)
-    gain = _free_density(new, told, proposed, counts) - _free_density(shares, told, errors, counts)
-    accept = inside & (np.log(rng.random(inside.shape)) < gain)
-    shares[accept] = new[accept]
-    matrix[..., :levels][accept] = (told[..., None] * proposed)[accept]
+    seen = np.swapaxes(matrix, -1, -2) @ shares[..., None]
+    proposed = _dirichlet(np.broadcast_to(prior[:, None], matrix.shape), rng)
+    solved = np.linalg.solve(np.swapaxes(proposed, -1, -2), seen)[..., 0]
+    inside = np.asarray((solved > 0).all(-1))
+    solved = np.where(inside[..., None], solved, shares)
+    gain = (PRIOR - 1) * (np.log(solved) - np.log(shares)).sum(-1)
+    gain -= np.log(np.abs(np.linalg.det(proposed) / np.linalg.det(matrix)))
+    accept = inside & (np.log(rng.random(gain.shape)) < gain)
+    shares[accept], matrix[accept] = solved[accept], proposed[accept]
 
 
-def _among_decided(shares: Floats, told: Floats) -> Floats:
-    """Shares of the levels among the images that are decided; `told` is each level's chance of that."""
-    weight = shares * told
-    return weight / weight.sum(-1, keepdims=True)
-
-
-def _free_density(shares: Floats, told: Floats, errors: Floats, counts: Ints) -> Floats:
-    """Log density of the state of `_exchange`, in the coordinates that it holds still, but for what cancels."""
-    levels = shares.shape[-1]
-    decided, undecided = counts[:, None, :levels].sum(-1), counts[:, None, levels:].sum(-1)
-    rate = (shares * told).sum(-1)
-    abstention = np.maximum(1 - rate, np.finfo(float).tiny)
-    return (
-        (PRIOR - 1) * np.log(shares).sum(-1)
-        + (decided + levels) * np.log(rate)
-        + undecided * np.log(abstention)
-        - np.log(np.abs(np.linalg.det(errors)))
-    )
+def _dirichlet(concentration: Floats, rng: np.random.Generator) -> Floats:
+    """One draw per last axis of `concentration` `(..., K)`; numpy's own takes a single vector."""
+    gamma = rng.standard_gamma(concentration)
+    return np.asarray(gamma / gamma.sum(-1, keepdims=True))
 
 
 def _summary(draws: Floats, n: int, level: float) -> Shares:
@@ -221,10 +227,8 @@ def _summary(draws: Floats, n: int, level: float) -> Shares:
     low, high = central_interval(draws.T, level, floor=0.0, ceiling=1.0)
     # Long rounds are correlated: as many draws as a first round has are enough to carry along.
     some = draws[:: len(draws) // (CHAINS * FIRST)]
-    return Shares(
-        value=value, low=np.minimum(low, value), high=np.maximum(high, value), n=n, method=METHOD, draws=some
-    )
+    return Shares(value=value, low=np.minimum(low, value), high=np.maximum(high, value), n=n, method=METHOD, draws=some)
 
 
-def _unknown(levels: int, n: int) -> Shares:
-    return Shares(value=np.full(levels, math.nan), low=np.zeros(levels), high=np.ones(levels), n=n, method=METHOD)
+def _unknown(levels: int, n: int, method: str) -> Shares:
+    return Shares(value=np.full(levels, math.nan), low=np.zeros(levels), high=np.ones(levels), n=n, method=method)

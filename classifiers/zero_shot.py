@@ -40,9 +40,11 @@ class ZeroShot:
         *,
         threshold: float,
         confusion_file: Path | None = None,
+        name: str | None = None,
     ) -> None:
         """Encode the words of all attributes, each text once.
 
+        `name` is the folder of the perceptions, made of the CLIP's name unless given.
         `threshold`, in 0..1, is the probability that the best level must reach to be decided. `confusion_file` is
         `confusion.json` in the folder of the CLIP unless given.
         """
@@ -51,7 +53,7 @@ class ZeroShot:
         if confusion_file is not None and not confusion_file.is_file():
             raise InputError(f"{confusion_file}: no such confusion file")
         self.clip = clip
-        self.name = f"{clip.name}-zero_shot"
+        self.name = name or f"{clip.name}-zero_shot"
         self.attributes = tuple(attributes)
         self.threshold = threshold
         self._confusion_file = confusion_file or (clip.folder / CONFUSION if clip.folder else None)

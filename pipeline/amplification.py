@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from classifiers.correction import PRIOR, checked_confusion, corrected_shares
+from classifiers.correction import PRIOR, checked_confusion, corrected_shares_many, told
 from pipeline.estimates import (
     Floats,
     Ints,
@@ -23,7 +23,7 @@ from pipeline.types import Estimate
 
 WIDE = 5.0
 """Standard deviation of the normal priors on shift and stretch: on the logit scale, next to no opinion."""
-NODES = 9
+NODES = 13
 """Points of the quadrature over one concept's scatter."""
 FREEDOM = 5
 """Degrees of freedom of the distribution that the pooled fit draws from: tails heavier than any it meets."""
@@ -34,7 +34,7 @@ WORTH = 1000
 ROUNDS = 40
 RESOLVED = 20
 """Draws that must lie beyond a reference for a p-value to be counted from them."""
-TINY = np.finfo(float).tiny
+TINY, EPSILON = np.finfo(float).tiny, np.finfo(float).eps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,16 +192,15 @@ def mean_difference(
 
     `predicted` `(C, J)` counts per concept, `confusion` `(K, J)` counts, `reference` `(C, K)` shares taken as exact.
     The correction is linear in the shares, so the mean is corrected once, from the summed counts, and the matrix's
-    uncertainty enters once and not C times as if it averaged out. Each concept weighs as many images as it has.
+    uncertainty enters once and not C times as if it averaged out. Each concept weighs as many images as it has. With
+    nothing decided the value is NaN.
     """
     counts = checked_counts("predicted", predicted, dimensions=(2,))
-    shares = corrected_shares(counts.sum(0), confusion, level=level, rng=rng)
+    shares = corrected_shares_many(counts.sum(0)[None], confusion, level=level, rng=rng)[0]
     target = np.asarray(reference, dtype=np.float64)
     if target.shape != (len(counts), len(shares.value)) or not np.isfinite(target).all():
         raise ValueError(f"reference must give {len(shares.value)} shares for each of the {len(counts)} concepts")
-    if shares.n == 0:
-        return [average(())] * len(shares.value)
-    mean = counts.sum(1) @ target / shares.n
+    mean = counts.sum(1) @ target / max(shares.n, 1)
     method = f"mean of {int((counts.sum(1) > 0).sum())} concepts by images, {shares.method}"
     return [
         Estimate(e.value - r, e.low - r, e.high - r, e.n, method)
@@ -225,85 +224,109 @@ def pooled(
     or `(2, 3)` counts on labelled pictures, rows true, in the same order. `reference` `(C,)` shares of the level,
     strictly between 0 and 1, taken as exact; `base` the same among all employed. `concepts` are names for messages.
 
-    Model (design, section 7): predicted ~ Multinomial(p C₁ + (1 - p) C₂); logit p = logit base + shift +
-    stretch · (logit r - logit base) + u; u ~ N(0, scatter²). The matrix, seen `confusion` times, is learnt along with
-    the rest. Priors: shift ~ N(0, 5²), stretch ~ N(1, 5²), scatter half-Cauchy(1) (Gelman 2006, Bayesian Analysis
-    1:515), Dirichlet ½ on the matrix's rows. u is integrated out (`log_marginal`), the rest sampled by `_adaptive_sample`.
+    Model (design, section 7): logit p = logit base + shift + stretch · (logit r - logit base) + u, u ~ N(0, scatter²),
+    for a concept's share p; what is predicted of the decided images is binomial through the confusion matrix, and a
+    level that is more often decided has more odds there, as in `classifiers.correction`. The matrix is learnt along
+    with the rest, once for all concepts. Priors: shift ~ N(0, 5²), stretch ~ N(1, 5²), scatter half-Cauchy(1) (Gelman
+    2006, Bayesian Analysis 1:515), Dirichlet ½ on the matrix's rows. u is integrated out by `log_marginal`, the rest
+    sampled by `_adaptive_sample`.
 
     Values are posterior medians, intervals equal-tailed. Fewer than three concepts say nothing about scatter or
     stretch: all three are NaN. References that are all alike say nothing about stretch: it is NaN, and the shift is
-    the one at stretch 1.
+    the one at stretch 1. What is NaN says why in its method.
     """
     counts, matrix, x = _checked_pool(predicted, confusion, reference, base, concepts)
     checked_level(level)
-    n = int(counts.sum())
+    n, why = int(counts.sum()), ""
+    draws = None
+    spread = len(x) > 0 and float(np.ptp(x)) > 1e-9
     if len(counts) < 3:
-        why = f"too few concepts ({len(counts)}; three are needed)"
+        why = f"not known: too few concepts ({len(counts)}; three are needed)"
+    else:
+        draws = _pooled_posterior(counts[:, :2], matrix, x, float(special.logit(base)), rng, spread=spread)
+    if draws is None:
+        why = why or f"not known: the fit did not reach {WORTH} effective draws"
+        open_ended = Estimate(math.nan, -math.inf, math.inf, n, why)
         return Pooled(
-            shift=_not_known(n, why), stretch=_not_known(n, why), scatter=_not_known(n, why, 0.0), n_concepts=len(counts)
+            shift=open_ended, stretch=open_ended, scatter=open_ended._replace(low=0.0), n_concepts=len(counts)
         )
-    spread = float(np.ptp(x)) > 1e-9
-    draws = _pooled_posterior(counts, matrix, x, float(special.logit(base)), rng, spread=spread)
-    method = "binomial mixed model through the confusion matrix" + ("" if spread else ", stretch held at 1")
-    shift, stretch, scatter = (
-        _estimate(draws[i], level, n, method, floor) for i, floor in ((0, -math.inf), (1, -math.inf), (2, 0.0))
-    )
+    method = "binomial mixed model through the confusion matrix"
+    shift = _estimate(draws[0], level, n, method if spread else f"{method}, stretch held at 1")
+    stretch = _estimate(draws[1], level, n, method)
+    scatter = _estimate(draws[2], level, n, method)
+    low, high = central_interval(draws[2], level, floor=0.0)
     if not spread:
-        stretch = _not_known(n, "references all alike")
-    return Pooled(shift=shift, stretch=stretch, scatter=scatter, n_concepts=len(counts))
+        stretch = Estimate(math.nan, -math.inf, math.inf, n, "not known: the references are all alike")
+    return Pooled(
+        shift=shift, stretch=stretch, scatter=scatter._replace(low=float(low), high=float(high)), n_concepts=len(counts)
+    )
 
 
-def log_marginal(counts: Ints, matrix: Floats, mean: Floats, scatter: Floats) -> Floats:
-    """log ∫ Multinomial(counts | p C₁ + (1 - p) C₂) N(logit p | mean, scatter²) d logit p, but for the coefficient.
+def log_marginal(counts: Ints, hit: Floats, mean: Floats, scatter: Floats) -> Floats:
+    """log ∫ Binomial(counts | ω h₁ + (1 - ω) h₂) N(logit ω | mean, scatter²) d logit ω, but for the coefficient.
 
-    `counts` `(C, J)`, `matrix` `(M, 2, J)`, `mean` `(M, C)`, `scatter` `(M,)` -> `(M, C)`, for M settings of the
-    parameters. Adaptive Gauss-Hermite quadrature (Liu and Pierce 1994, Biometrika 81:624): nodes around the peak,
-    which a few steps of Fisher scoring find; fixed nodes miss a peak that is narrower than their distance.
+    `counts` `(C, 2)` predicted to be the level or not; `hit` `(M, 2)` the chances h that an image of the level, and
+    one that is not, is predicted to be; `mean` `(M, C)`, `scatter` `(M,)` -> `(M, C)`, for M settings of these.
+
+    Adaptive Gauss-Hermite quadrature (Liu and Pierce 1994, Biometrika 81:624): nodes around the peak, which a few steps
+    of Fisher scoring find; fixed nodes miss a peak that is narrower than their distance.
     """
     precision = np.broadcast_to(1 / scatter[:, None] ** 2, mean.shape)
-    peak, information = _peak(counts, matrix, mean, precision)
+    peak, information = _peak(counts, hit, mean, precision)
     nodes, weights = np.polynomial.hermite.hermgauss(NODES)
     width = np.sqrt(2 / (information + precision))
     at = peak[..., None] + width[..., None] * nodes
-    p = special.expit(at)
-    inner = -((at - mean[..., None]) ** 2) * precision[..., None] / 2
-    for column in range(counts.shape[1]):
-        level, other = matrix[:, 0, column, None, None], matrix[:, 1, column, None, None]
-        inner += counts[:, column, None] * np.log(np.maximum(p * level + (1 - p) * other, TINY))
+    chance = _chance(special.expit(at), hit[:, :, None, None])
+    likelihood = counts[:, :1] * np.log(chance) + counts[:, 1:] * np.log1p(-chance)
+    inner = likelihood - (at - mean[..., None]) ** 2 * precision[..., None] / 2
     total = special.logsumexp(inner + nodes**2 + np.log(weights), axis=-1)
     return np.asarray(total + np.log(width) + np.log(precision / (2 * math.pi)) / 2)
 
 
-def _peak(counts: Ints, matrix: Floats, mean: Floats, precision: Floats) -> tuple[Floats, Floats]:
-    """Where the integrand of `log_marginal` peaks, in logit p, and the information of the counts there: `(M, C)`."""
-    n, slope = counts.sum(-1), (matrix[:, 0] - matrix[:, 1])[:, None]
+def _peak(counts: Ints, hit: Floats, mean: Floats, precision: Floats) -> tuple[Floats, Floats]:
+    """Where the integrand of `log_marginal` peaks, in logit ω, and the information of the counts there: `(M, C)`."""
+    n = counts.sum(-1)
     at = np.zeros_like(mean)
+    information = at
     for _ in range(6):
-        p = special.expit(at)
-        chances = np.maximum(p[..., None] * slope + matrix[:, None, 1], TINY)
-        change = (p * (1 - p))[..., None] * slope
-        score = (counts * change / chances).sum(-1) - (at - mean) * precision
-        information = n * (change**2 / chances).sum(-1)
+        share = special.expit(at)
+        chance = _chance(share, hit[:, :, None])
+        change = share * (1 - share) * (hit[:, :1] - hit[:, 1:])
+        score = (counts[:, 0] - n * chance) * change / (chance * (1 - chance)) - (at - mean) * precision
+        information = n * change**2 / (chance * (1 - chance))
         # Far from the peak the information is a poor guide; a step of two is a factor of seven in the odds.
         at = at + np.clip(score / (information + precision), -2, 2)
     return at, information
 
 
+def _chance(share: Floats, hit: Floats) -> Floats:
+    """Chance that a decided image is predicted to be the level."""
+    return np.clip(share * hit[:, 0] + (1 - share) * hit[:, 1], TINY, 1 - EPSILON)
+
+
 def _pooled_posterior(
     counts: Ints, confusion: Ints, x: Floats, base: float, rng: np.random.Generator, *, spread: bool
-) -> Floats:
-    """Draws `(3, S)` of shift, stretch and scatter.
+) -> Floats | None:
+    """Draws `(3, S)` of shift, stretch and scatter, if the fit is good enough.
 
     Every parameter is written as a function of a standard normal that has its prior, for the matrix its posterior
     given the labels. What the counts add is then a smooth weight, whatever corner a cell of the matrix sits in.
     """
+    decided, undecided = told(confusion)
+    right = PRIOR + confusion[:, :2]
 
     def log_likelihood(state: Floats) -> Floats:
         shift, stretch = WIDE * state[:, :1], 1 + WIDE * state[:, 1:2]
+        hit = np.asarray(special.betaincinv(right[:, 0], right[:, 1], special.ndtr(state[:, 3:5])), dtype=np.float64)
         mean = base + x + shift + (stretch - 1) * (x if spread else 0 * x)
-        return log_marginal(counts, _matrices(state[:, 3:], confusion), mean, _scatter(state[:, 2])).sum(-1)
+        if undecided.any():
+            rate = np.log(special.betaincinv(decided, undecided, special.ndtr(state[:, 5:7])))
+            mean += rate[:, :1] - rate[:, 1:]
+        return np.asarray(log_marginal(counts, hit, mean, _scatter(state[:, 2])).sum(-1))
 
-    state = _adaptive_sample(log_likelihood, 3 + 2 * (confusion.shape[1] - 1), rng)
+    state = _adaptive_sample(log_likelihood, 7 if undecided.any() else 5, rng)
+    if state is None:
+        return None
     return np.stack([WIDE * state[:, 0], 1 + WIDE * state[:, 1], _scatter(state[:, 2])])
 
 
@@ -312,27 +335,15 @@ def _scatter(normal: Floats) -> Floats:
     return np.asarray(np.tan(math.pi / 2 * special.ndtr(normal)))
 
 
-def _matrices(normal: Floats, confusion: Ints) -> Floats:
-    """Standard normals `(M, 2 (J - 1))` as draws `(M, 2, J)` from the posterior of the matrix given the labels.
-
-    A Dirichlet row is a stick that is broken J - 1 times, each part a beta of what is left (Connor and Mosimann 1969,
-    JASA 64:194).
-    """
-    counts = PRIOR + confusion
-    rest = np.cumsum(counts[:, ::-1], 1)[:, -2::-1]
-    part = special.betaincinv(counts[:, :-1], rest, special.ndtr(normal.reshape(len(normal), 2, -1)))
-    left = np.cumprod(1 - part, -1)
-    return np.concatenate([part, np.ones((len(normal), 2, 1))], -1) * np.insert(left, 0, 1, axis=-1)
-
-
 def _adaptive_sample(
     log_likelihood: Callable[[Floats], Floats], dimensions: int, rng: np.random.Generator
-) -> Floats:
+) -> Floats | None:
     """Draws `(S, D)` from a posterior whose prior is standard normal, by adaptive importance sampling.
 
     Each round draws from a multivariate t that is fitted to the weighted draws of the round before (population Monte
     Carlo, Cappé et al. 2008, Statistics and Computing 18:447). While few draws would carry all the weight, the weights
-    are flattened to a power that leaves an eighth of them effective. The last round alone is the answer.
+    are flattened to a power that leaves an eighth of them effective. The last round alone is the answer, if it is worth
+    `WORTH` draws; otherwise there is none.
     """
     proposal = stats.multivariate_t(np.zeros(dimensions), np.eye(dimensions), df=FREEDOM)
     size = DRAWS
@@ -351,19 +362,12 @@ def _adaptive_sample(
         mean = weights @ state
         spread = (weights[:, None] * (state - mean)).T @ (state - mean)
         proposal = stats.multivariate_t(mean, spread + 1e-9 * np.eye(dimensions), df=FREEDOM)
-    raise RuntimeError(f"the pooled fit did not reach {WORTH} effective draws in {ROUNDS} rounds")
+    return None
 
 
-def _estimate(draws: Floats, level: float, n: int, method: str, floor: float) -> Estimate:
-    if math.isfinite(floor):
-        low, high = central_interval(draws, level, floor=floor)
-    else:
-        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(np.median(draws)), float(low), float(high), n, method)
-
-
-def _not_known(n: int, why: str, floor: float = -math.inf) -> Estimate:
-    return Estimate(math.nan, floor, math.inf, n, f"not known: {why}")
+def _estimate(draws: Floats, level: float, n: int, method: str) -> Estimate:
+    low, middle, high = np.quantile(draws, [(1 - level) / 2, 0.5, (1 + level) / 2])
+    return Estimate(float(middle), float(low), float(high), n, method)
 
 
 def _checked_pool(
@@ -379,7 +383,7 @@ def _checked_pool(
         raise ValueError(f"reference and concepts must have one entry for each of the {len(counts)} concepts")
     if not 0 < base < 1:
         raise ValueError(f"base must be between 0 and 1, not {base}")
-    for i in np.flatnonzero(~((shares > 0) & (shares < 1))):
+    for i in np.flatnonzero(~((shares > 0) & (shares < 1))).tolist():
         name = concepts[i] if concepts else f"number {i}"
         raise ValueError(f"reference of concept {name} is {shares[i]}; on the logit scale it must be between 0 and 1")
     used = counts.sum(1) > 0

@@ -31,6 +31,8 @@ STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
+    "figure.titleweight": "bold",
+    "figure.titlesize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#8a8f98",
@@ -44,9 +46,9 @@ DIRECTIONS = {
     "away from the base rate": ("o", "#d55e00"),
     "towards the base rate": ("s", "#0072b2"),
     "past the base rate": ("^", "#009e73"),
-    "no evidence": ("o", "#ffffff"),
-    "no base rate": ("D", "#56b4e9"),
-    "no reference": ("o", "#56b4e9"),
+    "no evidence": ("o", "#a7adb7"),
+    "no base rate": ("P", "#cc79a7"),
+    "no reference": ("D", "#56b4e9"),
 }
 """Marker and fill of each direction: the colours of Okabe and Ito (2008), told apart by shape too."""
 ORDERED = ("skin_tone", "age")
@@ -55,12 +57,13 @@ STEPS = ("#eceef1", "#c3c9d2", "#949dab", "#626d7e", "#2f3947")
 KINDS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#999999", "#f0e442")
 """For levels without an order."""
 MEASURES = (
-    ("mean_difference", 0, 100, "points"),
-    ("shift", 0, 1, "log odds"),
-    ("stretch", 1, 1, "times the reference"),
-    ("scatter", 0, 1, "log odds, 1 s.d."),
+    ("mean_difference", 0, 100, (-10, 10), "points"),
+    ("shift", 0, 1, (-0.5, 0.5), "log odds"),
+    ("stretch", 1, 1, (0.5, 1.5), "times the reference"),
+    ("scatter", 0, 1, (-0.05, 0.5), "log odds, 1 s.d."),
 )
-"""Of a pooled entry: its key, what it is where the images are as the reference, the factor to the unit, the unit."""
+"""Of a pooled entry: its key, what it is where the images are as the reference, the factor to the unit, the least
+that the axis shows, and the unit."""
 MOST_ROWS = 150
 """Concepts in one figure; more are drawn in parts."""
 
@@ -111,7 +114,8 @@ def _of_block(
             if (entry["arm"], entry["attribute"], entry["reference"]) == (arm, attribute, reference)
             and entry.get("base") is not None
         }
-        yield shares_against_reference(block, folder, levels=shown, reference=reference, base=base)
+        given = [level for level in shown if any(row["reference"] for row in block if row["level"] == level)]
+        yield shares_against_reference(block, folder, levels=given, reference=reference, base=base)
     yield from concepts(block, folder, levels=shown, reference=reference)
     if len(levels) > 2:
         yield from composition(block, folder, levels=levels, reference=reference)
@@ -174,37 +178,35 @@ def shares_against_reference(
 ) -> Chart:
     """A panel per level: share, with its interval, over reference share, with its own. `base` in 0..1 per level."""
     attribute, arm = rows[0]["attribute"], rows[0]["arm"]
+    drawn = [row for row in rows if row["reference"]]
+    title = f"{title_of(attribute).capitalize()}, against the reference"
     across = min(len(levels), 3)
     down = -(-len(levels) // across)
     with matplotlib.rc_context(STYLE):
-        side = 6.4 if across == 1 else 3.6
+        side = 6.4 if across == 1 else 3.4
         figure = Figure(figsize=(across * side + 0.4, down * side + 1.0), layout="constrained")
+        figure.suptitle(f"{title} ({said_of_arm(arm)})", x=0.01, ha="left")
         panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-        for panel, level in zip(panels.flat, levels, strict=False):
-            _scatter(panel, [row for row in rows if row["level"] == level], base.get(level, math.nan))
-            panel.set_title(level)
         for panel in panels.flat[len(levels) :]:
             panel.set_axis_off()
-        title = f"{title_of(attribute).capitalize()}, against the reference"
-        _frame(figure, title, f"{said_of_arm(arm)}; bars: 95% intervals")
-        figure.supxlabel(_wrapped(f"share in the reference: {reference} (%)", across * 50), fontsize=9)
-        figure.supylabel(f"share of images, {_said_of_share(rows)} (%)", fontsize=9)
-        drawn = [row for row in rows if row["reference"]]
-        figure.legend(handles=_legend(drawn), loc="outside lower center", ncols=2 if across == 1 else 3, fontsize=8)
+        figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr, call-arg]
+        shown = list(zip(panels.flat, levels, strict=False))
+        for panel, level in shown:
+            _scatter(panel, [row for row in drawn if row["level"] == level], base.get(level, math.nan))
+            panel.set_title(level)
+            panel.tick_params(labelbottom=True)
+        panels[-1, 0].set_xlabel(_wrapped(f"share in the reference, {reference} (%)", across * 55), loc="left")
+        figure.supylabel(f"share of images, {_said_of_share(rows)}, with 95% intervals (%)", fontsize=9)
+        figure.legend(handles=_legend(drawn), loc="outside lower left", ncols=3, fontsize=8)
+        _settle(figure)
+        for panel, level in shown:
+            _name_points(panel, [row for row in drawn if row["level"] == level and row["share"]])
         stem = _write(figure, folder, "shares", attribute, arm, reference)
-    without = len(unique(rows, "concept")) - len(unique(drawn, "concept"))
     return Chart(
         stem=stem,
         attribute=attribute,
         title=f"{title}, {said_of_arm(arm)}",
-        caption=(
-            f"Each mark is one concept. On the dashed diagonal the images show {title_of(attribute)} as often as "
-            f"{reference} has it; above it more often, below it less often. Vertical bars are 95% intervals of the "
-            "share, horizontal ones of the reference where its publisher gives them. An interval that crosses the "
-            "diagonal is no evidence of a difference. Thin lines: the base rate of the same reference, over everybody "
-            "in it. Names that would overlap are left out; the next figure has them all."
-            + (f" {without} concepts have no row in this reference and are not in this figure." if without else "")
-        ),
+        caption=_shares_caption(rows, reference),
         alt=(
             f"Scatter plot of the share of images per concept against {reference}, for {title_of(attribute)}: "
             f"{', '.join(levels)}; {said_of_arm(arm)}. The table of estimates holds every number."
@@ -212,38 +214,59 @@ def shares_against_reference(
     )
 
 
+def _shares_caption(rows: Sequence[Row], reference: str) -> str:
+    missing = len({_key(row) for row in rows} - {_key(row) for row in rows if row["reference"]})
+    parts = [
+        f"Each mark is one concept. On the dashed diagonal the images show it as often as {reference} has it, above it "
+        "more often, below it less often. Vertical bars are 95% intervals of the share; horizontal ones are what the "
+        "reference gives as its own range. An interval that crosses the diagonal is no evidence of a difference.",
+        "Thin lines: the base rate of the same reference.",
+        "Names that would cover something are left out; the next figure has them all.",
+    ]
+    if missing:
+        parts.append(f"Not in this figure, for want of a row in the reference: {missing}.")
+    return " ".join(parts)
+
+
 def _scatter(panel: Axes, rows: Sequence[Row], base: float) -> None:
-    drawn = [row for row in rows if row["reference"]]
     panel.plot([0, 100], [0, 100], color=QUIET, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
     if not math.isnan(base):
         panel.axvline(100 * base, color="#b9bec6", linewidth=0.8, zorder=0)
         panel.axhline(100 * base, color="#b9bec6", linewidth=0.8, zorder=0)
-        panel.annotate(f"base rate {100 * base:.1f}%", (100 * base + 1, 101), fontsize=7, color=QUIET, va="bottom")
-    for row in drawn:
-        x, y = 100 * number(row, "reference"), 100 * number(row, "share")
-        colour, style = ("#9aa0a9", "solid") if not math.isnan(y) else ("#c9cdd3", "dotted")
-        panel.vlines(x, 100 * number(row, "low"), 100 * number(row, "high"), color=colour, linewidth=1.1, linestyle=style)
-        if not math.isnan(y):
-            ends = 100 * number(row, "reference_low"), 100 * number(row, "reference_high")
-            panel.hlines(y, *ends, color=colour, linewidth=1.1)
-            _mark(panel, x, y, row["direction"])
+        panel.text(100 * base + 1, 99, f"base rate {100 * base:.1f}%", fontsize=7, color=QUIET, va="top")
+    for known, colour, style in ((True, "#9aa0a9", "solid"), (False, "#c9cdd3", "dotted")):
+        mine = [row for row in rows if bool(row["share"]) == known]
+        panel.vlines(_percents(mine, "reference"), *_ends(mine, "low", "high"), color=colour, lw=1.1, ls=style)
+        panel.hlines(_percents(mine, "share"), *_ends(mine, "reference_low", "reference_high"), color=colour, lw=1.1)
+    _marks(panel, rows, _percents(rows, "reference"), _percents(rows, "share"), size=32)
     panel.set(xlim=(-2, 102), ylim=(-2, 102), xticks=range(0, 101, 20), yticks=range(0, 101, 20), aspect="equal")
     panel.grid(color=GRID, linewidth=0.6)
-    _name_points(panel, [row for row in drawn if row["share"]])
 
 
-def _mark(panel: Axes, x: float, y: float, direction: str, size: float = 32) -> None:
-    marker, fill = DIRECTIONS.get(direction, DIRECTIONS["no reference"])
-    edge = QUIET if fill == "#ffffff" else fill
-    panel.scatter([x], [y], s=size, marker=marker, facecolor=fill, edgecolor=edge, linewidth=1, zorder=3)
+def _percents(rows: Sequence[Row], column: str) -> list[float]:
+    return [100 * number(row, column) for row in rows]
+
+
+def _ends(rows: Sequence[Row], low: str, high: str) -> tuple[list[float], list[float]]:
+    return _percents(rows, low), _percents(rows, high)
+
+
+def _marks(panel: Axes, rows: Sequence[Row], x: Sequence[float], y: Sequence[float], *, size: float) -> None:
+    """A mark per row, by its direction; none where a place is NaN."""
+    for direction, (marker, fill) in DIRECTIONS.items():
+        mine = [i for i, row in enumerate(rows) if row["direction"] == direction]
+        if mine:
+            places = [x[i] for i in mine], [y[i] for i in mine]
+            panel.scatter(*places, s=size, marker=marker, facecolor=fill, edgecolor=_edge(fill), linewidth=1, zorder=3)
+
+
+def _edge(fill: str) -> str:
+    return "#4a505a" if fill == DIRECTIONS["no evidence"][1] else fill
 
 
 def _name_points(panel: Axes, rows: Sequence[Row], size: float = 6.5) -> None:
     """Write the names beside the points, each where it covers nothing, or not at all. In points of 1/72 inch."""
-    figure = panel.get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()  # or the scale is not known yet
-    scale = 72 / figure.dpi
+    scale = 72 / panel.figure.dpi
     places = [panel.transData.transform((100 * number(r, "reference"), 100 * number(r, "share"))) * scale for r in rows]
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
     for row in rows:
@@ -274,7 +297,7 @@ def _legend(rows: Sequence[Row], *more: Line2D) -> list[Line2D]:
     """A mark per direction that occurs, in the order of `DIRECTIONS`."""
     seen = {row["direction"] for row in rows}
     handles = [
-        Line2D([], [], linestyle="", marker=m, markerfacecolor=c, markeredgecolor=QUIET if c == "#ffffff" else c, label=d)
+        Line2D([], [], linestyle="", marker=m, markerfacecolor=c, markeredgecolor=_edge(c), label=d)
         for d, (m, c) in DIRECTIONS.items()
         if d in seen
     ]
@@ -293,7 +316,7 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
     parts = [order[i : i + MOST_ROWS] for i in range(0, len(order), MOST_ROWS)]
     for place, part in enumerate(parts):
         keys = [_key(row) for row in part]
-        note = f" (part {place + 1} of {len(parts)})" if len(parts) > 1 else ""
+        note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
         with matplotlib.rc_context(STYLE):
             width = 8.2 if len(levels) == 1 else 2.2 + 1.9 * len(levels)
             figure = Figure(figsize=(width, 1.7 + 0.2 * len(keys)), layout="constrained")
@@ -303,12 +326,11 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
                 panel.set_title(level, pad=16 if len(keys) > 30 else 6)
             panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
             title = f"{title_of(attribute).capitalize()}, per concept"
-            _frame(figure, title, f"{said_of_arm(arm)}; bars: 95% intervals{note}")
-            figure.supxlabel("share of images that show one person (%)", fontsize=9)
+            figure.suptitle(f"{title} ({said_of_arm(arm)}{note})", x=0.01, ha="left")
+            panels[0].set_xlabel("share of images that show one person, with 95% intervals (%)", loc="left")
             handles = _legend(part, *_concept_legend(rows, reference))
-            figure.legend(
-                handles=handles, loc="outside lower center", ncols=2 if len(levels) < 3 else 4, fontsize=8
-            )
+            figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8)
+            _settle(figure)
             stem = _write(figure, folder, "concepts", attribute, arm, reference, str(place + 1) if note else "")
         yield Chart(
             stem=stem,
@@ -316,8 +338,8 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
             title=f"{title}, {said_of_arm(arm)}{note}",
             caption=_concepts_caption(rows, reference),
             alt=(
-                f"Dot plot of {len(keys)} concepts: share of images by {title_of(attribute)} ({', '.join(levels)}) with "
-                f"95% intervals, {said_of_arm(arm)}. The table of estimates holds every number."
+                f"Dot plot of {len(keys)} concepts: share of images by {title_of(attribute)} ({', '.join(levels)}), "
+                f"with 95% intervals, {said_of_arm(arm)}. The table of estimates holds every number."
             ),
         )
 
@@ -329,11 +351,11 @@ def _concepts_caption(rows: Sequence[Row], reference: str) -> str:
     if reference:
         parts.append(
             f"Black ticks: {reference}; the concepts are ordered by it, those without a row in it at the bottom. "
-            "Shape and colour say which way the share has left the reference; a white mark means that its interval "
+            "Shape and colour say which way the share has left the reference; a grey mark means that its interval "
             "holds the reference."
         )
     else:
-        parts.append("No reference covers this attribute: the shares stand alone, and nothing is said of amplification.")
+        parts.append("No reference covers this attribute: the shares stand alone and nothing is said to be amplified.")
     parts.append("A dotted line without a mark is a share about which nothing is known.")
     return " ".join(parts)
 
@@ -341,9 +363,8 @@ def _concepts_caption(rows: Sequence[Row], reference: str) -> str:
 def _concept_legend(rows: Sequence[Row], reference: str) -> list[Line2D]:
     found = []
     if corrected(rows):
-        found.append(
-            Line2D([], [], linestyle="", marker="o", markersize=3.5, markerfacecolor="none", markeredgecolor=QUIET, label="raw share")
-        )
+        ring = {"marker": "o", "markersize": 3.5, "markerfacecolor": "none", "markeredgecolor": QUIET}
+        found.append(Line2D([], [], linestyle="", label="raw share", **ring))  # type: ignore[arg-type]
     if reference:
         label = _wrapped(f"reference: {reference}", 60)
         found.append(Line2D([], [], linestyle="", marker="|", markersize=9, markeredgewidth=2, color=INK, label=label))
@@ -352,20 +373,17 @@ def _concept_legend(rows: Sequence[Row], reference: str) -> list[Line2D]:
 
 def _dots(panel: Axes, rows: Mapping[tuple[str, ...], Row], keys: Sequence[tuple[str, ...]]) -> None:
     """One panel of dots and intervals: line i belongs to `keys[i]`, and the last is on top."""
-    for y, key in enumerate(keys):
-        if key not in rows:
-            continue
-        row = rows[key]
-        share, low, high = (100 * number(row, column) for column in ("share", "low", "high"))
-        known = not math.isnan(share)
-        style, colour = ("solid", "#8d949e") if known else ("dotted", "#b5bac2")
-        panel.hlines(y, low, high, color=colour, linewidth=1.6 if known else 1, linestyle=style, zorder=2)
-        raw, reference = 100 * number(row, "raw_share"), 100 * number(row, "reference")
-        panel.scatter([reference], [y], marker="|", s=70, linewidth=2, color=INK, zorder=2.5)
-        if known:
-            _mark(panel, share, y, row["direction"], size=26)
-        if row["raw_share"] != row["share"]:
-            panel.scatter([raw], [y], s=11, facecolor="none", edgecolor=QUIET, linewidth=0.8, zorder=4)
+    mine = [(y, rows[key]) for y, key in enumerate(keys) if key in rows]
+    for known, style, colour in ((True, "solid", "#8d949e"), (False, "dotted", "#b5bac2")):
+        some = [(y, row) for y, row in mine if bool(row["share"]) == known]
+        ends = _ends([row for _, row in some], "low", "high")
+        panel.hlines([y for y, _ in some], *ends, color=colour, linewidth=1.6, linestyle=style, zorder=2)
+    here, places = [row for _, row in mine], [y for y, _ in mine]
+    panel.scatter(_percents(here, "reference"), places, marker="|", s=70, linewidth=2, color=INK, zorder=2.5)
+    other = [(y, row) for y, row in mine if row["raw_share"] != row["share"]]
+    raw = _percents([row for _, row in other], "raw_share"), [y for y, _ in other]
+    panel.scatter(*raw, s=11, facecolor="none", edgecolor=QUIET, linewidth=0.8, zorder=2.8)
+    _marks(panel, here, _percents(here, "share"), places, size=26)
     panel.set(xlim=(-2, 102), ylim=(-0.8, len(keys) - 0.2), xticks=range(0, 101, 25))
     panel.grid(axis="x", color=GRID, linewidth=0.8)
     panel.hlines(range(len(keys)), 0, 100, color="#f1f2f4", linewidth=0.8, zorder=0)
@@ -397,7 +415,7 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
     parts = [order[i : i + MOST_ROWS] for i in range(0, len(order), MOST_ROWS)]
     for place, part in enumerate(parts):
         keys = [_key(row) for row in part]
-        note = f" (part {place + 1} of {len(parts)})" if len(parts) > 1 else ""
+        note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(8.6, 1.6 + 0.22 * len(keys)), layout="constrained")
             sides = [("images", "share")] + ([("reference", "reference")] if reference else [])
@@ -407,11 +425,12 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
                 panel.set_title(_wrapped(f"reference: {reference}", 44) if name == "reference" else name)
             panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
             title = f"{title_of(attribute).capitalize()}, composition"
-            _frame(figure, title, f"{said_of_arm(arm)}{note}")
-            figure.supxlabel(f"share of images that show one person, {_said_of_share(rows)} (%)", fontsize=9)
+            figure.suptitle(f"{title} ({said_of_arm(arm)}{note})", x=0.01, ha="left")
+            panels[0].set_xlabel("share of images that show one person (%)", loc="left")
             colours = _colours(attribute, len(levels))
             handles = [Patch(facecolor=c, edgecolor="#c3c9d2", label=v) for v, c in zip(levels, colours, strict=True)]
-            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(levels), 6), fontsize=8)
+            figure.legend(handles=handles, loc="outside lower left", ncols=min(len(levels), 6), fontsize=8)
+            _settle(figure)
             stem = _write(figure, folder, "composition", attribute, arm, reference, str(place + 1) if note else "")
         yield Chart(
             stem=stem,
@@ -427,7 +446,8 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
 
 def _composition_caption(rows: Sequence[Row], reference: str) -> str:
     attribute = rows[0]["attribute"]
-    parts = [f"One bar per concept: how its images divide over the levels of {title_of(attribute)}, {_said_of_share(rows)}."]
+    divide = f"how its images divide over the levels of {title_of(attribute)}, {_said_of_share(rows)}"
+    parts = [f"One bar per concept: {divide}."]
     if attribute == "skin_tone":
         parts.append("The greys stand for an order; they are nobody's skin.")
     if reference:
@@ -436,23 +456,23 @@ def _composition_caption(rows: Sequence[Row], reference: str) -> str:
     return " ".join(parts)
 
 
-def _bars(panel: Axes, rows: Sequence[Row], keys: Sequence[tuple[str, ...]], levels: Sequence[str], column: str) -> None:
+def _bars(
+    panel: Axes, rows: Sequence[Row], keys: Sequence[tuple[str, ...]], levels: Sequence[str], column: str
+) -> None:
     shares = {(_key(row), row["level"]): 100 * number(row, column) for row in rows}
-    colours = _colours(rows[0]["attribute"], len(levels))
-    for y, key in enumerate(keys):
-        left = 0.0
-        for level, colour in zip(levels, colours, strict=True):
-            width = shares.get((key, level), math.nan)
-            if math.isnan(width):
-                continue
-            panel.barh(y, width, left=left, height=0.78, color=colour, edgecolor="white", linewidth=0.6)
+    left = [0.0] * len(keys)
+    for level, colour in zip(levels, _colours(rows[0]["attribute"], len(levels)), strict=True):
+        widths = [shares.get((key, level), math.nan) for key in keys]
+        widths = [0.0 if math.isnan(width) else width for width in widths]
+        panel.barh(range(len(keys)), widths, left=left, height=0.78, color=colour, edgecolor="white", linewidth=0.6)
+        ink = "white" if sum(to_rgb(colour)) < 1.6 else INK
+        for y, width in enumerate(widths):
             if width >= 9:
-                dark = sum(to_rgb(colour)) < 1.6
-                ink = "white" if dark else INK
-                panel.text(left + width / 2, y, f"{width:.0f}", fontsize=6.5, color=ink, ha="center", va="center_baseline")
-            left += width
-        if left == 0 and column == "share":
-            panel.barh(y, 100, height=0.78, facecolor="white", edgecolor="#c9cdd3", hatch="////", linewidth=0)
+                at = left[y] + width / 2
+                panel.text(at, y, f"{width:.0f}", fontsize=6.5, color=ink, ha="center", va="center_baseline")
+        left = [begin + width for begin, width in zip(left, widths, strict=True)]
+    unknown = [y for y, end in enumerate(left) if end == 0 and column == "share"]
+    panel.barh(unknown, 100, height=0.78, facecolor="white", edgecolor="#c9cdd3", hatch="////", linewidth=0)
     panel.set(xlim=(0, 100), ylim=(-0.7, len(keys) - 0.3), xticks=range(0, 101, 25))
     panel.tick_params(axis="both", length=0)
     panel.spines[["left", "bottom"]].set_visible(False)
@@ -468,18 +488,30 @@ def _colours(attribute: str, n: int) -> list[str]:
 # -- pooled ------------------------------------------------------------------------------------------
 
 
+POOLED_CAPTION = (
+    "Dashed lines: the images are as the reference. Mean difference: points by which the share lies above the reference "
+    "on average. Shift: log odds added to every concept alike; above 0 the level is shown more often throughout. "
+    "Stretch: how far apart the concepts lie; above 1 the contrasts of the reference are amplified, below 1 they are "
+    "flattened. Scatter: what is each concept's own; 0 is nothing. They are read together: a model that never draws a "
+    "level has a stretch near 0 and is not fair, it is all in the shift. The last three are fitted for attributes with "
+    "two levels."
+)
+
+
 def pooled(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
     """Mean difference, shift, stretch and scatter with their intervals: a line per attribute, level, arm, reference."""
-    names = ["\n".join([_entry_name(entry), _wrapped(entry["reference"], 46)]) for entry in entries]
+    several = len({entry["arm"] for entry in entries}) > 1
+    names = [_entry_name(entry, several_arms=several) for entry in entries]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 1.7 + 0.42 * len(entries)), layout="constrained")
         panels = figure.subplots(1, len(MEASURES), sharey=True)
-        for panel, (name, at, factor, unit) in zip(panels, MEASURES, strict=True):
+        for panel, (name, at, factor, least, unit) in zip(panels, MEASURES, strict=True):
             panel.axvline(at, color=QUIET, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
             for y, entry in enumerate(entries[::-1]):
                 _interval(panel, y, entry.get(name), factor)
             left, right = panel.get_xlim()
-            panel.set_xlim(min(left, at - 0.25 * factor), max(right, at + 0.25 * factor))
+            panel.set_xlim(min(left, least[0]), max(right, least[1]))
+            panel.locator_params(axis="x", nbins=3)
             panel.set_title(name.replace("_", " "))
             panel.set_xlabel(unit, fontsize=8)
             panel.grid(axis="x", color=GRID, linewidth=0.8)
@@ -488,29 +520,24 @@ def pooled(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
         panels[0].set(ylim=(-0.7, len(entries) - 0.3))
         panels[0].set_yticks(range(len(entries)), names[::-1], fontsize=8)
         title = "Perceived attributes, over all concepts together"
-        _frame(figure, title, "dashed: as in the reference; bars: 95% intervals")
+        figure.suptitle(f"{title}, with 95% intervals", x=0.01, ha="left")
+        _settle(figure)
         stem = _write(figure, folder, "pooled")
     return Chart(
         stem=stem,
         attribute="",
         title=title,
-        caption=(
-            "Dashed lines: the images are as the reference. Mean difference: points by which the share lies above the "
-            "reference, on average. Shift: log odds that are added to every concept alike (above 0 the level is shown "
-            "more often throughout). Stretch: how far apart the concepts lie (above 1 the contrasts of the reference are "
-            "amplified, below 1 flattened). Scatter: what is each concept's own (0: nothing). They are read together: a "
-            "model that never draws a level has a stretch near 0 and is not fair, it is all in the shift. The last three "
-            "are fitted for attributes with two levels."
-        ),
+        caption=POOLED_CAPTION,
         alt=(
-            f"Mean difference, shift, stretch and scatter with 95% intervals for {len(entries)} combinations of perceived "
-            "attribute, arm and reference. The numbers are in the table under the finding."
+            f"Mean difference, shift, stretch and scatter with 95% intervals for {len(entries)} combinations of "
+            "perceived attribute, arm and reference. The numbers are in the table under the finding."
         ),
     )
 
 
-def _entry_name(entry: Mapping[str, Any]) -> str:
-    return f"{title_of(entry['attribute'])}: {entry['level']}, {said_of_arm(entry['arm'])}"
+def _entry_name(entry: Mapping[str, Any], *, several_arms: bool) -> str:
+    arm = f", {said_of_arm(entry['arm'])}" if several_arms else ""
+    return f"{title_of(entry['attribute'])}: {entry['level']}{arm}\n{_wrapped(entry['reference'], 46)}"
 
 
 def _interval(panel: Axes, y: float, estimate: Mapping[str, Any] | None, factor: float) -> None:
@@ -530,8 +557,10 @@ def _interval(panel: Axes, y: float, estimate: Mapping[str, Any] | None, factor:
 # -- what all figures share --------------------------------------------------------------------------
 
 
-def _frame(figure: Figure, title: str, subtitle: str) -> None:
-    figure.suptitle(f"{title}\n{subtitle}", x=0.01, ha="left", fontsize=10.5, color=INK)
+def _settle(figure: Figure) -> None:
+    """Lay the figure out once, and keep it so: the names are placed by it, and both files are alike."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -120,7 +120,7 @@ def preview(study: Study, folder: Path) -> str:
         f"model    {study.model.path}, {study.draw.num_inference_steps} steps, guidance {study.draw.guidance_scale:g}",
         f"images   {len(planned):,} in {len(shards)} shards, {done} of them finished in {folder}",
         f"perceive {', '.join(study.perceive.attributes)} with {study.perceive.name}",
-        "against  " + ("; ".join(a.source for a in tables.references(planned)) or "no reference"),
+        "against  " + ("; ".join(a.title for a in tables.references(planned)) or "no reference"),
         "first prompts:",
         *(f"  {unit.prompt_sent}   (seed {unit.seed})" for unit in first),
     ]

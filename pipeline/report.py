@@ -1,1 +1,545 @@
-def write_report(f): ...
+"""Run folder -> `report.html`: one page that needs nothing else. Its numbers are those of the files, put into words."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+import pipeline
+import prompt_sets
+from pipeline import figures, stages, store
+from pipeline.errors import RunError
+from pipeline.figures import Chart, Row, labels, of_reference, references, said_of_arm, title_of, unique
+from pipeline.store import Run
+from pipeline.study import Study
+
+CONCEPTS_SHOWN, IMAGES_SHOWN = 20, 8
+THUMBNAIL = 128
+"""Pixels of the longer side at most."""
+EXACT = 64
+"""Up to this side the pixels on the page are the pixels of the run."""
+CHART_BYTES = 3_000_000
+"""What the charts may add to the page; those beyond are named, and lie in `figures/`."""
+TABLE_ROWS = 2000
+"""Of one table on the page; `estimates.csv` has all."""
+SIGNIFICANT = 0.05
+
+
+def write_report(folder: Path) -> Path:
+    """Write the figures and the page of a run that has been estimated; returns the page."""
+    run, study = stages.load_run(folder)
+    rows = _read_estimates(folder / "estimates.csv")
+    summary = stages.read_json(folder / "summary.json")
+    charts = figures.draw(rows, summary, folder / "figures")
+    survey = _survey(run)
+    page = _template().render(
+        study=study,
+        summary=summary,
+        images=summary.get("images") or {},
+        findings=[_finding(rows, summary, attribute) for attribute in unique(rows, "attribute")],
+        pooled=summary.get("pooled") or [],
+        charts=_embedded(charts, folder / "figures"),
+        gallery=_gallery(run, survey, study.seed),
+        tables=list(_tables(rows)),
+        yaml=run.study_file.read_text(encoding="utf-8"),
+        environments=survey.environments,
+        unreadable=survey.unreadable,
+        energy=stages.read_json(folder / "energy.json") if (folder / "energy.json").is_file() else None,
+        limits=_limits(rows, summary),
+        sets=[prompt_sets.load(name) for name in study.prompt_sets],
+        references=[prompt_sets.load_reference(r.table, r.year) for r in study.reference],
+        missing=_missing(rows),
+        version=pipeline.__version__,
+        digest=hashlib.sha256((folder / "estimates.csv").read_bytes()).hexdigest()[:16],
+    )
+    path = folder / "report.html"
+    store.write_text(path, page)
+    return path
+
+
+def _template() -> Any:
+    """The page, with everything that is put into it escaped."""
+    place = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    place.filters |= {"percent": percent, "points": points, "interval": interval, "plain": plain, "arm": said_of_arm}
+    place.globals |= {"title_of": title_of}
+    return place.get_template("report.html.jinja")
+
+
+def _read_estimates(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise RunError(f"{path}: not there yet; make it with: typecast estimate {path.parent}") from None
+    missing = [name for name in NEEDED if rows and name not in rows[0]]
+    if missing:
+        raise RunError(f"{path}: lacks the column {', '.join(missing)}; make it anew with: typecast estimate {path.parent}")
+    return rows
+
+
+NEEDED = (
+    "prompt_set concept template identity arm attribute level n n_one_person n_cannot_tell n_blocked n_failed "
+    "raw_share share low high method reference reference_low reference_high reference_source reference_missing "
+    "difference difference_low difference_high direction p_adjusted"
+).split()
+"""The columns that the page prints or draws."""
+
+
+# -- numbers in words --------------------------------------------------------------------------------
+
+
+def _number(value: Any) -> float | None:
+    """A cell of a table or a value of JSON, or `None` where it is not known or not finite."""
+    number = math.nan if value in (None, "") else float(value)
+    return number if math.isfinite(number) else None
+
+
+def _signed(number: float, decimals: int) -> str:
+    text = f"{number:+.{decimals}f}"
+    return text.replace("-", "−") if float(text) else f"{0:.{decimals}f}"
+
+
+def percent(value: Any) -> str:
+    """0.1234 as `12.3`; a dash where it is not known."""
+    number = _number(value)
+    return "–" if number is None else f"{100 * number:.1f}"
+
+
+def points(value: Any) -> str:
+    """0.042 as `+4.2`, with a real minus."""
+    number = _number(value)
+    return "–" if number is None else _signed(100 * number, 1)
+
+
+def plain(value: Any, decimals: int = 2) -> str:
+    """1.4567 as `1.46`; a dash where it is not known."""
+    number = _number(value)
+    return "–" if number is None else f"{number:.{decimals}f}".replace("-", "−")
+
+
+def interval(estimate: Mapping[str, Any] | None, kind: str = "plain") -> str:
+    """`1.46 (1.21 to 1.77)`, of an estimate of the summary."""
+    if not estimate or _number(estimate.get("value")) is None:
+        return "not known" if estimate else "–"
+    say = {"plain": plain, "points": points, "percent": percent}[kind]
+    return f"{say(estimate['value'])} ({say(estimate.get('low'))} to {say(estimate.get('high'))})"
+
+
+def _p(text: str) -> str:
+    number = _number(text)
+    if number is None:
+        return "–"
+    return "< 0.001" if number < 0.001 else f"{number:.3f}"
+
+
+# -- the finding -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a run says about one attribute, in sentences."""
+
+    title: str
+    sentences: tuple[str, ...]
+
+
+def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) -> Finding:
+    mine = [row for row in rows if row["attribute"] == attribute]
+    pools: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for entry in summary.get("pooled") or []:
+        if entry["attribute"] == attribute:
+            pools.setdefault((entry["reference"], entry["arm"]), []).append(entry)
+    several = len(unique(rows, "arm")) > 1
+    sentences = [_said(entries, mine, several_arms=several) for entries in pools.values()]
+    if not any(row["share"] for row in mine):
+        sentences = ["The probe could not tell in any image, so nothing is known: every share is between 0% and 100%."]
+    elif not pools:
+        sentences = [f"The shares stand alone. {_why_missing(mine)}"]
+    rate = _number(((summary.get("classifier") or {}).get(attribute) or {}).get("cannot_tell_rate"))
+    if rate is not None:
+        sentences.append(f"The probe answered “cannot tell” for {100 * rate:.1f}% of the images it was shown.")
+    return Finding(title=title_of(attribute), sentences=tuple(sentences))
+
+
+def _said(entries: Sequence[Mapping[str, Any]], rows: Sequence[Row], *, several_arms: bool) -> str:
+    """The pooled entries of one arm and reference, one per level, as a sentence that names the reference."""
+    first = entries[0]
+    arm = f"{said_of_arm(first['arm']).capitalize()}, against" if several_arms else "Against"
+    parts = [f"{arm} {first['reference']}, over {first['n_concepts']} concepts: {_said_of_means(entries)}"]
+    if "stretch" in first:
+        parts.append(_said_of_stretch(first["stretch"]))
+    return "; ".join(parts) + ". " + _tally(first, rows, directions=len(entries) == 1)
+
+
+def _said_of_means(entries: Sequence[Mapping[str, Any]]) -> str:
+    if len(entries) > 1:
+        means = (f"{entry['level']} {interval(entry.get('mean_difference'), 'points')}" for entry in entries)
+        return f"on average, points from the reference: {', '.join(means)}"
+    mean = entries[0].get("mean_difference") or {}
+    value = _number(mean.get("value"))
+    if value is None:
+        return f"nothing is known of “{entries[0]['level']}” on average"
+    where = "above" if value > 0 else "below"
+    ends = f"{points(mean.get('low'))} to {points(mean.get('high'))}"
+    return f"the share of “{entries[0]['level']}” is on average {abs(100 * value):.1f} points {where} it ({ends})"
+
+
+def _said_of_stretch(stretch: Mapping[str, Any]) -> str:
+    low, high = _number(stretch.get("low")), _number(stretch.get("high"))
+    if _number(stretch.get("value")) is None:
+        return "how far apart the concepts lie is not known"
+    if low is not None and low > 1:
+        said = "its contrasts between concepts are amplified"
+    elif high is not None and high < 1:
+        said = "its contrasts between concepts are flattened"
+    else:
+        said = "no evidence that its contrasts between concepts are amplified or flattened"
+    return f"{said}, stretch {interval(stretch)}"
+
+
+def _tally(entry: Mapping[str, Any], rows: Sequence[Row], *, directions: bool) -> str:
+    """How many lines of the table are significant after Holm's adjustment, and in which direction."""
+    here = entry["level"], entry["arm"], entry["reference"]
+    lines = [row for row in rows if (row["level"], row["arm"], row["reference_source"]) == here]
+    tests = [(p, row["direction"]) for row in lines if (p := _number(row["p_adjusted"])) is not None]
+    if not tests:
+        return ""
+    kinds = Counter(direction for p, direction in tests if p < SIGNIFICANT)
+    said = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()) if directions else ""
+    return f"{kinds.total()} of {len(tests)} differ from it (adjusted p < {SIGNIFICANT}){': ' + said if said else ''}."
+
+
+def _why_missing(rows: Sequence[Row]) -> str:
+    reasons = list(dict.fromkeys(_reason(row) for row in rows if row["reference_missing"]))
+    return f"Why there is no comparison: {'; '.join(reasons)}." if reasons else ""
+
+
+def _reason(row: Row) -> str:
+    """Why a row has no reference, without its concept's name, so that concepts of one reason can be listed together."""
+    return row["reference_missing"].replace(repr(row["concept"]), "it")
+
+
+# -- figures -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A chart and its picture as a data URI, or empty where the page would become too large."""
+
+    chart: Chart
+    uri: str
+
+
+def _embedded(charts: Iterable[Chart], folder: Path) -> list[Shown]:
+    left, shown = CHART_BYTES, []
+    for chart in charts:
+        uri = _uri((folder / f"{chart.stem}.svg").read_bytes(), "image/svg+xml")
+        uri = uri if len(uri) <= left else ""
+        left -= len(uri)
+        shown.append(Shown(chart=chart, uri=uri))
+    return shown
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+# -- images ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One row of an image shard, without the picture."""
+
+    id: str
+    shard: str
+    concept: str
+    arm: str
+    pair: tuple[str, str, str, int]
+    """What it shares with its partners in other arms: prompt set, template, identity and sample."""
+    prompt: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What lies in the image shards of a run."""
+
+    units: tuple[Unit, ...]
+    environments: tuple[tuple[dict[str, Any], int], ...]
+    """Each with the number of shards that were made in it."""
+    unreadable: tuple[str, ...]
+    """A message per shard that cannot be read."""
+
+
+def _survey(run: Run) -> Survey:
+    columns = "unit_id concept prompt_set template identity arm sample prompt_sent status reason".split()
+    units: list[Unit] = []
+    environments: Counter[str] = Counter()
+    unreadable = []
+    for path in sorted((run.folder / "images").glob("*.parquet")):
+        try:
+            table = run.read_images(path.stem, columns)
+        except RunError as error:
+            unreadable.append(str(error))
+            continue
+        environments[((table.schema.metadata or {}).get(b"environment") or b"{}").decode()] += 1
+        for row in table.to_pylist():
+            pair = (row["prompt_set"], row["template"], row["identity"], row["sample"])
+            units.append(
+                Unit(
+                    id=row["unit_id"],
+                    shard=path.stem,
+                    concept=row["concept"],
+                    arm=row["arm"],
+                    pair=pair,
+                    prompt=row["prompt_sent"],
+                    status=row["status"],
+                    reason=row["reason"],
+                )
+            )
+    found = tuple((json.loads(text), n) for text, n in environments.most_common())
+    return Survey(units=tuple(units), environments=found, unreadable=tuple(unreadable))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """The pictures of one concept and arm."""
+
+    concept: str
+    arm: str
+    counts: str
+    cells: tuple[tuple[Unit, str], ...]
+    """Each with its data URI, or empty where there is no picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Pictures chosen by chance, and out of how many."""
+
+    strips: tuple[Strip, ...]
+    n_shown: int
+    n_concepts: int
+    seed: int
+
+
+def _gallery(run: Run, survey: Survey, seed: int) -> Gallery:
+    """Concepts and images drawn with numpy's `default_rng(seed)`; arms show the same samples, which share noise."""
+    rng = np.random.default_rng(seed)
+    groups: dict[str, dict[str, dict[tuple[str, str, str, int], Unit]]] = {}
+    for unit in survey.units:
+        groups.setdefault(unit.concept, {}).setdefault(unit.arm, {})[unit.pair] = unit
+    names, arms = list(groups), list(dict.fromkeys(unit.arm for unit in survey.units))
+    most = max(4, CONCEPTS_SHOWN // max(len(arms), 1))
+    if len(names) > most:
+        names = [names[i] for i in sorted(rng.choice(len(names), most, replace=False))]
+    chosen: list[tuple[str, str, list[Unit]]] = []
+    for name in names:
+        pairs = sorted({pair for units in groups[name].values() for pair in units})
+        some = [pairs[i] for i in sorted(rng.choice(len(pairs), min(IMAGES_SHOWN, len(pairs)), replace=False))]
+        chosen += [(name, arm, [units[p] for p in some if p in units]) for arm, units in groups[name].items()]
+    pictures = _pictures(run, [unit for _, _, units in chosen for unit in units])
+    strips = [
+        Strip(
+            concept=name,
+            arm=arm,
+            counts=_counts(unit.status for unit in groups[name][arm].values()),
+            cells=tuple((unit, pictures.get(unit.id, "")) for unit in units),
+        )
+        for name, arm, units in chosen
+    ]
+    return Gallery(strips=tuple(strips), n_shown=len(names), n_concepts=len(groups), seed=seed)
+
+
+def _counts(statuses: Iterable[str]) -> str:
+    """`50 images: 48 made, 1 blocked, 1 failed`."""
+    counted = Counter(statuses)
+    parts = [f"{counted[name]} {name}" for name in ("made", "blocked", "failed") if counted[name]]
+    return f"{counted.total()} images: {', '.join(parts)}"
+
+
+def _pictures(run: Run, units: Iterable[Unit]) -> dict[str, str]:
+    """Thumbnails as data URIs by unit id; each shard is read once."""
+    wanted: dict[str, set[str]] = {}
+    for unit in units:
+        if unit.status == "made":
+            wanted.setdefault(unit.shard, set()).add(unit.id)
+    found = {}
+    for shard, ids in sorted(wanted.items()):
+        try:
+            table = run.read_images(shard, ["unit_id", "image"])
+        except RunError:
+            continue  # its rows were fine and its pictures are not: they stay empty places
+        for place, name in enumerate(table["unit_id"].to_pylist()):
+            if name in ids:
+                found[name] = _thumbnail(table["image"][place].as_py()["bytes"])
+    return found
+
+
+def _thumbnail(png: bytes) -> str:
+    picture = Image.fromarray(store.decode(png))
+    exact = max(picture.size) <= EXACT
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    out = io.BytesIO()
+    picture.save(out, "WEBP", lossless=exact, quality=80)
+    return _uri(out.getvalue(), "image/webp")
+
+
+# -- the table of estimates --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of a table, as text."""
+
+    name: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The estimates of one attribute against one reference."""
+
+    title: str
+    reference: str
+    other_level: str
+    """The level that is left out because it is the rest; empty where there is none."""
+    methods: tuple[str, ...]
+    head: tuple[str, ...]
+    lines: tuple[Line, ...]
+    left_out: int
+
+
+NUMBERS = (
+    "share %",
+    "95% interval",
+    "raw share %",
+    "reference %",
+    "difference, points",
+    "95% interval, points",
+    "direction",
+    "adjusted p",
+    "images",
+    "of one person",
+    "cannot tell",
+    "blocked",
+    "failed",
+)
+
+
+def _tables(rows: Sequence[Row]) -> Iterable[Table]:
+    several = len(unique(rows, "arm")) > 1
+    for attribute in unique(rows, "attribute"):
+        mine = [row for row in rows if row["attribute"] == attribute]
+        levels = unique(mine, "level")
+        for reference in references(mine) or [""]:
+            block = of_reference(mine, reference)
+            if len(levels) == 2:
+                block = [row for row in block if row["level"] == levels[0]]
+            extra = (["arm"] if several else []) + (["level"] if len(levels) != 2 else [])
+            lines = [
+                Line(name=name, cells=(*(row[column] for column in extra), *_cells(row)))
+                for name, row in zip(labels(block), block, strict=True)
+            ]
+            first = f": {levels[0]}" if len(levels) == 2 else ""
+            yield Table(
+                title=f"{title_of(attribute)}{first}",
+                reference=reference,
+                other_level=levels[1] if len(levels) == 2 else "",
+                methods=tuple(unique(block, "method")),
+                head=("concept", *extra, *NUMBERS),
+                lines=tuple(lines[:TABLE_ROWS]),
+                left_out=max(0, len(lines) - TABLE_ROWS),
+            )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    direction = row["direction"]
+    if row["reference_missing"]:
+        direction = f"no reference: {row['reference_missing']}"
+    return (
+        percent(row["share"]),
+        f"{percent(row['low'])} to {percent(row['high'])}",
+        percent(row["raw_share"]),
+        percent(row["reference"]),
+        points(row["difference"]),
+        f"{points(row['difference_low'])} to {points(row['difference_high'])}" if row["difference"] else "–",
+        direction,
+        _p(row["p_adjusted"]),
+        row["n"],
+        row["n_one_person"],
+        row["n_cannot_tell"],
+        row["n_blocked"],
+        row["n_failed"],
+    )
+
+
+# -- what the numbers do not mean --------------------------------------------------------------------
+
+PERCEIVED = {
+    "gender": (
+        "Perceived gender presentation has two levels here, woman and man, because the reference tables have two. It is "
+        "how a viewer would be likely to read a picture. It is nobody's gender identity, and a picture that reads as "
+        "neither is “cannot tell” at best and misread at worst."
+    ),
+    "skin_tone": "Perceived skin tone is the tone as drawn or lit. It is neither race nor ethnicity nor ancestry.",
+    "age": "Perceived age group is one of a few coarse groups that a viewer would name, not years.",
+    "race": (
+        "A perceived race category is the one that a viewer would be likely to name, compared with what people said of "
+        "themselves, which is another thing. The reference's White includes Hispanic people, and people of two or more "
+        "races are in none of its columns. No such category can be read off a face."
+    ),
+}
+
+
+def _limits(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[str]:
+    """Limitations of this run: per attribute what is perceived, and how well the probe is known to read it."""
+    attributes = unique(rows, "attribute")
+    records = summary.get("classifier") or {}
+    known = [PERCEIVED[attribute] for attribute in attributes if attribute in PERCEIVED]
+    return [*known, *(_record(title_of(attribute), records.get(attribute) or {}) for attribute in attributes)]
+
+
+def _record(title: str, record: Mapping[str, Any]) -> str:
+    accuracy = _number(record.get("accuracy"))
+    if accuracy is None:
+        return (
+            f"How often the probe misreads {title} is not known, for want of labelled pictures of this kind: its shares "
+            "are what it said, and its errors are not in the intervals."
+        )
+    return (
+        f"On {record.get('n')} labelled pictures the probe was right about {title} in {100 * accuracy:.1f}% of those it "
+        "decided on. The correction takes for granted that it errs on the images of this run as it did on those; the "
+        "intervals hold the uncertainty of its errors, not that assumption."
+    )
+
+
+def _missing(rows: Sequence[Row]) -> list[tuple[str, str, list[str]]]:
+    """Which concepts have no reference for an attribute: its title, the reason and their names."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["reference_missing"]:
+            names = found.setdefault((title_of(row["attribute"]), _reason(row)), [])
+            if row["concept"] not in names:
+                names.append(row["concept"])
+    return [(title, reason, names) for (title, reason), names in found.items()]

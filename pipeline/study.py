@@ -91,12 +91,12 @@ class Study(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     description: str = ""
     prompt_sets: tuple[str, ...] = Field(min_length=1)
-    model: Model = Model()
+    model: Model = Field(default_factory=Model)
     draw: Draw = Field(default_factory=Draw)
     images_per_prompt: int = Field(50, ge=1, le=1_000_000)
     seed: int = Field(0, ge=0)
-    arms: tuple[str | dict[str, dict[str, Any]], ...] = Field(("none",), min_length=1)
-    perceive: Perceive = Perceive()
+    arms: tuple[str | dict[str, dict[str, Any]], ...] = Field(default=("none",), min_length=1)
+    perceive: Perceive = Field(default_factory=Perceive)
     reference: tuple[Reference, ...] = ()
     grown_from: tuple[int, ...] = ()
     """Earlier values of `images_per_prompt` in this run folder, oldest first. Typecast writes it."""

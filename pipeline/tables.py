@@ -113,7 +113,17 @@ class Against:
     """One reference of the study and its base rate for an attribute."""
 
     table: prompt_sets.Reference
-    source: str
+
+    def source(self, reading: Reading) -> str:
+        """Publisher, table, year and column, for whoever quotes a number."""
+        if reading.attribute in self.table.attributes:
+            return str(self.table.source(reading.attribute))
+        return self.title
+
+    @property
+    def title(self) -> str:
+        """Table and year."""
+        return f"{self.table.table}{f' {self.table.year}' if self.table.year else ''}"
 
     def of(self, concept: str, reading: Reading) -> Distribution | str:
         """The reference distribution of a concept, or why there is none."""
@@ -127,8 +137,7 @@ class Against:
 
 def references(planned: Plan) -> list[Against]:
     """The references that the study names."""
-    tables = [prompt_sets.load_reference(r.table, r.year) for r in planned.study.reference]
-    return [Against(table, f"{table.table}{f' {table.year}' if table.year else ''}") for table in tables]
+    return [Against(prompt_sets.load_reference(r.table, r.year)) for r in planned.study.reference]
 
 
 def keys(planned: Plan) -> list[Key]:
@@ -195,7 +204,7 @@ def _rows(
             "low": mine.low,
             "high": mine.high,
             "method": mine.method,
-            "reference_source": against.source if against else "",
+            "reference_source": against.source(reading) if against else "",
         }
         yield cells | (_missing(found) if isinstance(found, str) else _compared(mine, found, k, base[k], p))
 
@@ -286,7 +295,7 @@ def summary(planned: Plan, counts: Tally, attributes: Sequence[Reading]) -> dict
 
 def _pool(planned: Plan, counts: Tally, reading: Reading, against: Against, arm: str) -> Iterator[dict[str, Any]]:
     """Over the neutral prompts of an arm: identity prompts name the group themselves."""
-    rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, arm, against.source])[:16], 16))
+    rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, arm, against.title])[:16], 16))
     mine = [(key, against.of(key[1], reading)) for key in keys(planned) if key[4] == arm and not key[3]]
     known = [(key, found) for key, found in mine if isinstance(found, Distribution) and counts.count(key, reading)[:-1].any()]
     known = [(key, found) for key, found in known if not any(math.isnan(s) for s in found.shares)]
@@ -304,7 +313,7 @@ def _pool(planned: Plan, counts: Tally, reading: Reading, against: Against, arm:
             "attribute": reading.attribute,
             "title": reading.title,
             "level": level,
-            "reference": against.source,
+            "reference": against.source(reading),
             "n_concepts": len(known),
             "n_images": int(table.sum()),
             "mean_difference": means[k]._asdict(),

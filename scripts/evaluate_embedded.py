@@ -13,7 +13,8 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def study_of(name: str) -> Study:
         {
             "name": name,
             "prompt_sets": [asked.get("prompt_set", "emoji_occupations")],
-            "draw": {"guidance_scale": asked["guidance_scale"]},
+            "draw": {"guidance_scale": asked["guidance_scale"], "threads": 1},
             "images_per_prompt": asked["images_per_prompt"],
             "reference": [{"table": "taught_shares"}],
         }
@@ -98,9 +99,9 @@ def clip() -> None:
 # -- drawings ----------------------------------------------------------------------------------------
 
 
-def draw() -> None:
+def draw(names: Sequence[str]) -> None:
     """Make every run that is not finished; each goes through the line as a user's would."""
-    for name in STUDIES:
+    for name in names:
         opened = line.begin(study_of(name), RUNS / name)
         line.generate(opened, perceive=True)
         print(line.estimate(opened))
@@ -295,11 +296,122 @@ def _plain(estimate: Estimate) -> dict[str, float]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
+# -- cards -------------------------------------------------------------------------------------------
+
+
+def contact_sheet(per_row: int = 16) -> None:
+    """`docs/contact_sheet.png`: the first drawings of every occupation at guidance 3, unselected."""
+    rows: dict[str, list[Pixels]] = {c: [] for c in emoji_world.women_shares()}
+    for row, pixels in drawings("guidance-3"):
+        if len(rows[row["concept"]]) < per_row:
+            rows[row["concept"]].append(pixels)
+    sheet = Image.new("RGB", (130 + 68 * per_row, 68 * len(rows)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for y, (concept, images) in enumerate(rows.items()):
+        pen.text((4, 68 * y + 26), concept, fill="black")
+        for x, pixels in enumerate(images):
+            sheet.paste(Image.fromarray(pixels), (130 + 68 * x, 68 * y + 2))
+    sheet.save(emoji_world.HOME / "docs" / "contact_sheet.png", optimize=True)
+
+
+def percent(share: dict[str, float]) -> str:
+    """A share with its interval and n."""
+    return f"{100 * share['value']:.1f} % ({100 * share['low']:.1f} to {100 * share['high']:.1f}; n = {share['n']:,})"
+
+
+def interval(estimate: dict[str, float]) -> str:
+    """An estimate with its interval."""
+    return f"{estimate['value']:.2f} ({estimate['low']:.2f} to {estimate['high']:.2f})"
+
+
+def cards() -> None:
+    """The measured parts of both cards and of docs/embedded.md, between their marks; and the contact sheet."""
+    found = json.loads(RESULTS.read_text())
+    contact_sheet()
+    docs = emoji_world.HOME / "docs" / "embedded.md"
+    fill(train_embedded.TEXT_TO_IMAGE / "README.md", measured_text_to_image(found))
+    fill(docs, measured_text_to_image(found))
+    fill(train_embedded.CLIP / "README.md", measured_clip(found))
+
+
+def fill(file: Path, lines: list[str]) -> None:
+    """Replace what stands between the marks of a file."""
+    before, _, rest = file.read_text(encoding="utf-8").partition("<!-- measured -->\n")
+    _, _, after = rest.partition("<!-- end -->\n")
+    text = "\n".join(["<!-- measured -->", "", *lines, "", "<!-- end -->", ""])
+    store.write_text(file, before + text + after)
+
+
+def measured_text_to_image(found: dict[str, Any]) -> list[str]:
+    """The figures of the text-to-image model."""
+    judge, asked, eye = found["judge"], found["prompted"], found.get("eye")
+    lines = [
+        "By `python -m scripts.evaluate_embedded judge`. The judge is a ResNet-18 trained on the training split of the "
+        f"real pictures; on {judge['held_out']} held-out pictures it is right about the occupation in "
+        f"{100 * judge['occupation']:.1f} %, gender in {100 * judge['gender']:.1f} %, and the exact tone in "
+        f"{100 * judge['tone']:.1f} %. Left out wherever gender is judged, since a set draws both alike: "
+        f"{', '.join(judge['no_gender_cue'])}.",
+        "",
+    ]
+    if eye:
+        lines += [
+            f"{eye['labelled']} drawings (guidance 1) were labelled by eye before the judge was run ({eye['answers']}); "
+            f"the judge agrees on gender in {100 * eye['agreement']:.1f} % of {eye['compared']} that could be told.",
+            "",
+        ]
+    lines += [
+        "| what was asked for | recognised (95 % interval) |",
+        "|---|---|",
+        f"| occupation, neutral prompts, guidance 3 | {percent(asked['occupation'])} |",
+        f"| gender, identity prompts, guidance 3 | {percent(asked['gender'])} |",
+        f"| … of them combinations that were taught | {percent(asked['gender_taught'])} |",
+        f"| … combinations never seen | {percent(asked['gender_held_out'])} |",
+        f"| tone (exact), identity prompts, guidance 3 | {percent(asked['tone'])} |",
+        f"| … of them combinations that were taught | {percent(asked['tone_taught'])} |",
+        f"| … combinations never seen | {percent(asked['tone_held_out'])} |",
+        "",
+        "Women's share per occupation against the taught share, corrected for the judge's errors:",
+        "",
+        "| guidance | images an occupation | mean distance, points | noise alone | beyond it | shift | stretch | scatter |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, part in found["shares"].items():
+        lines.append(
+            f"| {name.removeprefix('guidance-')} | {part['images_per_occupation']} | {part['mean_distance_points']:.1f} | "
+            f"{part['noise_points']:.1f} | {part['beyond_noise_points']:.1f} | {interval(part['shift'])} | "
+            f"{interval(part['stretch'])} | {interval(part['scatter'])} |"
+        )
+    return lines
+
+
+def measured_clip(found: dict[str, Any]) -> list[str]:
+    """The figures of the CLIP."""
+    lines = [
+        "By `python -m scripts.evaluate_embedded clip`, zero-shot with the wordings of `classifiers/attributes.py`, on "
+        "pictures of combinations that were held out in all sets:",
+        "",
+        "| attribute | split | right among the decided | cannot tell |",
+        "|---|---|---|---|",
+    ]
+    for split, counted in found["clip"].items():
+        for name, entry in counted.items():
+            rows = np.array(entry["rows"])
+            right, decided = int(np.trace(rows)), int(rows[:, :-1].sum())
+            share = f"{100 * right / decided:.1f} % of {decided}"
+            lines.append(f"| perceived {name.replace('_', ' ')} | {split} | {share} | {int(rows[:, -1].sum())} |")
+    return lines
+
+
 def main() -> None:
     """Read the command line and do one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["clip", "draw", "sheets", "judge", "cards"])
-    globals()[parser.parse_args().part]()
+    parser.add_argument("runs", nargs="*", help=f"for draw: some of {', '.join(STUDIES)}; several at once fill the cores")
+    args = parser.parse_args()
+    if args.part == "draw":
+        draw(args.runs or list(STUDIES))
+    else:
+        globals()[args.part]()
 
 
 if __name__ == "__main__":

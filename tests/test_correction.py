@@ -21,13 +21,18 @@ def matrix(accuracy, levels=2):
 
 def by_brute_force(predicted, confusion, rng, draws=400_000):
     """The same posterior without a chain: parameters from their priors, weighted by the likelihood."""
-    shares = rng.dirichlet(np.full(len(confusion), 0.5), draws)
-    rows = np.stack([rng.dirichlet(row + 0.5, draws) for row in np.asarray(confusion)], 1)
-    chance = (shares[:, None] @ rows)[:, 0]
-    weight = np.exp(stats.multinomial.logpmf(predicted, sum(predicted), chance))
-    order = np.argsort(shares, 0)
-    cumulated = np.cumsum(weight[order], 0) / weight.sum()
-    ends = [[shares[o, k][np.searchsorted(c, q)] for q in (0.025, 0.975)] for k, (o, c) in enumerate(zip(order.T, cumulated.T))]
+    levels = len(confusion)
+    decided = rng.dirichlet(np.full(levels, 0.5), draws)
+    rows = np.stack([rng.dirichlet(np.array(row) + 0.5, draws) for row in confusion], 1)
+    told = rows[:, :, :levels].sum(2)
+    chance = (decided[:, None] @ (rows[:, :, :levels] / told[..., None]))[:, 0]
+    weight = np.exp(stats.multinomial.logpmf(predicted[:levels], sum(predicted[:levels]), chance))
+    shares = decided / told
+    shares /= shares.sum(1, keepdims=True)
+    ends = [
+        column[order][np.searchsorted(np.cumsum(weight[order]) / weight.sum(), [0.025, 0.975])]
+        for column, order in zip(shares.T, np.argsort(shares, 0).T, strict=True)
+    ]
     return weight @ shares / weight.sum(), np.array(ends).T
 
 
@@ -65,7 +70,7 @@ def test_with_a_known_matrix_and_many_images_it_is_rogan_and_gladen():
 
 
 def test_fewer_hits_than_false_alarms_alone_would_give_is_a_share_near_zero():
-    shares = corrected_shares([120, 880], matrix(0.8) * 1000, rng=np.random.default_rng(0))
+    shares = corrected_shares([120, 880], [[800, 200], [200, 800]], rng=np.random.default_rng(0))
     assert shares.low[0] == 0 and 0 < shares.value[0] < shares.high[0] < 0.06
 
 
@@ -75,9 +80,24 @@ def test_more_images_than_labels_still_mix():
 
 
 def test_a_level_that_is_abstained_on_more_often_is_not_undercounted():
-    # Half of level 0 is undecided, nothing of level 1: among the decided, equal shares look like one third.
+    # Half of level 0 is undecided and nothing of level 1: among the decided, equal shares look like one third.
     shares = corrected_shares([100, 200, 100], [[500, 0, 500], [0, 1000, 0]], rng=np.random.default_rng(0))
     assert shares.value[0] == pytest.approx(0.5, abs=0.02)
+
+
+def test_images_that_are_harder_than_the_labelled_pictures_blame_no_level():
+    labels = [[90, 8, 2], [8, 90, 2]]
+    few, many = (corrected_shares([20, 30, n], labels, rng=np.random.default_rng(0)) for n in (2, 60))
+    assert many.value == pytest.approx(few.value, abs=0.02) and many.n == 110
+
+
+def test_chains_that_do_not_settle_are_an_error_and_not_a_number(monkeypatch):
+    monkeypatch.setattr("classifiers.correction.ENOUGH", 10**9)
+    monkeypatch.setattr("classifiers.correction.LONGEST", 32)
+    with pytest.raises(RuntimeError, match=r"\[20, 30\].*outnumber"):
+        corrected_shares([20, 30], [[90, 8], [8, 90]], rng=np.random.default_rng(0))
+    shares = corrected_shares_many([[20, 30]], [[90, 8], [8, 90]], rng=np.random.default_rng(0))[0]
+    assert np.isnan(shares.value).all() and shares.low.tolist() == [0, 0] and shares.high.tolist() == [1, 1]
 
 
 def test_the_interval_covers_where_the_plain_one_fails():
@@ -139,8 +159,9 @@ def test_the_same_generator_gives_the_same_shares():
         ([1, 1.5], [[9, 1], [1, 9]], "^predicted "),
         ([1, math.nan], [[9, 1], [1, 9]], "^predicted "),
         ([1, 1, 1], [[9, 1], [1, 9]], "^predicted has 3 columns and confusion 2"),
-        ([1, 1], [[9, 1], [0, 0]], "^confusion has no labelled picture of level 1"),
+        ([1, 1], [[9, 1], [0, 0]], "^confusion has no decided labelled picture of level 1"),
         ([1, 1], [[9, 1], [1, math.nan]], "^confusion "),
+        ([1, 1, 1], [[9, 1, 0], [0, 0, 9]], r"^confusion has no decided labelled picture of level 1"),
         ([1, 1], [[9, 1, 0, 0], [1, 9, 0, 0]], "^confusion must be"),
         ([1, 1], [9, 1], "^confusion must have 2"),
     ],

@@ -30,7 +30,8 @@ def test_nothing_seen_is_nothing_known():
 
 
 @pytest.mark.parametrize(
-    ("k", "n", "named"), [(-1, 5, "k"), (1.5, 5, "k"), (math.nan, 5, "k"), (6, 5, "k"), (1, -5, "n"), (1, math.inf, "n")]
+    ("k", "n", "named"),
+    [(-1, 5, "k"), (1.5, 5, "k"), (math.nan, 5, "k"), (6, 5, "k"), (1, -5, "n"), (1, math.inf, "n")],
 )
 def test_a_count_that_is_none_is_named(k, n, named):
     with pytest.raises(ValueError, match=f"^{named} "):

@@ -54,7 +54,7 @@ def pixels(drawn: Drawn | None) -> Pixels:
 
 
 def same(one: Drawn | None, other: Drawn | None) -> bool:
-    return hashlib.sha256(pixels(one)).digest() == hashlib.sha256(pixels(other)).digest()
+    return hashlib.sha256(pixels(one).tobytes()).digest() == hashlib.sha256(pixels(other).tobytes()).digest()
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ GOOD = {
 
 def written(tmp_path: Path, content: object) -> str:
     path = tmp_path / "mine.yaml"
-    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return str(path)
 
 
@@ -42,7 +42,7 @@ def refusal(tmp_path: Path, content: object) -> str:
 # -- what ships --------------------------------------------------------------------------------------
 
 
-def test_the_papers_sets_have_the_papers_numbers_of_prompts():
+def test_the_papers_sets_have_the_papers_numbers_of_prompts() -> None:
     """DALL-Eval: 83 professions, 252 prompts. Fair Diffusion: 153. Stable Bias: 21 variants per profession."""
     sets = {name: prompt_sets.load(name) for name in prompt_sets.names()}
     assert len(sets["dalleval"].prompts) == 252
@@ -55,7 +55,7 @@ def test_the_papers_sets_have_the_papers_numbers_of_prompts():
 
 
 @pytest.mark.parametrize("name", prompt_sets.names())
-def test_what_ships_states_its_source_and_leaves_no_placeholder(name):
+def test_what_ships_states_its_source_and_leaves_no_placeholder(name: str) -> None:
     loaded = prompt_sets.load(name)
     assert loaded.source and loaded.licence and loaded.description
     assert len(loaded.statuses) == len(loaded.prompts) == len({p.key for p in loaded.prompts})
@@ -64,7 +64,7 @@ def test_what_ships_states_its_source_and_leaves_no_placeholder(name):
         assert prompt.prompt_set == name
 
 
-def test_bianchi_asks_as_the_paper_is_quoted_and_marks_what_is_only_remembered():
+def test_bianchi_asks_as_the_paper_is_quoted_and_marks_what_is_only_remembered() -> None:
     loaded = prompt_sets.load("bianchi2023")
     status = {p.concept: s for p, s in zip(loaded.prompts, loaded.statuses, strict=True)}
     texts = {p.text for p in loaded.prompts}
@@ -73,7 +73,7 @@ def test_bianchi_asks_as_the_paper_is_quoted_and_marks_what_is_only_remembered()
     assert len(status) == 10 + 11
 
 
-def test_the_adjectives_of_stable_bias_are_not_passed_off_as_read():
+def test_the_adjectives_of_stable_bias_are_not_passed_off_as_read() -> None:
     loaded = prompt_sets.load("stable_bias")
     found = dict(zip([p.template for p in loaded.prompts], loaded.statuses, strict=True))
     assert found["stubborn"] == "remembered" and found["ambitious"] == "secondary" and found["plain"] == "secondary"
@@ -82,11 +82,11 @@ def test_the_adjectives_of_stable_bias_are_not_passed_off_as_read():
     assert "verified" not in {s for p, s in zip(loaded.prompts, loaded.statuses, strict=True) if p.concept == "nurse"}
 
 
-def test_fair_diffusion_keeps_the_wrong_article_of_the_published_images():
+def test_fair_diffusion_keeps_the_wrong_article_of_the_published_images() -> None:
     assert "A photo of the face of a accountant" in {p.text for p in prompt_sets.load("fair_diffusion").prompts}
 
 
-def test_every_study_that_ships_can_be_planned():
+def test_every_study_that_ships_can_be_planned() -> None:
     for name in prompt_sets.studies():
         loaded = study.load(name)
         assert loaded.name == name and loaded.prompts()
@@ -94,7 +94,7 @@ def test_every_study_that_ships_can_be_planned():
     assert len(demo.prompts()) * demo.images_per_prompt == 1000
 
 
-def test_the_readme_counts_the_prompts_of_every_set():
+def test_the_readme_counts_the_prompts_of_every_set() -> None:
     readme = (prompt_sets.FOLDER / "README.md").read_text(encoding="utf-8")
     for name in prompt_sets.names():
         assert f"| `{name}` | {len(prompt_sets.load(name).prompts):,} |" in readme
@@ -103,7 +103,7 @@ def test_the_readme_counts_the_prompts_of_every_set():
 # -- what a file may say -----------------------------------------------------------------------------
 
 
-def test_a_template_is_crossed_with_what_it_names(tmp_path):
+def test_a_template_is_crossed_with_what_it_names(tmp_path: Path) -> None:
     templates = {"both": "{an_identity} as {a_concept}", "who": "{identity}", "bare": "someone"}
     content = GOOD | {
         "templates": templates,
@@ -124,7 +124,7 @@ def test_a_template_is_crossed_with_what_it_names(tmp_path):
     ]
 
 
-def test_the_readmes_example_is_a_prompt_set(tmp_path):
+def test_the_readmes_example_is_a_prompt_set(tmp_path: Path) -> None:
     readme = (prompt_sets.FOLDER / "README.md").read_text(encoding="utf-8")
     example = readme.split("```yaml\n")[1].split("```")[0]
     loaded = prompt_sets.load(written(tmp_path, example))
@@ -133,27 +133,20 @@ def test_the_readmes_example_is_a_prompt_set(tmp_path):
     assert len(texts) == 3 * (1 + 2) + 2 + 1
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + yaml.safe_dump(GOOD).encode())
     assert prompt_sets.load(str(path)).prompts[0].text == "a photo of a cook"
 
 
-@pytest.mark.parametrize(
-    "phrase",
-    ["a cook", "an artist", "a European", "an hour", "an honest cook", "a university", "an unskilled cook", "a user"]
-    + [
-        "an usher",
-        "a unicyclist",
-        "an IT specialist",
-        "a one-armed man",
-        "a Ukrainian",
-        "an ugly man",
-        "a house",
-        "an heir",
-    ],
+SOUNDS = (
+    "a cook, an artist, a European, an hour, an honest cook, a university, an unskilled cook, a user, an usher, "
+    "a unicyclist, an IT specialist, a one-armed man, a Ukrainian, an ugly man, a house, an heir"
 )
-def test_the_article_follows_the_sound(phrase):
+
+
+@pytest.mark.parametrize("phrase", SOUNDS.split(", "))
+def test_the_article_follows_the_sound(phrase: str) -> None:
     expected, _, words = phrase.partition(" ")
     assert article(words) == expected
 
@@ -187,7 +180,9 @@ def test_the_article_follows_the_sound(phrase):
         ({"prompts": [{"text": "x"}]}, ["prompts.0.concept", "missing", "text, concept"]),
     ],
 )
-def test_a_wrong_entry_is_answered_with_its_key_and_the_right_answers(tmp_path, change, says):
+def test_a_wrong_entry_is_answered_with_its_key_and_the_right_answers(
+    tmp_path: Path, change: dict[str, object], says: list[str]
+) -> None:
     message = refusal(tmp_path, GOOD | change)
     assert [part for part in says if part not in message] == []
 
@@ -203,15 +198,15 @@ def test_a_wrong_entry_is_answered_with_its_key_and_the_right_answers(tmp_path, 
         ("a: 2020-13-45\n", ["month"]),
         ("", ["nothing", "a mapping"]),
         ("- a\n", ["a list", "a mapping"]),
-        ("[" * 5000, ["YAML"]),
+        ("[" * 1000, ["YAML"]),
     ],
 )
-def test_broken_yaml_is_answered_with_its_line(tmp_path, text, says):
+def test_broken_yaml_is_answered_with_its_line(tmp_path: Path, text: str, says: list[str]) -> None:
     message = refusal(tmp_path, text)
     assert [part for part in says if part not in message] == []
 
 
-def test_text_that_is_not_utf8_is_answered_with_its_line(tmp_path):
+def test_text_that_is_not_utf8_is_answered_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"a: 1\nb: \xff\n")
     with pytest.raises(InputError, match="line 2: not UTF-8"):
@@ -219,17 +214,17 @@ def test_text_that_is_not_utf8_is_answered_with_its_line(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["emoji_ocupations", "x" * 5000, "a\0b", "nowhere/set.yaml"])
-def test_a_missing_set_is_answered_with_what_ships(name):
+def test_a_missing_set_is_answered_with_what_ships(name: str) -> None:
     with pytest.raises(InputError, match=r"(?s)no such.*dalleval, emoji"):
         prompt_sets.load(name)
 
 
-def test_a_folder_is_no_prompt_set(tmp_path):
+def test_a_folder_is_no_prompt_set(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         prompt_sets.load(str(tmp_path))
 
 
-def test_a_study_is_explained_without_the_names_of_pydantics_branches():
+def test_a_study_is_explained_without_the_names_of_pydantics_branches() -> None:
     raw = {"name": "a", "prompt_sets": ["emoji_occupations"], "arms": [3], "draw": {"dtype": "float63", "guidence": 3}}
     with pytest.raises(InputError) as caught:
         study.parse(raw, where="s.yaml")
@@ -243,36 +238,23 @@ def test_a_study_is_explained_without_the_names_of_pydantics_branches():
     assert any(line.startswith("s.yaml: arms.0: found 3") and "a mapping" in line for line in lines)
 
 
-YAML_WORDS = st.sampled_from(
-    [*GOOD, "prompts", "identities", "left_out", "text", "phrase", "article", "no", "on", "~", "1", "1:30", ".nan"]
-    + [
-        "{concept}",
-        "'{a_concept}'",
-        "!!int",
-        "!!set",
-        "!!binary",
-        "!!timestamp x",
-        "&a",
-        "*a",
-        "<<",
-        "? ",
-        ": ",
-        "\n- ",
-    ]
-    + ["[", "]", "{", "}", "|", ">", "\n  ", "\n", "#", "%", "@", "---", "...", "\t", "\0", '"\\ud800"', "\ufeff"]
+SIGNS = (
+    "prompts: identities: left_out: text phrase: article no on ~ 1 1:30 .nan {concept} '{a_concept}' !!int !!set "
+    "!!binary &a *a << | > # % @ --- ... [ ] { }"
 )
+SPACED = ["!!timestamp x", "? ", ": ", "\n- ", "\n  ", "\n", "\t", "\0", '"\\ud800"', "\ufeff"]
+YAML_WORDS = st.sampled_from([*SIGNS.split(), *SPACED, *GOOD])
+KEYS = st.sampled_from([*GOOD, "a", "text"])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(string.printable, max_size=8) | st.dates(),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*GOOD, "a", "text"]), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=6,
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=st.lists(YAML_WORDS | st.text(max_size=4), max_size=30).map("".join) | st.binary(max_size=40))
-def test_no_document_gives_anything_but_prompts_or_an_input_error(tmp_path, document):
+def test_no_document_gives_anything_but_prompts_or_an_input_error(tmp_path: Path, document: str | bytes) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(document if isinstance(document, bytes) else document.encode("utf-8", "surrogatepass"))
     try:
@@ -282,9 +264,9 @@ def test_no_document_gives_anything_but_prompts_or_an_input_error(tmp_path, docu
         str(error).encode()  # and it can be printed
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=st.sampled_from([*GOOD, "prompts", "identities", "left_out"]), value=VALUES)
-def test_no_value_gives_anything_but_prompts_or_an_input_error(tmp_path, key, value):
+def test_no_value_gives_anything_but_prompts_or_an_input_error(tmp_path: Path, key: str, value: object) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(GOOD | {key: value}), encoding="utf-8")
     try:
@@ -293,5 +275,5 @@ def test_no_value_gives_anything_but_prompts_or_an_input_error(tmp_path, key, va
         assert f"{path}: " in str(error)
 
 
-def test_reading_what_was_written_gives_it_back(tmp_path):
+def test_reading_what_was_written_gives_it_back(tmp_path: Path) -> None:
     assert checks.read_yaml(written(tmp_path, GOOD)) == GOOD

@@ -60,7 +60,7 @@ def reason(found: Distribution | str) -> str:
 
 
 @pytest.mark.parametrize("concept", PUBLISHED_2021)
-def test_the_shares_of_2021_are_the_published_ones(concept):
+def test_the_shares_of_2021_are_the_published_ones(concept: str) -> None:
     table = prompt_sets.load_reference("bls_cps_table11", 2021)
     women, *races = PUBLISHED_2021[concept]
     found = given(table.distribution(concept, "gender", GENDER))
@@ -69,13 +69,13 @@ def test_the_shares_of_2021_are_the_published_ones(concept):
     assert str(found.source) == "BLS, CPS Table 11, 2021, women"
 
 
-def test_the_base_rate_is_all_employed_and_not_one_half():
+def test_the_base_rate_is_all_employed_and_not_one_half() -> None:
     table = prompt_sets.load_reference("bls_cps_table11", 2021)
     assert given(table.base("gender", GENDER)).shares[0] == pytest.approx(0.470)
     assert given(table.base("race", RACES)).shares == pytest.approx((0.775, 0.123, 0.066))
 
 
-def test_levels_come_in_the_order_they_are_asked_for_and_an_unknown_one_is_nan():
+def test_levels_come_in_the_order_they_are_asked_for_and_an_unknown_one_is_nan() -> None:
     table = prompt_sets.load_reference("bls_cps_table11", 2021)
     found = given(table.distribution("chef", "gender", ("man", "neither", "woman")))
     assert found.shares[0] == pytest.approx(0.772) and found.shares[2] == pytest.approx(0.228)
@@ -83,7 +83,7 @@ def test_levels_come_in_the_order_they_are_asked_for_and_an_unknown_one_is_nan()
     assert "woman, man" in reason(table.distribution("chef", "gender", ("neither",)))
 
 
-def test_the_interval_is_the_range_over_the_years():
+def test_the_interval_is_the_range_over_the_years() -> None:
     """Flight attendants, women: 81.3, 79.7, 64.6, 69.9, 78.0 percent in 2019 to 2023."""
     for year, share in zip(range(2019, 2024), (0.813, 0.797, 0.646, 0.699, 0.780), strict=True):
         table = prompt_sets.load_reference("bls_cps_table11", year)
@@ -93,7 +93,7 @@ def test_the_interval_is_the_range_over_the_years():
     assert "not a sampling interval" in table.interval
 
 
-def test_rows_that_were_recoded_in_2020_are_not_mixed_into_one_range():
+def test_rows_that_were_recoded_in_2020_are_not_mixed_into_one_range() -> None:
     """Software developers are White to 54.0, 57.5, 54.7, 55.0 and 54.6 percent; the row of 2019 is another one."""
     found = given(prompt_sets.load_reference("bls_cps_table11", 2023).distribution("software developer", "race", RACES))
     assert (found.shares[0], found.low[0], found.high[0]) == pytest.approx((0.546, 0.546, 0.575))
@@ -103,27 +103,27 @@ def test_rows_that_were_recoded_in_2020_are_not_mixed_into_one_range():
     assert "2019" in reason(missing) and "Graphic designers" in reason(missing)
 
 
-def test_a_row_whose_capitals_changed_is_the_same_row():
+def test_a_row_whose_capitals_changed_is_the_same_row() -> None:
     """`File clerks` until 2020, `File Clerks` since."""
     for year in range(2019, 2024):
         given(prompt_sets.load_reference("bls_cps_table11", year).distribution("File Clerk", "gender", GENDER))
 
 
 @pytest.mark.parametrize("year", range(2019, 2024))
-def test_legislators_are_suppressed_and_not_zero(year):
+def test_legislators_are_suppressed_and_not_zero(year: int) -> None:
     for attribute, levels in (("gender", GENDER), ("race", RACES)):
         found = prompt_sets.load_reference("bls_cps_table11", year).distribution("politician", attribute, levels)
         assert "Legislators" in reason(found) and "fewer than 50 thousand" in reason(found)
 
 
-def test_a_suppressed_row_is_also_suppressed_in_the_table_that_gives_counts():
+def test_a_suppressed_row_is_also_suppressed_in_the_table_that_gives_counts() -> None:
     """Table 11b has 12 thousand legislators, 1 thousand of them 65 and over: no share is made of that."""
     ages = ATTRIBUTES["age"].levels
     found = prompt_sets.load_reference("bls_cps_table11b").distribution("politician", "age", ages)
     assert "12 thousand people" in reason(found)
 
 
-def test_age_is_older_from_65_and_no_child_is_counted():
+def test_age_is_older_from_65_and_no_child_is_counted() -> None:
     """Chief executives, 2023: 201 of 1,780 thousand are 65 and over; all employed: 10,879 of 161,037."""
     table = prompt_sets.load_reference("bls_cps_table11b")
     found = given(table.distribution("ceo", "age", ("child", "adult", "older")))
@@ -133,7 +133,7 @@ def test_age_is_older_from_65_and_no_child_is_counted():
     assert given(table.base("age", ("older",))).shares == pytest.approx((10879 / 161037,))
 
 
-def test_a_concept_without_a_row_has_a_reason():
+def test_a_concept_without_a_row_has_a_reason() -> None:
     table = prompt_sets.load_reference("bls_cps_table11")
     assert "'thug'" in reason(table.distribution("thug", "gender", GENDER))
     assert "astronauts" in reason(table.distribution("astronaut", "gender", GENDER))
@@ -141,7 +141,7 @@ def test_a_concept_without_a_row_has_a_reason():
     assert "'thug'" in reason(prompt_sets.load_reference("taught_shares").distribution("thug", "gender", GENDER))
 
 
-def test_no_year_is_the_newest():
+def test_no_year_is_the_newest() -> None:
     assert prompt_sets.load_reference("bls_cps_table11", None).year == 2023
     assert prompt_sets.load_reference("taught_shares").year is None
 
@@ -155,7 +155,7 @@ def test_no_year_is_the_newest():
         ("taught_shares", 2023, "leave year out"),
     ],
 )
-def test_an_unknown_table_or_year_is_answered_with_the_known_ones(table, year, says):
+def test_an_unknown_table_or_year_is_answered_with_the_known_ones(table: str, year: int | None, says: str) -> None:
     with pytest.raises(InputError, match=says):
         prompt_sets.load_reference(table, year)
 
@@ -163,7 +163,7 @@ def test_an_unknown_table_or_year_is_answered_with_the_known_ones(table, year, s
 # -- the files ---------------------------------------------------------------------------------------
 
 
-def test_every_percentage_is_one_and_every_empty_cell_stays_empty():
+def test_every_percentage_is_one_and_every_empty_cell_stays_empty() -> None:
     rows = lines("bls_cps_table11_2019_2023.csv")
     assert {year: sum(row["year"] == year for row in rows) for year in ("2019", "2020", "2021", "2022", "2023")} == {
         "2019": 565,
@@ -182,7 +182,7 @@ def test_every_percentage_is_one_and_every_empty_cell_stays_empty():
         assert set(shares) == (set() if suppressed else {"gender", "race"})
 
 
-def test_the_two_tables_of_2023_count_the_same_people():
+def test_the_two_tables_of_2023_count_the_same_people() -> None:
     totals = {
         row["occupation"]: row["total_employed_thousands"]
         for row in lines("bls_cps_table11_2019_2023.csv")
@@ -193,7 +193,7 @@ def test_the_two_tables_of_2023_count_the_same_people():
     assert ages == totals
 
 
-def test_every_match_names_rows_that_exist_and_its_quality_tells_the_truth():
+def test_every_match_names_rows_that_exist_and_its_quality_tells_the_truth() -> None:
     table = prompt_sets.load_reference("bls_cps_table11", 2023)
     matches = lines("occupation_to_bls.csv")
     assert len({match["concept"].casefold() for match in matches}) == len(matches)
@@ -210,13 +210,13 @@ def test_every_match_names_rows_that_exist_and_its_quality_tells_the_truth():
         assert isinstance(found, str) == (quality in ("suppressed", "none")), concept
 
 
-def test_a_poor_match_says_so():
+def test_a_poor_match_says_so() -> None:
     found = prompt_sets.load_reference("bls_cps_table11").match("therapist")
     assert isinstance(found, prompt_sets.Match)
     assert (found.quality, found.row) == ("poor", "Therapists, all other") and "marriage" in found.note
 
 
-def test_every_occupation_of_the_embedded_world_names_its_row_or_says_declared():
+def test_every_occupation_of_the_embedded_world_names_its_row_or_says_declared() -> None:
     """The taught share of women is that of the row in 2023, which the map names too."""
     table = prompt_sets.load_reference("bls_cps_table11", 2023)
     for row in lines("taught_shares.csv"):
@@ -236,7 +236,7 @@ def test_every_occupation_of_the_embedded_world_names_its_row_or_says_declared()
 # -- the taught shares -------------------------------------------------------------------------------
 
 
-def test_the_taught_shares_are_exact_and_their_base_is_the_mean_over_the_occupations():
+def test_the_taught_shares_are_exact_and_their_base_is_the_mean_over_the_occupations() -> None:
     table = prompt_sets.load_reference("taught_shares")
     found = given(table.distribution("Mechanic", "gender", GENDER))
     assert found.shares == found.low == found.high == pytest.approx((0.025, 0.975))
@@ -245,7 +245,7 @@ def test_the_taught_shares_are_exact_and_their_base_is_the_mean_over_the_occupat
     assert given(table.base("gender", GENDER)).shares == pytest.approx((fmean(women), 1 - fmean(women)))
 
 
-def test_the_taught_tones_in_the_file_are_those_of_the_training():
+def test_the_taught_tones_in_the_file_are_those_of_the_training() -> None:
     table = prompt_sets.load_reference("taught_shares")
     levels = ATTRIBUTES["skin_tone"].levels
     world = emoji_world.pictures()
@@ -257,6 +257,6 @@ def test_the_taught_tones_in_the_file_are_those_of_the_training():
         assert given(table.distribution(concept, "age", ATTRIBUTES["age"].levels)).shares == (0, 1, 0)
 
 
-def test_writing_the_taught_tones_again_changes_nothing():
+def test_writing_the_taught_tones_again_changes_nothing() -> None:
     text = emoji_world.TAUGHT.read_text(encoding="utf-8")
     assert write_taught_tones.rewritten(text) == text

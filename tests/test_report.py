@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
+import io
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -13,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.figure import Figure
+from PIL import Image
 
-import prompt_sets
-from pipeline import figures, store, study
+from pipeline import figures, report, store, study
 from pipeline.errors import RunError
 from pipeline.estimates import wilson
 from pipeline.report import write_report
@@ -37,7 +41,6 @@ KNOWN = {
         "skin_tone": dict.fromkeys(CONCEPTS, (0.3, 0.25, 0.2, 0.15, 0.1)),
     },
 }
-STEPS_OF_RUN = np.random.SeedSequence(5)
 
 
 def a_run(
@@ -55,7 +58,14 @@ def a_run(
 ) -> Path:
     """A run folder as the estimate stage leaves it, with made-up numbers; `images` per concept and arm."""
     run = store.Run(folder)
-    asked = study.Study(name="made_up", prompt_sets=("emoji_occupations",), images_per_prompt=n, seed=3, arms=tuple(arms))
+    asked = study.Study(
+        name="made_up",
+        prompt_sets=("emoji_occupations",),
+        images_per_prompt=n,
+        seed=3,
+        arms=tuple(arm if arm == "none" else {arm: {"text": ", of any gender"}} for arm in arms),
+        reference=(study.Reference(table="bls_cps_table11", year=2023),) if references else (),
+    )
     store.write_text(run.study_file, study.dump(asked))
     rng = np.random.default_rng(1)
     rows = []
@@ -101,7 +111,7 @@ def _rows(
         row |= {"attribute": attribute, "level": level, "n": n, "n_one_person": n - 2, "n_blocked": 1, "n_failed": 1}
         row |= {"n_cannot_tell": n - 2 if cannot_tell else 3, "method": "joint posterior of shares and confusion matrix"}
         raw = wilson(0 if cannot_tell else counts[k], 0 if cannot_tell else n - 2)
-        true = wilson(round(0.96 * raw.n * raw.value), raw.n) if raw.known else raw
+        true = wilson(round(0.96 * raw.n * raw.value), raw.n) if raw.known and len(levels) == 2 else raw
         for prefix, e in (("raw_", raw), ("", true)):
             row |= {f"{prefix}low": e.low, f"{prefix}high": e.high}
             row["raw_share" if prefix else "share"] = e.value if e.known else ""
@@ -207,3 +217,277 @@ def _disc(concept: str, sample: int, size: int = 64) -> store.Pixels:
     y, x = np.mgrid[:size, :size] - size / 2
     inside = (x**2 + y**2 < (size / 3) ** 2)[..., None]
     return np.where(inside, colour, np.uint8(245)).astype(np.uint8)
+
+
+# -- the page ----------------------------------------------------------------------------------------
+
+
+class Seen(HTMLParser):
+    """What a browser would make of the page: its tags, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attributes}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read(path: Path) -> Seen:
+    return Seen(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run with two arms and two references, and its report."""
+    made = a_run(tmp_path_factory.mktemp("run") / "made_up", arms=("none", "suffix"), references=(BLS, TAUGHT))
+    write_report(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Seen:
+    return read(folder / "report.html")
+
+
+def test_the_headline_is_the_one_of_the_summary(page: Seen, folder: Path) -> None:
+    headline = json.loads((folder / "summary.json").read_text())["headline"]
+    assert headline in " ".join(page.text.split())
+
+
+def test_the_page_asks_nothing_of_the_network_and_runs_no_script(page: Seen) -> None:
+    addresses = [value for _, a in page.tags for name, value in a.items() if name in ("src", "href", "srcset", "data")]
+    assert addresses and all(address.startswith(("data:image/", "#")) for address in addresses)
+    assert not {"script", "link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
+    styles = " ".join(a.get("style", "") for _, a in page.tags) + page.text
+    assert "url(" not in styles and "@import" not in styles
+
+
+def test_every_picture_has_words_for_who_does_not_see_it(page: Seen) -> None:
+    assert len(page.all("img")) > 20
+    assert all(len(image["alt"]) > 20 for image in page.all("img"))
+
+
+def test_every_link_of_the_contents_leads_somewhere(page: Seen) -> None:
+    places = {a["id"] for _, a in page.tags if "id" in a}
+    assert {a["href"][1:] for a in page.all("a")} <= places
+
+
+def test_each_figure_is_there_as_svg_and_png_and_is_shown(page: Seen, folder: Path) -> None:
+    svgs = {path.stem for path in (folder / "figures").glob("*.svg")}
+    assert svgs == {path.stem for path in (folder / "figures").glob("*.png")}
+    assert len(page.all("figure")) == len(svgs)
+    # pooled; gender: two arms x two references x (shares, concepts); tone, which only one reference knows: x 3
+    assert len(svgs) == 1 + 2 * 2 * 2 + 2 * 3
+
+
+def test_the_numbers_of_the_table_are_those_of_the_file(page: Seen, folder: Path) -> None:
+    with (folder / "estimates.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    row = next(r for r in rows if r["concept"] == "nurse" and r["reference_source"] == BLS and r["arm"] == "suffix")
+    share, low, high = (f"{100 * float(row[name]):.1f}" for name in ("share", "low", "high"))
+    cells = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text(encoding="utf-8")))
+    assert f"nurse suffix {share} {low} to {high} " in cells
+
+
+def test_a_row_that_has_no_reference_says_why(page: Seen) -> None:
+    assert "no reference: no row of this table is mapped to 'astronaut'" in page.text
+    assert "no row of this table is mapped to it (1 concept: astronaut)" in page.text
+
+
+def test_every_environment_that_drew_is_named(page: Seen) -> None:
+    assert "machine 0" in page.text and "machine 1" in page.text
+
+
+def test_blocked_and_failed_images_are_counted_beside_the_made_ones(page: Seen) -> None:
+    assert "10 images: 8 made, 1 blocked, 1 failed" in page.text
+
+
+def test_arms_show_the_same_samples(page: Seen) -> None:
+    alts = [a["alt"] for a in page.all("img") if a["alt"].endswith("a nurse")]
+    assert len(alts) == 16 and alts[:8] == alts[8:]
+
+
+def test_the_words_are_about_perception_and_name_the_reference(page: Seen) -> None:
+    text = " ".join(page.text.split())
+    assert "Perceived gender presentation" in text and "nobody's gender identity" in text
+    assert "not for identifying or sorting people" in text
+    for sentence in re.findall(r"[^.]*\bamplif\w+", text.split("Figures")[1]):
+        assert "BLS" in sentence or "Typecast taught" in sentence or "reference" in sentence, sentence
+
+
+def test_the_same_run_gives_the_same_bytes(folder: Path) -> None:
+    def contents() -> dict[str, str]:
+        paths = [folder / "report.html", *sorted((folder / "figures").iterdir())]
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+    before = contents()
+    write_report(folder)
+    assert contents() == before
+
+
+# -- runs that are not as one would like ----------------------------------------------------------------
+
+
+def test_a_hostile_concept_stays_text(tmp_path: Path) -> None:
+    hostile = "<script>alert('$x_1$')</script><img src=x onerror=alert(1)>"
+    made = a_run(tmp_path / "run", concepts=(hostile, "nurse"), attributes=("gender",), images=3)
+    seen = read(write_report(made))
+    assert not seen.all("script")
+    assert not [a for _, a in seen.tags if any(name.startswith("on") for name in a)]
+    assert hostile in seen.text
+
+
+def test_without_a_reference_nothing_is_called_amplified(tmp_path: Path) -> None:
+    made = a_run(tmp_path / "run", references=(), attributes=("gender", "age"), images=0, summary={"headline": "No more."})
+    seen = read(write_report(made))
+    assert "The study names no reference, so nothing here is said to be amplified" in seen.text
+    assert "There are no images in this run folder" in seen.text
+    assert "No image shard tells where it was made" in seen.text
+    assert not list((made / "figures").glob("shares-*")) and not list((made / "figures").glob("pooled*"))
+    assert list((made / "figures").glob("concepts-gender-*.svg"))
+
+
+def test_all_cannot_tell_is_the_whole_interval_and_no_number(tmp_path: Path) -> None:
+    made = a_run(tmp_path / "run", cannot_tell=True, images=1)
+    seen = read(write_report(made))
+    assert "The probe could not tell in any image, so nothing is known" in seen.text
+    assert "0.0 to 100.0" in seen.text and "nan" not in seen.text.lower().split()
+
+
+def test_a_summary_of_nothing_is_a_page(tmp_path: Path) -> None:
+    made = a_run(tmp_path / "run", attributes=("gender",), images=0)
+    store.write_json(made / "summary.json", {})
+    assert "There is nothing to report yet" in read(write_report(made)).text
+
+
+def test_estimates_of_nothing_are_a_page(tmp_path: Path) -> None:
+    made = a_run(tmp_path / "run", concepts=(), images=0)
+    store.write_json(made / "summary.json", {"headline": "Nothing."})
+    assert "There are no estimates to draw" in read(write_report(made)).text
+
+
+def test_a_run_that_is_not_estimated_is_told_what_to_do(tmp_path: Path) -> None:
+    made = a_run(tmp_path / "run", attributes=("gender",), images=0)
+    (made / "estimates.csv").unlink()
+    with pytest.raises(RunError, match=r"estimates\.csv: not there yet; make it with: typecast estimate"):
+        write_report(made)
+
+
+def test_estimates_that_lack_a_column_are_refused_by_its_name(tmp_path: Path) -> None:
+    made = a_run(tmp_path / "run", attributes=("gender",), images=0)
+    path = made / "estimates.csv"
+    path.write_text(path.read_text().replace("raw_share", "share_raw", 1))
+    with pytest.raises(RunError, match="lacks the column raw_share"):
+        write_report(made)
+
+
+def test_a_shard_that_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+    made = a_run(tmp_path / "run", concepts=("nurse", "cook"), arms=("none", "suffix"), attributes=("gender",), images=3)
+    broken = next((made / "images").glob("none-*"))
+    broken.write_bytes(broken.read_bytes()[:200])
+    seen = read(write_report(made))
+    assert f"{broken.name}: cannot be read" in seen.text
+    assert "arm suffix · 3 images" in seen.text
+
+
+def test_energy_says_when_it_is_a_guess(tmp_path: Path) -> None:
+    made = a_run(tmp_path / "run", concepts=("nurse",), attributes=("gender",), images=0)
+    how = "a guess: the processor's power from its load and its rated power"
+    energy = {"kwh": 0.01234, "gco2e": 4.5, "gpu_seconds": 0, "images_per_kwh": 81000.0, "how": how, "assumptions": "grid of USA"}
+    store.write_json(made / "energy.json", energy | {"sessions": []})
+    text = read(write_report(made)).text
+    assert how in text and "0.0123 kWh" in text and "grid of USA" in text
+
+
+def test_large_pictures_become_thumbnails_and_the_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    monkeypatch.setitem(globals(), "_disc", lambda concept, sample: noise)
+    made = a_run(tmp_path / "run", attributes=("gender",), images=8)
+    page = write_report(made)
+    pictures = re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", page.read_text())
+    sizes = {Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures}
+    assert sizes == {(128, 128)} and len(pictures) == 8 * len(CONCEPTS) - 2
+    assert page.stat().st_size < 5_000_000
+
+
+def test_small_pictures_are_shown_to_the_pixel(folder: Path, page: Seen) -> None:
+    picture = next(a["src"] for a in page.all("img") if a["alt"] == "Image 0 for the prompt: a cook")
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))).convert("RGB"))
+    assert np.array_equal(pixels, _disc("cook", 0))
+
+
+def test_many_concepts_are_drawn_by_the_seed_and_each_can_come(tmp_path: Path) -> None:
+    many = tuple(f"concept {i}" for i in range(30))
+    run = store.Run(a_run(tmp_path / "run", concepts=many, attributes=(), images=1))
+    survey = report._survey(run)
+    first, again, other = (report._gallery(run, survey, seed) for seed in (1, 1, 2))
+    assert first == again and first.n_shown == 20 and first.n_concepts == 30
+    names = [tuple(strip.concept for strip in gallery.strips) for gallery in (first, other)]
+    assert names[0] != names[1] and all(len(set(n)) == 20 for n in names)
+
+
+# -- figures -----------------------------------------------------------------------------------------
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "estimates.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_figure_draws_the_numbers_of_its_rows(folder: Path) -> None:
+    rows = [r for r in rows_of(folder) if r["attribute"] == "gender" and r["level"] == "woman" and r["arm"] == "none"]
+    rows = figures.of_reference(rows, BLS)
+    panel = Figure().subplots()
+    figures._scatter(panel, [r for r in rows if r["reference"]], math.nan)
+    marks = np.concatenate([c.get_offsets() for c in panel.collections if isinstance(c, PathCollection)])
+    expected = {(r["reference"], r["share"]) for r in rows if r["reference"]}
+    assert {(f"{x:.3f}", f"{y:.3f}") for x, y in marks} == {
+        (f"{100 * float(x):.3f}", f"{100 * float(y):.3f}") for x, y in expected
+    }
+
+
+def test_an_unknown_share_gets_its_interval_and_no_mark(tmp_path: Path) -> None:
+    made = a_run(tmp_path / "run", cannot_tell=True, images=0, attributes=("gender",))
+    rows = figures.of_reference([r for r in rows_of(made) if r["level"] == "woman"], BLS)
+    panel = Figure().subplots()
+    keyed = {figures._key(row): row for row in rows}
+    figures._dots(panel, keyed, list(keyed))
+    shown = [c for c in panel.collections if isinstance(c, PathCollection)]
+    heights = {y for c in shown for x, y in c.get_offsets() if not math.isnan(x) and c.get_facecolor().size}
+    lines = [segment for c in panel.collections if isinstance(c, LineCollection) for segment in c.get_segments()]
+    assert {tuple(line[:, 0]) for line in lines} == {(0.0, 100.0)}
+    assert len(heights) <= sum(bool(row["reference"]) for row in rows)  # the reference ticks and nothing else
+
+
+def test_more_concepts_than_fit_are_drawn_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST_ROWS", 3)
+    made = a_run(tmp_path / "run", attributes=("gender",), images=0)
+    charts = list(figures.concepts(figures.of_reference(rows_of(made), BLS), tmp_path, levels=("woman",), reference=BLS))
+    assert [chart.stem[-2:] for chart in charts] == ["-1", "-2", "-3"]
+
+
+def test_concepts_are_ordered_by_reference_and_those_without_one_come_last(folder: Path) -> None:
+    rows = [r for r in rows_of(folder) if r["attribute"] == "gender" and r["level"] == "woman" and r["arm"] == "none"]
+    order = sorted(figures.of_reference(rows, BLS), key=figures._by_reference)
+    assert [row["concept"] for row in order] == ["astronaut", "mechanic", "pilot", "cook", "doctor", "teacher", "nurse"]
+
+
+def test_a_name_tells_apart_what_the_concept_alone_does_not() -> None:
+    common = {"concept": "nurse", "prompt_set": "a", "template": "plain"}
+    assert figures.labels([common | {"identity": ""}, common | {"identity": "a woman"}]) == ["nurse", "nurse, a woman"]
+
+
+def test_numbers_are_written_for_readers() -> None:
+    assert report.percent("0.1234") == "12.3" and report.percent("") == "–" and report.percent(None) == "–"
+    assert report.points("-0.0421") == "−4.2" and report.points("0.0004") == "0.0" and report.points("inf") == "–"
+    assert report.interval({"value": 1.456, "low": 1.2, "high": None}) == "1.46 (1.20 to –)"
+    assert report.interval({"value": None, "low": None, "high": None}) == "not known" and report.interval(None) == "–"

@@ -1,0 +1,106 @@
+"""The house itself: imports go one way, heavy libraries come in by one door, the README names every room."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).parents[1]
+STOREYS = [
+    {"pipeline", "pipeline.errors"},
+    {"pipeline.types", "pipeline.checks", "pipeline.progress"},
+    {"classifiers", "classifiers.attributes"},
+    {"prompt_sets.prompts", "prompt_sets.references", "pipeline.mitigations", "pipeline.estimates", "pipeline.energy"},
+    {"prompt_sets"},
+    {"pipeline.study"},
+    {"pipeline.plan", "pipeline.store"},
+    {"classifiers.correction", "classifiers.clip", "classifiers.fake", "pipeline.generate"},
+    {"classifiers.zero_shot", "pipeline.amplification"},
+    {"pipeline.stages", "pipeline.tables"},
+    {"pipeline.figures"},
+    {"pipeline.report"},
+    {"pipeline.line"},
+    {"pipeline.cli"},
+]
+"""From the ground up; what stands on one storey may import what is below it, and its neighbours if they are rooms
+of one kind (`energy` writes through `store`)."""
+ALLOWED = {("pipeline.energy", "pipeline.store"), ("pipeline.store", "pipeline.plan")}
+DOORS = {
+    "torch": {"pipeline.generate", "classifiers.clip"},
+    "diffusers": {"pipeline.generate"},
+    "open_clip": {"classifiers.clip"},
+    "matplotlib": {"pipeline.figures"},
+    "jinja2": {"pipeline.report"},
+    "codecarbon": {"pipeline.energy"},
+    "pydantic": {"pipeline.checks", "pipeline.study", "prompt_sets.prompts", "prompt_sets.references"},
+    "pickle": set(),
+}
+
+
+def modules() -> dict[str, Path]:
+    files = [p for room in ("pipeline", "classifiers", "prompt_sets") for p in sorted((HOME / room).glob("*.py"))]
+    return {".".join(p.relative_to(HOME).with_suffix("").parts).removesuffix(".__init__"): p for p in files}
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            rooms = inner & set(modules())
+            names |= rooms or {node.module}
+    return names
+
+
+HEIGHT = {name: height for height, storey in enumerate(STOREYS) for name in storey}
+
+
+def test_every_room_has_a_storey() -> None:
+    assert set(modules()) == set(HEIGHT)
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_imports_go_one_way(name: str) -> None:
+    for other in imported(modules()[name]) & set(HEIGHT):
+        assert HEIGHT[other] < HEIGHT[name] or (name, other) in ALLOWED, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("library", sorted(DOORS))
+def test_a_heavy_library_comes_in_by_its_door(library: str) -> None:
+    users = {n for n, path in modules().items() if any(i.split(".")[0] == library for i in imported(path))}
+    assert users <= DOORS[library]
+
+
+def test_a_plan_needs_no_torch() -> None:
+    code = "import sys; from pipeline import study, plan, store; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=HOME)
+
+
+def test_the_map_in_the_readme_names_every_module() -> None:
+    readme = (HOME / "README.md").read_text(encoding="utf-8")
+    rooms = [p.relative_to(HOME).as_posix() for p in modules().values() if p.name != "__init__.py"]
+    scripts = [p.relative_to(HOME).as_posix() for p in (HOME / "scripts").glob("*.py") if p.name != "__init__.py"]
+    assert [room for room in rooms + scripts if f"`{room}`" not in readme] == []
+
+
+def test_the_commands_in_the_readme_exist() -> None:
+    from pipeline.cli import app
+
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    readme = (HOME / "README.md").read_text(encoding="utf-8")
+    named = {line.split()[1] for line in readme.splitlines() if line.startswith("typecast ")}
+    assert named and named <= known
+    assert {name for name in known if f"typecast {name}" not in readme} == set()
+
+
+def test_no_tracked_file_names_this_machine() -> None:
+    tracked = subprocess.run(["git", "ls-files", "*.py", "*.md", "*.yaml", "*.toml", "*.txt", "Makefile"], cwd=HOME, capture_output=True, text=True)
+    for name in tracked.stdout.split():
+        assert "/wo" + "rk/" not in (HOME / name).read_text(encoding="utf-8"), name
