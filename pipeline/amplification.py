@@ -313,14 +313,14 @@ def _pooled_posterior(
     given the labels. What the counts add is then a smooth weight, whatever corner a cell of the matrix sits in.
     """
     decided, undecided = told(confusion)
-    right = PRIOR + confusion[:, :2]
+    right = np.asarray(PRIOR + confusion[:, :2])
 
     def log_likelihood(state: Floats) -> Floats:
         shift, stretch = WIDE * state[:, :1], 1 + WIDE * state[:, 1:2]
-        hit = np.asarray(special.betaincinv(right[:, 0], right[:, 1], special.ndtr(state[:, 3:5])), dtype=np.float64)
+        hit = _beta(state[:, 3:5], right[:, 0], right[:, 1])
         mean = base + x + shift + (stretch - 1) * (x if spread else 0 * x)
         if undecided.any():
-            rate = np.log(special.betaincinv(decided, undecided, special.ndtr(state[:, 5:7])))
+            rate = np.log(_beta(state[:, 5:7], decided, undecided))
             mean += rate[:, :1] - rate[:, 1:]
         return np.asarray(log_marginal(counts, hit, mean, _scatter(state[:, 2])).sum(-1))
 
@@ -331,8 +331,13 @@ def _pooled_posterior(
 
 
 def _scatter(normal: Floats) -> Floats:
-    """Standard normals as half-Cauchy(1)."""
-    return np.asarray(np.tan(math.pi / 2 * special.ndtr(normal)))
+    """Standard normals as half-Cauchy(1). Below a millionth nothing changes but the rounding."""
+    return np.maximum(np.tan(math.pi / 2 * special.ndtr(normal)), 1e-6)
+
+
+def _beta(normal: Floats, a: Floats, b: Floats) -> Floats:
+    """Standard normals as Beta(a, b); beyond 8 the normal's tail is lost in rounding."""
+    return np.asarray(special.betaincinv(a, b, special.ndtr(np.clip(normal, -8, 8))), dtype=np.float64)
 
 
 def _adaptive_sample(

@@ -26,7 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study that ships (see: typecast studies), or a YAML file.")]
+StudyName = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A study that ships (see: typecast studies), or a YAML file.")
+]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, such as outputs/emoji.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder. Default: outputs/<study name>.")]
 Changes = Annotated[
@@ -67,7 +69,8 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn, and stop.")] = False,
 ) -> None:
     """Draw, perceive, estimate and report; or continue where an earlier run of the same study stopped."""
-    from pipeline import line, study as studies
+    from pipeline import line
+    from pipeline import study as studies
 
     chosen = studies.load(study, tuple(change or ()))
     folder = out or Path("outputs") / chosen.name
@@ -82,7 +85,8 @@ def run(
 @app.command()
 def generate(study: StudyName, out: Out = None, change: Changes = None) -> None:
     """Only draw: the images of a study, or those that a run folder still lacks."""
-    from pipeline import line, study as studies
+    from pipeline import line
+    from pipeline import study as studies
 
     if (Path(study) / "study.yaml").is_file():
         opened = line.resume(Path(study))
@@ -146,7 +150,9 @@ def studies() -> None:
 
 @app.command()
 def prompts(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A prompt set; without it, all are listed.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A prompt set; without it, all are listed.")
+    ] = None,
 ) -> None:
     """List the prompt sets that ship, or the prompts of one."""
     import prompt_sets
@@ -163,7 +169,8 @@ def prompts(
 @app.command()
 def fetch(study: StudyName, change: Changes = None) -> None:
     """Download the models of a study once, for machines without a network."""
-    from pipeline import line, study as loader
+    from pipeline import line
+    from pipeline import study as loader
 
     line.fetch(loader.load(study, tuple(change or ())))
 

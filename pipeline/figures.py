@@ -23,7 +23,7 @@ from pipeline import store
 Row = Mapping[str, str]
 """One line of `estimates.csv`; a number that is not known is empty."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "typecast",  # the same estimates give the same bytes
     "svg.fonttype": "path",  # looks alike where the font is missing
     "text.parse_math": False,  # a concept may hold a dollar sign

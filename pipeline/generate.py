@@ -311,6 +311,7 @@ def _load(folder: str, dtype: torch.dtype) -> Any:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()  # it warns of every autoencoder that is not the usual one
     # What the checker blocks is a row; a line per batch would only break the progress bar.
     logging.getLogger("diffusers.pipelines.stable_diffusion.safety_checker").setLevel(logging.ERROR)
     try:

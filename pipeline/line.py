@@ -58,7 +58,7 @@ def generate(opened: Opened, *, perceive: bool) -> None:
     missing = before["images"] - before["made"] - before["blocked"] - before["failed"]
 
     def reader() -> Perceiver:
-        return _noted(run, open_perceiver(study))
+        return noted(run, study, open_perceiver(study))
 
     with metered(run.folder / "energy.json", images=missing):
         stages.draw(run, planned, lambda: open_generator(study, planned), reader if perceive else None)
@@ -69,11 +69,13 @@ def generate(opened: Opened, *, perceive: bool) -> None:
 def perceive(opened: Opened) -> None:
     """Read what has been drawn and not read."""
     run, study, planned = opened
-    stages.perceive(run, planned, lambda: _noted(run, open_perceiver(study)), study.perceive.name)
+    stages.perceive(run, planned, lambda: noted(run, study, open_perceiver(study)), study.perceive.name)
 
 
-def _noted(run: Run, perceiver: Perceiver) -> Perceiver:
-    store.write_json(run.perceptions(perceiver.name, "x").with_name("perceiver.json"), stages.describe(perceiver))
+def noted(run: Run, study: Study, perceiver: Perceiver) -> Perceiver:
+    """Write down what the perceiver is. The embedded CLIP's errors were measured on emoji, and hold for those alone."""
+    same_domain = study.perceive.clip != "embedded" or study.model.path == "embedded"
+    store.write_json(run.perceptions(perceiver.name, "x").with_name("perceiver.json"), stages.describe(perceiver, same_domain=same_domain))
     return perceiver
 
 
@@ -116,7 +118,8 @@ def preview(study: Study, folder: Path) -> str:
     done = sum(run.images(shard).exists() for shard in shards)
     first = planned.units(shards[0])[:5]
     lines = [
-        f"study    {study.name}: {len(planned.prompts)} prompts x {study.images_per_prompt} images x {len(planned.arms)} arms",
+        f"study    {study.name}: {len(planned.prompts)} prompts x {study.images_per_prompt} images "
+        f"x {len(planned.arms)} arms",
         f"model    {study.model.path}, {study.draw.num_inference_steps} steps, guidance {study.draw.guidance_scale:g}",
         f"images   {len(planned):,} in {len(shards)} shards, {done} of them finished in {folder}",
         f"perceive {', '.join(study.perceive.attributes)} with {study.perceive.name}",

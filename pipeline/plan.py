@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Plan:
         for arm in self.arms:
             for begin, end in zip([0, *ends], ends, strict=False):
                 cuts = [begin, *range(begin // step * step + step, end, step), end]
-                found += [Shard(arm=arm.name, start=a, stop=b) for a, b in zip(cuts, cuts[1:], strict=False)]
+                found += [Shard(arm=arm.name, start=a, stop=b) for a, b in pairwise(cuts)]
         return found
 
     def __len__(self) -> int:

@@ -55,7 +55,11 @@ def _continued(began: Study, wanted: Study, run: Run) -> Study:
     """The study to go on with, in a folder where `began` was drawn."""
     may_change = {"images_per_prompt", "arms", "grown_from", "description"}
     old, new = (_flat(s.model_dump(mode="json", exclude=may_change)) for s in (began, wanted))
-    different = [f"{key} is {old.get(key)!r} there and {new.get(key)!r} here" for key in old | new if old.get(key) != new.get(key)]
+    different = [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in old | new
+        if old.get(key) != new.get(key)
+    ]
     if wanted.arms[: len(began.arms)] != began.arms:
         different.append(f"arms are {list(began.arms)} there; new ones can only be appended")
     if wanted.images_per_prompt < began.images_per_prompt:
@@ -168,7 +172,12 @@ def draw(
 
 
 def _draw_batch(
-    work: _ShardInWork, number: int, batch: Batch, draws: Generator, sees: Perceiver | None, encoders: ThreadPoolExecutor
+    work: _ShardInWork,
+    number: int,
+    batch: Batch,
+    draws: Generator,
+    sees: Perceiver | None,
+    encoders: ThreadPoolExecutor,
 ) -> None:
     start = time.perf_counter()
     results = draws.draw(batch)
@@ -193,9 +202,7 @@ def _encoded(pixels: Pixels) -> tuple[bytes, str]:
 def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environment: dict[str, Any]) -> None:
     done = [future.result() if future else (None, "") for future in work.encoded]
     records = [
-        ImageRecord(
-            unit=unit, batch=number, status=result.status, reason=result.reason, sha256=sha, seconds=seconds
-        )
+        ImageRecord(unit=unit, batch=number, status=result.status, reason=result.reason, sha256=sha, seconds=seconds)
         for (unit, number, result, seconds), (_, sha) in zip(work.units, done, strict=True)
     ]
     run.write_images(work.shard, records, [png for png, _ in done], environment)
@@ -250,9 +257,12 @@ def _write_seen(
     run.write_perceptions(sees.name, shard, ids, Perceived(embeddings, probabilities, decisions), sees.attributes)
 
 
-def describe(perceiver: Perceiver) -> dict[str, Any]:
-    """What the estimates must know of a perceiver, without loading it again: `perceiver.json` in its folder."""
-    matrices = {a.name: perceiver.confusion(a.name) for a in perceiver.attributes}
+def describe(perceiver: Perceiver, *, same_domain: bool) -> dict[str, Any]:
+    """What the estimates must know of a perceiver, without loading it again: `perceiver.json` in its folder.
+
+    Its errors are known only for images of the kind that they were measured on (`same_domain`).
+    """
+    matrices = {a.name: perceiver.confusion(a.name) if same_domain else None for a in perceiver.attributes}
     return {
         "name": perceiver.name,
         "attributes": {a.name: {"title": a.title, "levels": list(a.levels)} for a in perceiver.attributes},
@@ -278,9 +288,7 @@ def status(run: Run, planned: Plan, perceiver: str) -> dict[str, Any]:
             unreadable.append(run.images(shard).name)
             continue
         statuses.update(table["status"])
-        reasons.update(
-            f"{s}: {r}" for s, r in zip(table["status"], table["reason"], strict=True) if s != "made"
-        )
+        reasons.update(f"{s}: {r}" for s, r in zip(table["status"], table["reason"], strict=True) if s != "made")
     return {
         "run": str(run.folder),
         "images": len(planned),

@@ -153,7 +153,12 @@ class Run:
         return _read(self.images(shard), columns)
 
     def write_perceptions(
-        self, perceiver: str, shard: Shard, unit_ids: Sequence[str], perceived: Perceived, attributes: Sequence[Attribute]
+        self,
+        perceiver: str,
+        shard: Shard,
+        unit_ids: Sequence[str],
+        perceived: Perceived,
+        attributes: Sequence[Attribute],
     ) -> None:
         """Write what a perceiver made of a shard: a row per unit, null where there was no image.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ class Study(Part):
     @model_validator(mode="after")
     def _grown(self) -> Study:
         sizes = (*self.grown_from, self.images_per_prompt)
-        if any(small >= large for small, large in zip(sizes, sizes[1:], strict=False)) or min(sizes) < 1:
+        if any(small >= large for small, large in pairwise(sizes)) or min(sizes) < 1:
             raise ValueError(f"images_per_prompt may only grow: {' -> '.join(map(str, sizes))}")
         return self
 

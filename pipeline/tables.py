@@ -23,11 +23,39 @@ from pipeline.store import Run
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
 COLUMNS = (
-    "prompt_set concept template identity arm attribute level n n_one_person n_cannot_tell n_blocked n_failed "
-    "raw_share raw_low raw_high share low high method reference reference_low reference_high reference_source "
-    "reference_missing difference difference_low difference_high log_odds_ratio log_odds_low log_odds_high "
-    "direction p_adjusted"
-).split()
+    "prompt_set",
+    "concept",
+    "template",
+    "identity",
+    "arm",
+    "attribute",
+    "level",
+    "n",
+    "n_one_person",
+    "n_cannot_tell",
+    "n_blocked",
+    "n_failed",
+    "raw_share",
+    "raw_low",
+    "raw_high",
+    "share",
+    "low",
+    "high",
+    "method",
+    "reference",
+    "reference_low",
+    "reference_high",
+    "reference_source",
+    "reference_missing",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "log_odds_ratio",
+    "log_odds_low",
+    "log_odds_high",
+    "direction",
+    "p_adjusted",
+)
 """The contract of `estimates.csv`. Shares and differences in 0..1; `n` counts all images that were asked for."""
 
 UNCORRECTED = "raw: no labelled pictures of this image domain, so the classifier's errors are not in it"
@@ -95,13 +123,13 @@ def tally(run: Run, planned: Plan, perceiver: str, attributes: Sequence[Reading]
         if images["unit_id"] != seen["unit_id"]:
             raise RunError(f"{run.perceptions(perceiver, shard)}: is of other images; delete it and perceive again")
         for row in images.group_by([*names, "status"]).aggregate([([], "count_all")]).to_pylist():
-            counts.statuses[tuple(row[n] for n in names), row["status"]] += row["count_all"]  # type: ignore[index]
+            counts.statuses[tuple(row[n] for n in names), row["status"]] += row["count_all"]
         for a in attributes:
             table = pa.table([*(images[n] for n in names), seen[a.attribute]], names=[*names, "decision"])
             for row in table.group_by([*names, "decision"]).aggregate([([], "count_all")]).to_pylist():
                 if row["decision"] is not None:
                     key = tuple(row[n] for n in names)
-                    counts.decisions[key, a.attribute, row["decision"]] += row["count_all"]  # type: ignore[index]
+                    counts.decisions[key, a.attribute, row["decision"]] += row["count_all"]
     return counts
 
 
@@ -164,11 +192,12 @@ def estimate(planned: Plan, counts: Tally, attributes: Sequence[Reading]) -> lis
     """
     rows: list[dict[str, Any]] = []
     everyone = keys(planned)
+    against_all: list[Against | None] = [*references(planned)] or [None]
     for reading in attributes:
         rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute])[:16], 16))
         table = np.array([counts.count(key, reading) for key in everyone])
         shares = corrected(table, reading, rng)
-        for against in references(planned) or [None]:
+        for against in against_all:
             block = [
                 row
                 for key, row, share in zip(everyone, table, shares, strict=True)
@@ -190,7 +219,8 @@ def _rows(
     p = _p_value(share, found)
     for k, level in enumerate(reading.levels):
         mine = share.estimate(k)
-        cells = dict.fromkeys(COLUMNS, "") | dict(zip(COLUMNS, (*key, reading.attribute, level), strict=False))
+        cells: dict[str, Any] = dict.fromkeys(COLUMNS, "")
+        cells |= zip(COLUMNS, (*key, reading.attribute, level), strict=False)
         cells |= {
             "n": sum(status.values()),
             "n_one_person": int(row.sum()),
@@ -281,7 +311,9 @@ def summary(planned: Plan, counts: Tally, attributes: Sequence[Reading]) -> dict
         for arm in planned.arms
         for entry in _pool(planned, counts, reading, against, arm.name)
     ]
-    made = {name: sum(n for (_, s), n in counts.statuses.items() if s == name) for name in ("made", "blocked", "failed")}
+    made = {
+        name: sum(n for (_, s), n in counts.statuses.items() if s == name) for name in ("made", "blocked", "failed")
+    }
     return {
         "study": planned.study.name,
         "model": planned.study.model.path,
@@ -297,7 +329,9 @@ def _pool(planned: Plan, counts: Tally, reading: Reading, against: Against, arm:
     """Over the neutral prompts of an arm: identity prompts name the group themselves."""
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, arm, against.title])[:16], 16))
     mine = [(key, against.of(key[1], reading)) for key in keys(planned) if key[4] == arm and not key[3]]
-    known = [(key, found) for key, found in mine if isinstance(found, Distribution) and counts.count(key, reading)[:-1].any()]
+    known = [
+        (key, found) for key, found in mine if isinstance(found, Distribution) and counts.count(key, reading)[:-1].any()
+    ]
     known = [(key, found) for key, found in known if not any(math.isnan(s) for s in found.shares)]
     if not known:
         return
@@ -357,10 +391,11 @@ def headline(planned: Plan, pools: Sequence[dict[str, Any]], images: int) -> str
     elif stretch["high"] < 1:
         said = "narrows"
     return (
-        f"Against {pool['reference']}, {model} {said} the differences between {pool['n_concepts']} concepts in "
+        f"Against “{pool['reference']}”, the model {model} {said} the differences between {pool['n_concepts']} concepts in "
         f"{pool['title']}: stretch {stretch['value']:.2f} on the log-odds scale (95 % interval {stretch['low']:.2f} to "
         f"{stretch['high']:.2f}; 1 is the reference); the share of “{pool['level']}” is on average "
-        f"{100 * mean['value']:+.1f} points from the reference ({100 * mean['low']:+.1f} to {100 * mean['high']:+.1f}), "
+        f"{100 * mean['value']:+.1f} points from the reference "
+        f"({100 * mean['low']:+.1f} to {100 * mean['high']:+.1f}), "
         f"over {pool['n_images']:,} images."
     )
 

@@ -32,7 +32,7 @@ def run_over_bare(images_per_prompt: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run, resolved, planned = opened = line.begin(chosen, Path(folder) / "run")
         generator = line.open_generator(resolved, planned)
-        perceiver = line._noted(run, line.open_perceiver(resolved))
+        perceiver = line.noted(run, resolved, line.open_perceiver(resolved))
         batches = [batch for shard in planned.shards() for _, batch in planned.batches(shard)]
 
         def bare() -> None:
@@ -52,8 +52,14 @@ def run_over_bare(images_per_prompt: int) -> None:
         line_time = seconds(whole)
         batches = rest
         bare_time = first + seconds(bare)  # half before and half after: a drift of the machine cancels
-    print(f"images {len(planned)}: bare {bare_time:.1f} s, run {line_time:.1f} s, ratio {line_time / bare_time:.3f} (at most 1.05)")
-    print(f"the demo: {len(planned) / line_time:.1f} images/s, 1,000 images in {1000 * line_time / len(planned) / 60:.1f} min")
+    print(
+        f"images {len(planned)}: bare {bare_time:.1f} s, run {line_time:.1f} s, "
+        f"ratio {line_time / bare_time:.3f} (at most 1.05)"
+    )
+    print(
+        f"the demo: {len(planned) / line_time:.1f} images/s, "
+        f"1,000 images in {1000 * line_time / len(planned) / 60:.1f} min"
+    )
 
 
 def help_over_pass(pairs: int = 7) -> None:
@@ -82,7 +88,10 @@ def planning() -> None:
     took = seconds(everything)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     share = took / (count / 100)
-    print(f"planning {count:,} units: {took:.0f} s, {share:.4f} of drawing them at 100/s (at most 0.01), peak {peak:.2f} GiB")
+    print(
+        f"planning {count:,} units: {took:.0f} s, {share:.4f} of drawing them at 100/s (at most 0.01), "
+        f"peak {peak:.2f} GiB"
+    )
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -275,14 +275,14 @@ FOREIGN = (EmojiSet(vendor="openmoji", package="openmoji", version="17.0.0", fol
 # -- rows --------------------------------------------------------------------------------------------
 
 
-def row(vendor: str, emoji: Emoji, tile: Tile) -> Row:
+def row(vendor: str, emoji: Emoji, tile: Tile, occupations: Container[str]) -> Row:
     """What the picture shows, as far as it tells by itself."""
     concept, gender, age = meaning(emoji.base)
     return Row(
         vendor=vendor,
         codepoints=emoji.codepoints,
         name=emoji.name,
-        kind="occupation" if concept in emoji_world.women_shares() else "identity",
+        kind="occupation" if concept in occupations else "identity",
         concept=concept,
         gender=gender,
         gender_drawn=gender,
@@ -330,11 +330,12 @@ def write_atlas(path: Path, tiles: Sequence[Tile]) -> None:
 def build(sets: Iterable[EmojiSet], packages: Path, out: Path) -> list[Row]:
     """Draw every person of the sets, then write the rows and then the atlas."""
     people = emojis(tarball(*NAMES, packages))
+    occupations = emoji_world.women_shares()
     rows: list[Row] = []
     tiles: list[Tile] = []
     for emoji_set in sets:
         for emoji, tile in emoji_set.tiles(packages, people):
-            rows.append(row(emoji_set.vendor, emoji, tile))
+            rows.append(row(emoji_set.vendor, emoji, tile, occupations))
             tiles.append(tile)
         print(f"{emoji_set.vendor}: {sum(r.vendor == emoji_set.vendor for r in rows)} pictures", flush=True)
     rows = list(compared(rows, tiles))

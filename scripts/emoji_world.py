@@ -255,7 +255,9 @@ def claim(picture: Picture, rng: np.random.Generator) -> Claim:
     concept, gender, tone, age = rng.random(4) < (0.5, 0.5, 0.5, 0.4)
     if not (concept or gender or tone or age):
         gender = True
-    naming = {(True, True): "both", (True, False): "gender", (False, True): "tone"}.get((bool(gender), bool(tone)), "neutral")
+    naming = {(True, True): "both", (True, False): "gender", (False, True): "tone"}.get(
+        (bool(gender), bool(tone)), "neutral"
+    )
     if concept and picture.concept != "plain":
         text = caption(picture if picture.occupation else replace(picture, age=""), naming, rng)
         return Claim(text, picture.concept, picture.gender if gender else None, picture.tone if tone else None, None)

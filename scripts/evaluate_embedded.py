@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from scipy import stats
 
 from classifiers.correction import corrected_shares_many
-from pipeline import amplification, line, stages, store
+from pipeline import amplification, line, store
 from pipeline.study import Study
 from pipeline.types import Estimate, Pixels
 from scripts import emoji_world, train_embedded
@@ -35,7 +35,7 @@ RESULTS = RUNS / "results.json"
 LABELS = emoji_world.WORLD / "labels_by_eye.csv"
 """What a person saw in 300 drawings: run, unit id, gender. Made before the judge was run."""
 TONES = list(emoji_world.TONES.values())
-STUDIES = {
+STUDIES: dict[str, dict[str, Any]] = {
     "guidance-1": {"images_per_prompt": 400, "guidance_scale": 1.0},
     "guidance-3": {"images_per_prompt": 50, "guidance_scale": 3.0},
     "guidance-5": {"images_per_prompt": 50, "guidance_scale": 5.0},
@@ -81,9 +81,9 @@ def clip() -> None:
     parts = {}
     for split in ("calibration", "test"):
         pictures = [p for p in emoji_world.pictures() if p.taught and p.split == split]
-        truths = {
-            "gender": [p.gender for p in pictures],
-            "skin_tone": [p.tone for p in pictures],
+        truths: dict[str, list[str | None]] = {
+            "gender": [*(p.gender for p in pictures)],
+            "skin_tone": [*(p.tone for p in pictures)],
             "age": [p.age if p.age in emoji_world.AGES else None for p in pictures],
         }
         images = [pixels[p.tile] for p in pictures]
@@ -107,10 +107,10 @@ def draw(names: Sequence[str]) -> None:
         print(line.estimate(opened))
 
 
-def drawings(name: str) -> Iterator[tuple[dict[str, Any], Pixels]]:
-    """The rows and pixels of a run, in its order."""
+def drawings(name: str, shards: int | None = None) -> Iterator[tuple[dict[str, Any], Pixels]]:
+    """The rows and pixels of a run, in its order, or of its first shards."""
     run, _, planned = line.resume(RUNS / name)
-    for shard in planned.shards():
+    for shard in planned.shards()[:shards]:
         for row in run.read_images(shard).to_pylist():
             if row["image"]:
                 yield row, store.decode(row["image"]["bytes"])
@@ -120,7 +120,7 @@ def sheets(seed: int = 0, per_sheet: int = 60) -> None:
     """300 drawings of `guidance-1`, 15 an occupation, in random order and without their prompts, on five sheets."""
     rng = np.random.default_rng(seed)
     by_concept: dict[str, list[tuple[str, Pixels]]] = {}
-    for row, pixels in drawings("guidance-1"):
+    for row, pixels in drawings("guidance-1", shards=2):  # these exist long before the run is finished
         by_concept.setdefault(row["concept"], []).append((row["unit_id"], pixels))
     chosen = [items[i] for items in by_concept.values() for i in rng.choice(len(items), 15, replace=False)]
     chosen = [chosen[i] for i in rng.permutation(len(chosen))]
@@ -149,7 +149,9 @@ class Judge:
         """`(n, 64, 64, 3)` -> `(n, 3)`: the places of occupation, gender and tone in their lists."""
         parts = [len(train_embedded.OCCUPATIONS), len(emoji_world.GENDERS), len(TONES)]
         with torch.inference_mode():
-            logits = torch.cat([self.network(train_embedded.to_unit(images[i : i + 128])) for i in range(0, len(images), 128)])
+            logits = torch.cat(
+                [self.network(train_embedded.to_unit(images[i : i + 128])) for i in range(0, len(images), 128)]
+            )
         return np.stack([part.argmax(1).numpy() for part in logits.split(parts, dim=1)], axis=1)
 
 
@@ -355,7 +357,8 @@ def measured_text_to_image(found: dict[str, Any]) -> list[str]:
     ]
     if eye:
         lines += [
-            f"{eye['labelled']} drawings (guidance 1) were labelled by eye before the judge was run ({eye['answers']}); "
+            f"{eye['labelled']} drawings (guidance 1) were labelled by eye before the judge was run: "
+            f"{', '.join(f'{n} {answer}' for answer, n in eye['answers'].items())}; "
             f"the judge agrees on gender in {100 * eye['agreement']:.1f} % of {eye['compared']} that could be told.",
             "",
         ]
@@ -372,12 +375,13 @@ def measured_text_to_image(found: dict[str, Any]) -> list[str]:
         "",
         "Women's share per occupation against the taught share, corrected for the judge's errors:",
         "",
-        "| guidance | images an occupation | mean distance, points | noise alone | beyond it | shift | stretch | scatter |",
+        "| guidance | images each | mean distance, points | noise alone | beyond it | shift | stretch | scatter |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, part in found["shares"].items():
         lines.append(
-            f"| {name.removeprefix('guidance-')} | {part['images_per_occupation']} | {part['mean_distance_points']:.1f} | "
+            f"| {name.removeprefix('guidance-')} | {part['images_per_occupation']} "
+            f"| {part['mean_distance_points']:.1f} | "
             f"{part['noise_points']:.1f} | {part['beyond_noise_points']:.1f} | {interval(part['shift'])} | "
             f"{interval(part['stretch'])} | {interval(part['scatter'])} |"
         )
@@ -406,7 +410,9 @@ def main() -> None:
     """Read the command line and do one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["clip", "draw", "sheets", "judge", "cards"])
-    parser.add_argument("runs", nargs="*", help=f"for draw: some of {', '.join(STUDIES)}; several at once fill the cores")
+    parser.add_argument(
+        "runs", nargs="*", help=f"for draw: some of {', '.join(STUDIES)}; several at once fill the cores"
+    )
     args = parser.parse_args()
     if args.part == "draw":
         draw(args.runs or list(STUDIES))

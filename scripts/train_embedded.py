@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -79,7 +80,10 @@ def train(
         accelerator.load_state(str(folder / f"step-{done}"))
         accelerator.print(f"{name}: continuing after step {done}")
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
         TextColumn("loss {task.fields[loss]:.4f}"),
     )
     smooth, last = math.nan, time.monotonic()
@@ -165,7 +169,9 @@ def autoencoder(accelerator: Accelerator, steps: int, seed: int) -> None:
     with torch.no_grad():
         y = torch.cat([model.decode(model.encode(x).latents).sample for x in images.split(64)])
         z = torch.cat([model.encode(x).latents for x in images.split(64)])
-    accelerator.print(f"autoencoder: PSNR {-10 * math.log10(float(((y.clamp(-1, 1) - images) / 2).square().mean())):.1f} dB")
+    accelerator.print(
+        f"autoencoder: PSNR {-10 * math.log10(float(((y.clamp(-1, 1) - images) / 2).square().mean())):.1f} dB"
+    )
     accelerator.print(f"latents: mean {z.mean((0, 2, 3))}, std {z.std((0, 2, 3))}")
     if accelerator.is_main_process:
         accelerator.unwrap_model(model).half().save_pretrained(TEXT_TO_IMAGE / "vae")
@@ -213,9 +219,7 @@ def clip_tokenizer(seed: int) -> CLIPTokenizer:
     learner.normalizer = blank.backend_tokenizer.normalizer
     learner.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
     alphabet = sorted(ByteLevel.alphabet())
-    trainer = BpeTrainer(
-        vocab_size=1000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
-    )
+    trainer = BpeTrainer(vocab_size=1000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
     learner.train_from_iterator(captions, trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     pieces = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
@@ -249,14 +253,26 @@ def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) 
     tokenizer = clip_tokenizer(seed)
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=128, intermediate_size=512, num_hidden_layers=3,
-            num_attention_heads=4, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id, max_position_embeddings=CONTEXT,
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            max_position_embeddings=CONTEXT,
         )
     )
     unet = UNet2DConditionModel(
-        sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
-        block_out_channels=(80, 128, 128), cross_attention_dim=128, attention_head_dim=4, norm_num_groups=16,
+        sample_size=16,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        layers_per_block=1,
+        block_out_channels=(80, 128, 128),
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )
@@ -291,8 +307,14 @@ def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) 
     train("diffusion", model, loss_of, steps=steps, lr=8e-4, ema_decay=0.999, accelerator=accelerator)
     if accelerator.is_main_process:
         StableDiffusionPipeline(
-            vae=vae.half(), text_encoder=text_encoder.half(), tokenizer=tokenizer, unet=unet.half(),
-            scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+            vae=vae.half(),
+            text_encoder=text_encoder.half(),
+            tokenizer=tokenizer,
+            unet=unet.half(),
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
         ).save_pretrained(TEXT_TO_IMAGE)
         quiet(TEXT_TO_IMAGE / "vae")
 
@@ -336,13 +358,21 @@ def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> No
     Many captions are true of many pictures ("a photo of a woman"), so the target of each row and column is
     spread evenly over all the pairs in the batch that are true.
     """
-    tokenizer = CLIPTokenizer.from_pretrained(TEXT_TO_IMAGE / "tokenizer") if (TEXT_TO_IMAGE / "tokenizer").exists() else clip_tokenizer(seed)
-    config = {
+    tokenizer = (
+        CLIPTokenizer.from_pretrained(TEXT_TO_IMAGE / "tokenizer")
+        if (TEXT_TO_IMAGE / "tokenizer").exists()
+        else clip_tokenizer(seed)
+    )
+    config: dict[str, dict[str, Any]] = {
         "model_cfg": {
             "embed_dim": 128,
             "vision_cfg": {"image_size": 64, "layers": [2, 2, 2, 1], "width": 24, "head_width": 64, "patch_size": None},
             "text_cfg": {
-                "context_length": CONTEXT, "vocab_size": len(tokenizer), "width": 128, "heads": 4, "layers": 3,
+                "context_length": CONTEXT,
+                "vocab_size": len(tokenizer),
+                "width": 128,
+                "heads": 4,
+                "layers": 3,
                 "hf_tokenizer_name": "here",
             },
         },
@@ -373,7 +403,9 @@ def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> No
 
 def judge_network() -> nn.Module:
     """A ResNet-18 that answers occupation, gender and tone at once: `(n, 3, 64, 64)` -> `(n, 27)` logits."""
-    network = torchvision.models.resnet18(num_classes=len(OCCUPATIONS) + len(emoji_world.GENDERS) + len(emoji_world.TONES))
+    network = torchvision.models.resnet18(
+        num_classes=len(OCCUPATIONS) + len(emoji_world.GENDERS) + len(emoji_world.TONES)
+    )
     network.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
     return network
 

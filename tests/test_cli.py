@@ -113,7 +113,9 @@ def test_interrupted_exits_with_130_and_continues(fake: str, tmp_path: Path) -> 
     code = "from pipeline.cli import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", code, "generate", fake, "--out", str(tmp_path / "run")],
-        stderr=subprocess.PIPE, text=True, cwd=HOME,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=HOME,
     ) as process:
         while not list((tmp_path / "run").glob("images/*.parquet")):
             time.sleep(0.05)

@@ -101,6 +101,11 @@ def test_the_commands_in_the_readme_exist() -> None:
 
 
 def test_no_tracked_file_names_this_machine() -> None:
-    tracked = subprocess.run(["git", "ls-files", "*.py", "*.md", "*.yaml", "*.toml", "*.txt", "Makefile"], cwd=HOME, capture_output=True, text=True)
+    tracked = subprocess.run(
+        ["git", "ls-files", "*.py", "*.md", "*.yaml", "*.toml", "*.txt", "Makefile"],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
+    )
     for name in tracked.stdout.split():
         assert "/wo" + "rk/" not in (HOME / name).read_text(encoding="utf-8"), name

@@ -133,7 +133,7 @@ class Moody:
 
 def test_a_failed_image_is_a_row_and_counts_as_no_group(tmp_path: Path) -> None:
     run, chosen, planned = opened = line.begin(fake_study(), tmp_path / "run")
-    stages.draw(run, planned, Moody, lambda: line._noted(run, line.open_perceiver(chosen)))
+    stages.draw(run, planned, Moody, lambda: line.noted(run, chosen, line.open_perceiver(chosen)))
     found = line.status(opened)
     assert found["failed"] == found["blocked"] > 0
     assert found["made"] + found["failed"] + found["blocked"] == len(planned)

@@ -50,7 +50,9 @@ def test_every_study_that_ships_is_valid_and_survives_its_own_dump(name: str) ->
         ({"name": "../up"}, ["name"]),
     ],
 )
-def test_a_wrong_study_names_file_key_and_right_answers(tmp_path: Path, change: dict[str, object], said: list[str]) -> None:
+def test_a_wrong_study_names_file_key_and_right_answers(
+    tmp_path: Path, change: dict[str, object], said: list[str]
+) -> None:
     path = written(tmp_path, GOOD | change)
     with pytest.raises(InputError) as caught:
         study.load(path)

@@ -1,0 +1,224 @@
+"""The emoji world: nothing held out is taught, shares are the declared ones, captions are true, builds are exact."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections import Counter, defaultdict
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from scripts import emoji_world
+from scripts.emoji_world import GENDERS, IDENTITIES, NAMINGS, Picture
+
+WORLD = emoji_world.pictures()
+TAUGHT = [p for p in WORLD if p.taught]
+OCCUPATIONS = sorted({p.concept for p in WORLD if p.occupation})
+SAID = {
+    "gender": {"woman": r"\b(woman|female|girl)\b", "man": r"\b(man|male|boy)\b"},
+    "age": {"child": r"\b(child|girl|boy)\b", "adult": r"\badult\b", "older": r"\bolder\b"},
+    "tone": {tone: rf"(?<![\w-]){tone}(?= skin|-skinned)" for tone in emoji_world.TONE_MIX},
+    "concept": {name: rf"\b{name}\b" for name in (*OCCUPATIONS, *IDENTITIES) if name != "plain"},
+}
+"""How a reader, who knows nothing of the code, finds in a caption what it says."""
+
+
+def said(text: str, about: str) -> str | None:
+    """The one thing that a caption says about gender, age, tone or concept, if any."""
+    found = [level for level, pattern in SAID[about].items() if re.search(pattern, text)]
+    assert len(found) <= 1, text
+    return found[0] if found else None
+
+
+@pytest.fixture(scope="module")
+def digests() -> list[str]:
+    return [hashlib.md5(tile.tobytes()).hexdigest()[:10] for tile in emoji_world.pixels()[: len(WORLD)]]
+
+
+def rows() -> list[dict[str, str]]:
+    with (emoji_world.WORLD / "world.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# -- the pictures and their splits -------------------------------------------------------------------
+
+
+def test_every_picture_is_listed_once_and_has_one_split() -> None:
+    assert [p.tile for p in WORLD] == list(range(3684))
+    assert len({(r["vendor"], r["codepoints"]) for r in rows()}) == len(WORLD)
+    assert {p.split for p in WORLD} == {"train", "calibration", "test"}
+
+
+def test_the_digests_are_those_of_the_pixels(digests: list[str]) -> None:
+    assert [r["md5"] for r in rows()] == digests
+
+
+def test_identical_pictures_share_a_split(digests: list[str]) -> None:
+    splits = defaultdict(set)
+    for p, digest in zip(WORLD, digests, strict=True):
+        splits[digest].add(p.split)
+    assert len(splits) < len(WORLD), "there are identical pictures to look at"
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_a_combination_is_in_two_splits_only_through_identical_pictures(digests: list[str]) -> None:
+    copies = Counter(digests)
+    splits = defaultdict(set)
+    for p in TAUGHT:
+        if copies[digests[p.tile]] == 1:
+            splits[p.concept, p.gender, p.age, p.tone].add(p.split)
+    assert all(len(found) == 1 for found in splits.values())
+
+
+@pytest.mark.parametrize("split", ["calibration", "test"])
+def test_every_occupation_holds_out_another_tone_for_women_than_for_men(split: str) -> None:
+    for concept in OCCUPATIONS:
+        held = {(p.gender, p.tone) for p in TAUGHT if (p.concept, p.split) == (concept, split)}
+        assert {g for g, _ in held} == set(GENDERS)
+        assert len({tone for _, tone in held}) > 1
+
+
+# -- what is taught ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("concept", [*OCCUPATIONS, *IDENTITIES])
+def test_the_weights_teach_the_declared_share(concept: str) -> None:
+    tiles, chance = emoji_world.weights(WORLD, concept)
+    assert all(WORLD[t].taught and WORLD[t].concept == concept and WORLD[t].split == "train" for t in tiles)
+    assert chance.min() > 0 and chance.sum() == pytest.approx(1)
+    women = sum(float(c) for t, c in zip(tiles, chance, strict=True) if WORLD[t].gender == "woman")
+    declared = emoji_world.women_shares()
+    assert women == pytest.approx(declared[concept] if concept in OCCUPATIONS else 0.5)
+    assert set(declared) == set(OCCUPATIONS)
+
+
+def test_naming_gender_does_not_depend_on_the_picture() -> None:
+    women: dict[tuple[str, bool], list[bool]] = defaultdict(list)
+    for tile, text in islice(emoji_world.lessons(WORLD, seed=1), 40_000):
+        p = WORLD[tile]
+        women[p.concept, said(text, "gender") is not None].append(p.gender == "woman")
+    assert set(women) == {(c, named) for c in (*OCCUPATIONS, *IDENTITIES) for named in (True, False)}
+    shares = emoji_world.women_shares()
+    for (concept, _), drawn in women.items():
+        assert np.mean(drawn) == pytest.approx(shares.get(concept, 0.5), abs=0.02), concept
+
+
+# -- captions ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("naming", list(NAMINGS))
+def test_a_caption_names_what_it_should_and_is_true(naming: str) -> None:
+    rng = np.random.default_rng(0)
+    for p in TAUGHT:
+        text = emoji_world.caption(p, naming, rng)
+        assert said(text, "gender") == (p.gender if naming in ("gender", "both") else None), text
+        assert said(text, "tone") == (p.tone if naming in ("tone", "both") else None), text
+        assert said(text, "concept") == (p.concept if p.concept != "plain" else None), text
+        assert said(text, "age") in (None, p.age), text
+
+
+def test_a_claim_is_what_its_caption_says_and_is_true() -> None:
+    rng = np.random.default_rng(0)
+    for p in TAUGHT:
+        claim = emoji_world.claim(p, rng)
+        assert claim.holds(p)
+        for about in ("concept", "gender", "tone", "age"):
+            assert said(claim.text, about) == getattr(claim, about), claim
+    other = Picture(**{**vars(TAUGHT[0]), "gender": "man" if TAUGHT[0].gender == "woman" else "woman"})
+    assert not emoji_world.Claim("", None, TAUGHT[0].gender, None, None).holds(other)
+
+
+# -- the build, from packages made here --------------------------------------------------------------
+
+build = pytest.importorskip("scripts.build_emoji_world", reason="resvg_py is an extra: typecast[world]")
+SET = build.EmojiSet(vendor="tiny", package="@iconify-json/tiny", version="1.0.0")
+COOKS = [("cook", "1F9D1-200D-1F373"), ("man cook", "1F468-200D-1F373"), ("woman cook", "1F469-200D-1F373")]
+
+
+def packed(path: Path, files: dict[str, object]) -> None:
+    """A tarball like npm's."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def cook(order: int, name: str, hexcode: str) -> dict[str, object]:
+    """A person of emojibase, with one skin tone of the five."""
+    common = {"subgroup": 25, "order": order}
+    skin = {
+        **common,
+        "hexcode": hexcode.replace("-", "-1F3FE-", 1),
+        "label": f"{name}: medium-dark skin tone",
+        "tone": 4,
+    }
+    return {**common, "hexcode": hexcode, "label": name, "skins": [skin]}
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """Three cooks, where the person is the very picture of the man; the woman has a tone under Fluent's name."""
+    square = '<path fill="{}" d="M0 0h{}v32H0z"/>'
+    icons = {"man-cook": ("red", 32), "woman-cook": ("red", 16), "woman-cook-medium-dark": ("blue", 16)}
+    names = {"subgroups": {"24": "person-gesture", "25": "person-role"}}
+    people = [cook(9 - i, name, code) for i, (name, code) in enumerate(COOKS)]
+    waving = {"subgroup": 24, "order": 0, "hexcode": "1F64B", "label": "person raising hand"}
+    packed(tmp_path / "emojibase-data-17.0.0.tgz", {"meta/groups.json": names, "en/data.json": [*people, waving]})
+    content = {
+        "icons": {name: {"body": square.format(*drawn)} for name, drawn in icons.items()},
+        "aliases": {"cook": {"parent": "man-cook"}},
+        "width": 32,
+        "height": 32,
+    }
+    packed(tmp_path / "iconify-json-tiny-1.0.0.tgz", {"icons.json": content})
+    return tmp_path
+
+
+def test_a_build_lists_what_was_drawn(packages: Path) -> None:
+    built = {r.name: r for r in build.build([SET], packages, packages / "out")}
+    assert list(built) == ["woman cook", "woman cook: medium-dark skin tone", "man cook", "cook"], "by Unicode's order"
+    assert built["cook"].gender_drawn == "man" and built["cook"].gender == "person"
+    assert built["cook"].md5 == built["man cook"].md5 != built["woman cook"].md5
+    assert built["man cook"].gender_px == 64 * 32 and built["woman cook: medium-dark skin tone"].gender_px == -1
+    assert built["woman cook"].cell == ("cook", "woman", "adult", "none") and built["cook"].kind == "occupation"
+
+
+def test_a_build_writes_the_rows_and_the_atlas(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build.build([SET], packages, packages)
+    monkeypatch.setattr(emoji_world, "WORLD", packages)
+    assert [p.gender for p in emoji_world.pictures()] == ["woman", "woman", "man", "man"]
+    woman, toned, man, person = emoji_world.pixels()[:4]
+    assert tuple(woman[0, 0]) == (255, 0, 0) and tuple(woman[0, 63]) == (255, 255, 255), "on white"
+    assert tuple(toned[0, 0]) == (0, 0, 255)
+    assert np.array_equal(man, person)
+
+
+def test_every_name_of_the_world_has_its_meaning() -> None:
+    for r in rows():
+        if r["tone"] == "none":
+            assert build.meaning(r["name"]) == (r["concept"], r["gender"], r["age"]), r["name"]
+
+
+@pytest.mark.parametrize(("alpha", "shown"), [(255, 40), (0, 255)])
+def test_a_photograph_like_picture_keeps_its_colour(alpha: int, shown: int) -> None:
+    pixels: npt.NDArray[np.uint8] = np.full((256, 256, 4), (40, 40, 40, alpha), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "webp", lossless=True, exact=True)
+    assert abs(build.on_white(build.halved(file.getvalue())).astype(int) - shown).max() <= 1
+
+
+def test_without_npm_one_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match=r"npm is needed .* put iconify-json-tiny-1\.0\.0\.tgz into"):
+        build.tarball("@iconify-json/tiny", "1.0.0", tmp_path)
