@@ -202,7 +202,7 @@ def iconify(path: Path, people: Sequence[Emoji]) -> Drawings:
             width, height = (icon.get(side, content[side]) for side in ("width", "height"))
             drawings[emoji.codepoints] = rendered(
                 '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-                f' width="{width}" height="{height}" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
+                f' width="{DRAWN}" height="{DRAWN}" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
             )
     return drawings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,22 +25,33 @@ from pipeline.amplification import (
     pooled,
     total_variation,
 )
-from pipeline.estimates import raw_shares, wilson
+from pipeline.estimates import Floats, Ints, raw_shares, wilson
 from pipeline.types import Estimate
 
 BASE = 0.47
 PERFECT = np.eye(2, dtype=int) * 1_000_000
 
 
-def exact(value):
+def exact(value: float) -> Estimate:
     return Estimate(value, value, value, 0, "exact")
 
 
-def around(low, value, high):
+def around(low: float, value: float, high: float) -> Estimate:
     return Estimate(value, low, high, 50, "made up")
 
 
-def audit(rng, *, concepts, n, shift, stretch, scatter, accuracy, labels, told=(0.98, 0.9)):
+def audit(
+    rng: np.random.Generator,
+    *,
+    concepts: int,
+    n: Any,
+    shift: float,
+    stretch: float,
+    scatter: float,
+    accuracy: float,
+    labels: int,
+    told: tuple[float, float] = (0.98, 0.9),
+) -> tuple[Ints, Ints, Floats]:
     """One simulated audit: predicted counts, confusion counts, references."""
     reference = special.expit(rng.normal(0, 1.5, concepts))
     x = special.logit(reference) - special.logit(BASE)
@@ -53,19 +65,19 @@ def audit(rng, *, concepts, n, shift, stretch, scatter, accuracy, labels, told=(
 # One concept.
 
 
-def test_the_difference_of_two_wilson_intervals_is_newcombes():
+def test_the_difference_of_two_wilson_intervals_is_newcombes() -> None:
     # Newcombe (1998), Statistics in Medicine 17:873, Table II, example (a), method 10.
     result = difference(wilson(56, 70), wilson(48, 80))
     assert (result.low, result.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
     assert (result.low, result.high) == pytest.approx(confint_proportions_2indep(56, 70, 48, 80, method="newcomb"))
 
 
-def test_against_an_exact_reference_the_interval_only_moves():
+def test_against_an_exact_reference_the_interval_only_moves() -> None:
     result = difference(around(0.1, 0.2, 0.4), exact(0.5))
     assert result[:3] == pytest.approx((-0.3, -0.4, -0.1))
 
 
-def test_an_unknown_share_allows_every_difference():
+def test_an_unknown_share_allows_every_difference() -> None:
     unknown = raw_shares([0, 0], 30).estimate(0)
     result = difference(unknown, exact(0.3))
     assert math.isnan(result.value) and (result.low, result.high) == pytest.approx((-0.3, 0.7))
@@ -73,12 +85,12 @@ def test_an_unknown_share_allows_every_difference():
     assert math.isnan(result.value) and (result.low, result.high) == (-math.inf, math.inf)
 
 
-def test_the_log_odds_ratio_is_what_it_says():
+def test_the_log_odds_ratio_is_what_it_says() -> None:
     result = log_odds_ratio(around(0.1, 0.2, 0.5), exact(0.5))
     assert result[:3] == pytest.approx((math.log(1 / 4), math.log(1 / 9), 0))
 
 
-def test_a_share_at_an_end_has_infinite_log_odds_and_no_nan():
+def test_a_share_at_an_end_has_infinite_log_odds_and_no_nan() -> None:
     none = log_odds_ratio(wilson(0, 50), exact(0.3))
     assert none.value == none.low == -math.inf and -math.inf < none.high < 0
     every = log_odds_ratio(wilson(50, 50), around(0.2, 0.3, 0.4))
@@ -87,14 +99,14 @@ def test_a_share_at_an_end_has_infinite_log_odds_and_no_nan():
     assert math.isfinite(touching.value) and touching.low == -math.inf and touching.high == pytest.approx(0)
 
 
-def test_a_reference_at_an_end_is_infinitely_far_or_not_comparable():
+def test_a_reference_at_an_end_is_infinitely_far_or_not_comparable() -> None:
     assert log_odds_ratio(wilson(5, 50), exact(0)).value == math.inf
     assert log_odds_ratio(wilson(5, 50), exact(1)).value == -math.inf
     both = log_odds_ratio(wilson(0, 50), exact(0))
     assert math.isnan(both.value) and (both.low, both.high) == (-math.inf, math.inf)
 
 
-def test_an_interval_without_its_value_is_named():
+def test_an_interval_without_its_value_is_named() -> None:
     with pytest.raises(ValueError, match=r"^reference "):
         difference(wilson(1, 5), Estimate(0.3, math.nan, math.nan, 0, ""))
     with pytest.raises(ValueError, match=r"^share "):
@@ -118,21 +130,21 @@ def test_an_interval_without_its_value_is_named():
         (raw_shares([0, 0], 9).estimate(0), 0.2, BASE, "no evidence"),
     ],
 )
-def test_the_direction_is_read_from_the_base_rate(share, reference, base, words):
+def test_the_direction_is_read_from_the_base_rate(share: Any, reference: float, base: float, words: str) -> None:
     assert direction(share, reference, base) == words
 
 
 # Tests.
 
 
-def test_with_a_perfect_classifier_the_p_value_is_the_beta_tail():
+def test_with_a_perfect_classifier_the_p_value_is_the_beta_tail() -> None:
     shares = corrected_shares([14, 46], PERFECT, rng=np.random.default_rng(0))
     for reference in (0.30, 0.40, 0.60, 0.80):
         tail = stats.beta(14.5, 46.5).sf(reference)
         assert p_value(shares, [reference, 1 - reference]) == pytest.approx(2 * min(tail, 1 - tail), rel=0.5)
 
 
-def test_the_test_rejects_a_true_reference_about_as_often_as_it_says():
+def test_the_test_rejects_a_true_reference_about_as_often_as_it_says() -> None:
     rng, truth = np.random.default_rng(1), 0.3
     errors = np.array([[0.9, 0.1], [0.15, 0.85]])
     predicted = rng.multinomial(100, np.array([truth, 1 - truth]) @ errors, 150)
@@ -142,13 +154,13 @@ def test_the_test_rejects_a_true_reference_about_as_often_as_it_says():
     assert 0.3 < np.median(p) < 0.7
 
 
-def test_more_than_two_levels_are_one_test_with_bonferroni():
+def test_more_than_two_levels_are_one_test_with_bonferroni() -> None:
     shares = corrected_shares([30, 5, 5], np.eye(3) * 1_000_000, rng=np.random.default_rng(0))
     tail = stats.beta(30.5, 11).cdf(0.5)
     assert p_value(shares, [0.5, 0.25, 0.25]) == pytest.approx(3 * 2 * tail, rel=0.5)
 
 
-def test_nothing_decided_is_no_evidence_and_a_wrong_reference_is_named():
+def test_nothing_decided_is_no_evidence_and_a_wrong_reference_is_named() -> None:
     rng = np.random.default_rng(0)
     assert p_value(corrected_shares([0, 0, 9], [[9, 1, 2], [1, 9, 2]], rng=rng), [0.5, 0.5]) == 1
     with pytest.raises(ValueError, match=r"^reference "):
@@ -157,7 +169,7 @@ def test_nothing_decided_is_no_evidence_and_a_wrong_reference_is_named():
         p_value(raw_shares([5, 4]), [0.5, 0.5])
 
 
-def test_holm_by_hand_and_a_missing_test_is_not_counted():
+def test_holm_by_hand_and_a_missing_test_is_not_counted() -> None:
     assert holm([0.01, math.nan, 0.04, 0.03]) == pytest.approx([0.03, math.nan, 0.06, 0.06], nan_ok=True)
     assert np.isnan(holm([math.nan])).all()
     with pytest.raises(ValueError, match=r"^p "):
@@ -167,19 +179,19 @@ def test_holm_by_hand_and_a_missing_test_is_not_counted():
 # Distances.
 
 
-def test_all_images_of_one_group_is_far_from_balance():
+def test_all_images_of_one_group_is_far_from_balance() -> None:
     assert total_variation(raw_shares([50, 0]).value, [0.5, 0.5]) == 0.5
     assert total_variation(raw_shares([0, 0, 50, 0]).value, [0.25] * 4) == 0.75
 
 
-def test_nine_images_of_a_balanced_model_look_biased_by_chance():
+def test_nine_images_of_a_balanced_model_look_biased_by_chance() -> None:
     expected = sum(stats.binom.pmf(k, 9, 0.5) * abs(k / 9 - 0.5) for k in range(10))
     assert expected == pytest.approx(0.1367, abs=5e-5)
     assert noise_floor([0.5, 0.5], 9, rng=np.random.default_rng(0), draws=100_000) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("q", [[0.5, 0.6], [1.5, -0.5], [math.nan, 1], [[1.0]]])
-def test_what_is_no_distribution_is_named(q):
+def test_what_is_no_distribution_is_named(q: Any) -> None:
     with pytest.raises(ValueError, match=r"^q "):
         total_variation([0.5, 0.5], q)
     with pytest.raises(ValueError, match=r"^q "):
@@ -189,14 +201,14 @@ def test_what_is_no_distribution_is_named(q):
 # All concepts.
 
 
-def test_the_average_of_symmetric_intervals_adds_variances():
+def test_the_average_of_symmetric_intervals_adds_variances() -> None:
     result = average([around(-0.1, 0.1, 0.3), around(0.2, 0.3, 0.4), Estimate(math.nan, -1, 1, 9, "")])
     half = math.sqrt(0.2**2 + 0.1**2) / 2
     assert result[:4] == pytest.approx((0.2, 0.2 - half, 0.2 + half, 100))
     assert math.isnan(average([]).value)
 
 
-def test_errors_of_the_matrix_do_not_average_out_over_concepts():
+def test_errors_of_the_matrix_do_not_average_out_over_concepts() -> None:
     rng, concepts, runs = np.random.default_rng(2), 12, 40
     errors, truth = np.array([[0.8, 0.2], [0.2, 0.8]]), rng.uniform(0.2, 0.8, concepts)
     reference = np.column_stack([truth, 1 - truth])
@@ -213,7 +225,7 @@ def test_errors_of_the_matrix_do_not_average_out_over_concepts():
     assert covered["apart"] < 0.8 * runs
 
 
-def test_the_mean_difference_weighs_by_images_and_names_a_bad_reference():
+def test_the_mean_difference_weighs_by_images_and_names_a_bad_reference() -> None:
     rng = np.random.default_rng(0)
     result = mean_difference([[500, 0], [500, 500], [0, 0]], PERFECT, [[0.8, 0.2], [0.2, 0.8], [0, 1]], rng=rng)
     assert result[0].value == pytest.approx(2 / 3 - 0.4, abs=0.01) and "2 concepts" in result[0].method
@@ -225,7 +237,7 @@ def test_the_mean_difference_weighs_by_images_and_names_a_bad_reference():
 
 @pytest.mark.parametrize("counts", [[0, 60], [3, 50], [700, 800], [2, 0], [0, 0]])
 @pytest.mark.parametrize("scatter", [0.01, 0.5, 2.0])
-def test_the_integral_over_a_concepts_scatter_agrees_with_a_fine_sum(counts, scatter):
+def test_the_integral_over_a_concepts_scatter_agrees_with_a_fine_sum(counts: Any, scatter: float) -> None:
     hit, mean = np.array([0.85, 0.2]), -1.2
     u = np.linspace(-9, 9, 100_001)
     share = special.expit(mean + scatter * u)
@@ -235,7 +247,7 @@ def test_the_integral_over_a_concepts_scatter_agrees_with_a_fine_sum(counts, sca
     assert result + coefficient == pytest.approx(special.logsumexp(exact) + math.log(u[1] - u[0]), abs=0.02)
 
 
-def test_with_a_perfect_classifier_and_no_scatter_it_is_logistic_regression():
+def test_with_a_perfect_classifier_and_no_scatter_it_is_logistic_regression() -> None:
     rng = np.random.default_rng(0)
     predicted, _, reference = audit(
         rng, concepts=25, n=2000, shift=-0.4, stretch=1.3, scatter=0, accuracy=1.0, labels=10, told=(1, 1)
@@ -249,7 +261,7 @@ def test_with_a_perfect_classifier_and_no_scatter_it_is_logistic_regression():
     assert result.scatter.value < 0.1 and result.scatter.low < 0.01
 
 
-def test_shift_stretch_and_scatter_are_covered():
+def test_shift_stretch_and_scatter_are_covered() -> None:
     rng, runs, truth = np.random.default_rng(5), 60, (-0.5, 1.3, 0.5)
     covered = np.zeros(3)
     for _ in range(runs):
@@ -262,7 +274,7 @@ def test_shift_stretch_and_scatter_are_covered():
     assert (covered >= 0.88 * runs).all(), covered / runs
 
 
-def test_a_poor_classifier_flattens_the_raw_slope_and_not_the_pooled_one():
+def test_a_poor_classifier_flattens_the_raw_slope_and_not_the_pooled_one() -> None:
     rng = np.random.default_rng(6)
     predicted, confusion, reference = audit(
         rng, concepts=30, n=400, shift=0, stretch=1.0, scatter=0, accuracy=0.75, labels=2000
@@ -274,7 +286,7 @@ def test_a_poor_classifier_flattens_the_raw_slope_and_not_the_pooled_one():
     assert result.low <= 1 <= result.high and result.low > raw
 
 
-def test_a_model_that_draws_two_percent_women_everywhere_is_all_shift():
+def test_a_model_that_draws_two_percent_women_everywhere_is_all_shift() -> None:
     rng = np.random.default_rng(7)
     reference = special.expit(np.linspace(-3, 3, 15))
     result = pooled(rng.multinomial(400, [0.02, 0.98], 15), PERFECT, reference, BASE, rng=rng)
@@ -282,14 +294,14 @@ def test_a_model_that_draws_two_percent_women_everywhere_is_all_shift():
     assert result.shift.value == pytest.approx(special.logit(0.02) - special.logit(BASE), abs=0.4)
 
 
-def test_a_level_that_is_never_drawn_gives_a_finite_answer_with_an_open_end():
+def test_a_level_that_is_never_drawn_gives_a_finite_answer_with_an_open_end() -> None:
     result = pooled(np.tile([0, 50, 2], (6, 1)), [[90, 8, 2], [6, 92, 2]], np.linspace(0.1, 0.9, 6), BASE,
                     rng=np.random.default_rng(8))  # fmt: skip
     assert math.isfinite(result.shift.value) and result.shift.high < 0
     assert result.stretch.low < 1 < result.stretch.high
 
 
-def test_too_few_concepts_or_references_that_are_alike_say_so():
+def test_too_few_concepts_or_references_that_are_alike_say_so() -> None:
     rng = np.random.default_rng(9)
     few = pooled([[5, 5], [3, 7], [0, 0]], PERFECT, [0.2, 0.5, 0.8], BASE, rng=rng)
     assert few.n_concepts == 2 and "too few concepts" in few.shift.method
@@ -311,7 +323,7 @@ def test_too_few_concepts_or_references_that_are_alike_say_so():
         ({"confusion": [[9, 1], [0, 0]]}, "^confusion "),
     ],
 )
-def test_a_bad_argument_is_named(changed, message):
+def test_a_bad_argument_is_named(changed: dict[str, Any], message: str) -> None:
     good = {"predicted": [[1, 2], [3, 4], [5, 6]], "confusion": [[9, 1], [1, 9]], "reference": [0.2, 0.5, 0.8],
             "base": BASE}  # fmt: skip
     with pytest.raises(ValueError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 import warnings
 
 import numpy as np
@@ -10,16 +11,18 @@ import pytest
 from scipy import stats
 
 from classifiers.correction import corrected_shares, corrected_shares_many
-from pipeline.estimates import wilson
+from pipeline.estimates import Floats, wilson
 
 
-def matrix(accuracy, levels=2):
+def matrix(accuracy: float, levels: int = 2) -> Floats:
     errors = np.full((levels, levels), (1 - accuracy) / (levels - 1))
     np.fill_diagonal(errors, accuracy)
     return errors
 
 
-def by_brute_force(predicted, confusion, rng, draws=400_000):
+def by_brute_force(
+    predicted: Any, confusion: Any, rng: np.random.Generator, draws: int = 400_000
+) -> tuple[Floats, Floats]:
     """The same posterior without a chain: parameters from their priors, weighted by the likelihood."""
     levels = len(confusion)
     decided = rng.dirichlet(np.full(levels, 0.5), draws)
@@ -45,7 +48,7 @@ def by_brute_force(predicted, confusion, rng, draws=400_000):
     ],
     ids=["two levels", "two levels and cannot tell", "three levels and cannot tell"],
 )
-def test_the_chain_finds_the_posterior_that_brute_force_finds(predicted, confusion):
+def test_the_chain_finds_the_posterior_that_brute_force_finds(predicted: Any, confusion: Any) -> None:
     rng = np.random.default_rng(1)
     shares = corrected_shares_many([predicted] * 6, confusion, rng=rng)
     value, (low, high) = by_brute_force(predicted, confusion, rng)
@@ -54,14 +57,14 @@ def test_the_chain_finds_the_posterior_that_brute_force_finds(predicted, confusi
     assert np.mean([np.quantile(s.draws, 0.975, 0) for s in shares], 0) == pytest.approx(high, abs=0.015)
 
 
-def test_a_perfect_classifier_leaves_the_jeffreys_posterior():
+def test_a_perfect_classifier_leaves_the_jeffreys_posterior() -> None:
     shares = corrected_shares([14, 46], np.eye(2) * 1_000_000, rng=np.random.default_rng(0))
     exact = stats.beta(14.5, 46.5)
     assert shares.value[0] == pytest.approx(exact.mean(), abs=0.005)
     assert (shares.low[0], shares.high[0]) == pytest.approx((exact.ppf(0.025), exact.ppf(0.975)), abs=0.015)
 
 
-def test_with_a_known_matrix_and_many_images_it_is_rogan_and_gladen():
+def test_with_a_known_matrix_and_many_images_it_is_rogan_and_gladen() -> None:
     sensitivity, specificity, seen = 0.9, 0.8, 0.35
     shares = corrected_shares(
         [3500, 6500], np.array([[0.9, 0.1], [0.2, 0.8]]) * 10_000_000, rng=np.random.default_rng(0)
@@ -69,29 +72,29 @@ def test_with_a_known_matrix_and_many_images_it_is_rogan_and_gladen():
     assert shares.value[0] == pytest.approx((seen + specificity - 1) / (sensitivity + specificity - 1), abs=0.005)
 
 
-def test_fewer_hits_than_false_alarms_alone_would_give_is_a_share_near_zero():
+def test_fewer_hits_than_false_alarms_alone_would_give_is_a_share_near_zero() -> None:
     shares = corrected_shares([120, 880], [[800, 200], [200, 800]], rng=np.random.default_rng(0))
     assert shares.low[0] == 0 and 0 < shares.value[0] < shares.high[0] < 0.06
 
 
-def test_more_images_than_labels_still_mix():
+def test_more_images_than_labels_still_mix() -> None:
     shares = corrected_shares([24_000, 36_000, 1_000], [[88, 28, 4], [28, 88, 4]], rng=np.random.default_rng(0))
     assert 0.2 < shares.value[0] < 0.4 and shares.high[0] - shares.low[0] > 0.15
 
 
-def test_a_level_that_is_abstained_on_more_often_is_not_undercounted():
+def test_a_level_that_is_abstained_on_more_often_is_not_undercounted() -> None:
     # Half of level 0 is undecided and nothing of level 1: among the decided, equal shares look like one third.
     shares = corrected_shares([100, 200, 100], [[500, 0, 500], [0, 1000, 0]], rng=np.random.default_rng(0))
     assert shares.value[0] == pytest.approx(0.5, abs=0.02)
 
 
-def test_images_that_are_harder_than_the_labelled_pictures_blame_no_level():
+def test_images_that_are_harder_than_the_labelled_pictures_blame_no_level() -> None:
     labels = [[90, 8, 2], [8, 90, 2]]
     few, many = (corrected_shares([20, 30, n], labels, rng=np.random.default_rng(0)) for n in (2, 60))
     assert many.value == pytest.approx(few.value, abs=0.02) and many.n == 110
 
 
-def test_chains_that_do_not_settle_are_an_error_and_not_a_number(monkeypatch):
+def test_chains_that_do_not_settle_are_an_error_and_not_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("classifiers.correction.ENOUGH", 10**9)
     monkeypatch.setattr("classifiers.correction.LONGEST", 32)
     with pytest.raises(RuntimeError, match=r"\[20, 30\].*outnumber"):
@@ -100,7 +103,7 @@ def test_chains_that_do_not_settle_are_an_error_and_not_a_number(monkeypatch):
     assert np.isnan(shares.value).all() and shares.low.tolist() == [0, 0] and shares.high.tolist() == [1, 1]
 
 
-def test_the_interval_covers_where_the_plain_one_fails():
+def test_the_interval_covers_where_the_plain_one_fails() -> None:
     rng, audits, labels = np.random.default_rng(3), 120, 120
     plain = []
     for share, n, accuracy in [(0.05, 50, 0.95), (0.05, 400, 0.75), (0.5, 50, 0.75), (0.5, 400, 0.95)]:
@@ -113,7 +116,7 @@ def test_the_interval_covers_where_the_plain_one_fails():
     assert min(plain) < 0.05
 
 
-def test_abstention_that_depends_on_the_level_is_covered_at_every_level():
+def test_abstention_that_depends_on_the_level_is_covered_at_every_level() -> None:
     rng, audits, truth = np.random.default_rng(4), 100, np.array([0.7, 0.3, 0.0])
     told = np.array([[0.98], [0.9], [0.6]])
     errors = np.hstack([matrix(0.85, 3) * told, 1 - told])
@@ -124,7 +127,7 @@ def test_abstention_that_depends_on_the_level_is_covered_at_every_level():
     assert (covered >= 0.90).all(), covered
 
 
-def test_the_shares_stay_on_the_simplex_and_in_their_intervals():
+def test_the_shares_stay_on_the_simplex_and_in_their_intervals() -> None:
     confusion = np.eye(5, 6, dtype=int) * 40 + 2
     for s in corrected_shares_many([[40, 0, 0, 0, 0, 3], [1, 0, 0, 0, 0, 30]], confusion, rng=np.random.default_rng(0)):
         assert s.value.sum() == pytest.approx(1) and s.draws.sum(1) == pytest.approx(1)
@@ -132,13 +135,13 @@ def test_the_shares_stay_on_the_simplex_and_in_their_intervals():
         assert len(s.draws) >= 2000
 
 
-def test_everything_undecided_gives_the_whole_interval_and_no_crash():
+def test_everything_undecided_gives_the_whole_interval_and_no_crash() -> None:
     shares = corrected_shares([0, 0, 30], [[90, 5, 5], [5, 90, 5]], rng=np.random.default_rng(0))
     assert np.isnan(shares.value).all() and shares.n == 30
     assert shares.low.tolist() == [0, 0] and shares.high.tolist() == [1, 1]
 
 
-def test_a_matrix_that_tells_nothing_gives_a_wide_interval_and_a_warning():
+def test_a_matrix_that_tells_nothing_gives_a_wide_interval_and_a_warning() -> None:
     with pytest.warns(UserWarning, match="almost singular"):
         shares = corrected_shares([30, 70], [[50, 50], [50, 50]], rng=np.random.default_rng(0))
     assert shares.high[0] - shares.low[0] > 0.9
@@ -147,7 +150,7 @@ def test_a_matrix_that_tells_nothing_gives_a_wide_interval_and_a_warning():
         corrected_shares([30, 70], [[70, 30], [30, 70]], rng=np.random.default_rng(0))
 
 
-def test_the_same_generator_gives_the_same_shares():
+def test_the_same_generator_gives_the_same_shares() -> None:
     one, two = (corrected_shares([10, 30], [[50, 5], [4, 60]], rng=np.random.default_rng(5)) for _ in range(2))
     assert one.value.tolist() == two.value.tolist() and one.low.tolist() == two.low.tolist()
 
@@ -166,6 +169,6 @@ def test_the_same_generator_gives_the_same_shares():
         ([1, 1], [9, 1], "^confusion must have 2"),
     ],
 )
-def test_a_bad_argument_is_named(predicted, confusion, message):
+def test_a_bad_argument_is_named(predicted: Any, confusion: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         corrected_shares(predicted, confusion, rng=np.random.default_rng(0))

@@ -157,7 +157,7 @@ def test_perceiving_later_gives_the_same_perceptions(drawn: Callable[..., Opened
         )
 
 
-def _begin(tmp_path: Path, folder: str) -> subprocess.Popen[bytes]:
+def begin_drawing(tmp_path: Path, folder: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", DRAW, str(tmp_path / "study.yaml"), str(tmp_path / folder)], env=environment
@@ -169,7 +169,7 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: 
     wanted = fake_study(name="killed", images_per_prompt=130)
     store.write_text(tmp_path / "study.yaml", study.dump(wanted))
     start = time.monotonic()
-    assert _begin(tmp_path, "undisturbed").wait() == 0
+    assert begin_drawing(tmp_path, "undisturbed").wait() == 0
     long = time.monotonic() - start
     whole = pixels_of(line.resume(tmp_path / "undisturbed"))
     chance = random.Random(0)
@@ -178,7 +178,7 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: 
         if kills == 20:
             break
         folder = tmp_path / f"killed-{attempt % 4}"
-        process = _begin(tmp_path, folder.name)
+        process = begin_drawing(tmp_path, folder.name)
         time.sleep(chance.uniform(0.3, 1.0) * long)
         kills += process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -187,16 +187,16 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: 
     assert kills == 20
     times = {path: Path(path).stat().st_mtime_ns for path in survivors}
     for number in range(4):
-        assert _begin(tmp_path, f"killed-{number}").wait() == 0
+        assert begin_drawing(tmp_path, f"killed-{number}").wait() == 0
         assert pixels_of(line.resume(tmp_path / f"killed-{number}")) == whole
     assert {path: Path(path).stat().st_mtime_ns for path in survivors} == times  # no finished shard was drawn again
 
 
 def test_two_processes_on_one_folder_do_not_corrupt_it(tmp_path: Path) -> None:
     store.write_text(tmp_path / "study.yaml", study.dump(fake_study(name="twice", images_per_prompt=60)))
-    both = [_begin(tmp_path, "run") for _ in range(2)]
+    both = [begin_drawing(tmp_path, "run") for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
-    assert _begin(tmp_path, "alone").wait() == 0
+    assert begin_drawing(tmp_path, "alone").wait() == 0
     assert pixels_of(line.resume(tmp_path / "run")) == pixels_of(line.resume(tmp_path / "alone"))
 
 
