@@ -191,17 +191,20 @@ def mean_difference(
     """Mean over concepts of corrected share − reference, per level: K estimates in -1..1.
 
     `predicted` `(C, J)` counts per concept, `confusion` `(K, J)` counts, `reference` `(C, K)` shares taken as exact.
-    The correction is linear in the shares, so the mean is corrected once, from the summed counts, and the matrix's
-    uncertainty enters once and not C times as if it averaged out. Each concept weighs as many images as it has. With
-    nothing decided the value is NaN.
+    The correction is linear in the counts, so the mean is corrected once, from the summed counts, and the matrix's
+    uncertainty enters once and not C times as if it averaged out; nor do the priors of C small samples add up. Each
+    concept weighs as many images as were decided, each counted for the undecided of its level. With nothing decided
+    the value is NaN.
     """
     counts = checked_counts("predicted", predicted, dimensions=(2,))
     shares = corrected_shares_many(counts.sum(0)[None], confusion, level=level, rng=rng)[0]
     target = np.asarray(reference, dtype=np.float64)
     if target.shape != (len(counts), len(shares.value)) or not np.isfinite(target).all():
         raise ValueError(f"reference must give {len(shares.value)} shares for each of the {len(counts)} concepts")
-    mean = counts.sum(1) @ target / max(shares.n, 1)
-    method = f"mean of {int((counts.sum(1) > 0).sum())} concepts by images, {shares.method}"
+    decided, undecided = told(checked_counts("confusion", confusion, dimensions=(2,)))
+    weights = counts[:, : len(decided)] @ ((decided + undecided) / decided)
+    mean = weights @ target / max(weights.sum(), 1)
+    method = f"mean of {np.count_nonzero(weights)} concepts by decided images, {shares.method}"
     return [
         Estimate(e.value - r, e.low - r, e.high - r, e.n, method)
         for e, r in zip((shares.estimate(k) for k in range(len(mean))), mean.tolist(), strict=True)
@@ -237,28 +240,23 @@ def pooled(
     """
     counts, matrix, x = _checked_pool(predicted, confusion, reference, base, concepts)
     checked_level(level)
-    n, why = int(counts.sum()), ""
-    draws = None
-    spread = len(x) > 0 and float(np.ptp(x)) > 1e-9
+    n = int(counts.sum())
     if len(counts) < 3:
-        why = f"not known: too few concepts ({len(counts)}; three are needed)"
-    else:
-        draws = _pooled_posterior(counts[:, :2], matrix, x, float(special.logit(base)), rng, spread=spread)
+        return _not_fitted(n, len(counts), f"too few concepts ({len(counts)}; three are needed)")
+    spread = float(np.ptp(x)) > 1e-9
+    draws = _pooled_posterior(counts[:, :2], matrix, x, float(special.logit(base)), rng, spread=spread)
     if draws is None:
-        why = why or f"not known: the fit did not reach {WORTH} effective draws"
-        open_ended = Estimate(math.nan, -math.inf, math.inf, n, why)
-        return Pooled(
-            shift=open_ended, stretch=open_ended, scatter=open_ended._replace(low=0.0), n_concepts=len(counts)
-        )
+        return _not_fitted(n, len(counts), f"the fit did not reach {WORTH} effective draws")
     method = "binomial mixed model through the confusion matrix"
-    shift = _estimate(draws[0], level, n, method if spread else f"{method}, stretch held at 1")
     stretch = _estimate(draws[1], level, n, method)
-    scatter = _estimate(draws[2], level, n, method)
-    low, high = central_interval(draws[2], level, floor=0.0)
     if not spread:
         stretch = Estimate(math.nan, -math.inf, math.inf, n, "not known: the references are all alike")
+        method += ", stretch held at 1"
     return Pooled(
-        shift=shift, stretch=stretch, scatter=scatter._replace(low=float(low), high=float(high)), n_concepts=len(counts)
+        shift=_estimate(draws[0], level, n, method),
+        stretch=stretch,
+        scatter=_estimate(draws[2], level, n, method, floor=0.0),
+        n_concepts=len(counts),
     )
 
 
@@ -370,9 +368,14 @@ def _adaptive_sample(
     return None
 
 
-def _estimate(draws: Floats, level: float, n: int, method: str) -> Estimate:
-    low, middle, high = np.quantile(draws, [(1 - level) / 2, 0.5, (1 + level) / 2])
-    return Estimate(float(middle), float(low), float(high), n, method)
+def _estimate(draws: Floats, level: float, n: int, method: str, *, floor: float = -math.inf) -> Estimate:
+    low, high = central_interval(draws, level, floor=floor)
+    return Estimate(float(np.median(draws)), float(low), float(high), n, method)
+
+
+def _not_fitted(n: int, concepts: int, why: str) -> Pooled:
+    unknown = Estimate(math.nan, -math.inf, math.inf, n, f"not known: {why}")
+    return Pooled(shift=unknown, stretch=unknown, scatter=unknown._replace(low=0.0), n_concepts=concepts)
 
 
 def _checked_pool(

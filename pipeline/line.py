@@ -75,7 +75,10 @@ def perceive(opened: Opened) -> None:
 def noted(run: Run, study: Study, perceiver: Perceiver) -> Perceiver:
     """Write down what the perceiver is. The embedded CLIP's errors were measured on emoji, and hold for those alone."""
     same_domain = study.perceive.clip != "embedded" or study.model.path == "embedded"
-    store.write_json(run.perceptions(perceiver.name, "x").with_name("perceiver.json"), stages.describe(perceiver, same_domain=same_domain))
+    store.write_json(
+        run.perceptions(perceiver.name, "x").with_name("perceiver.json"),
+        stages.describe(perceiver, same_domain=same_domain),
+    )
     return perceiver
 
 

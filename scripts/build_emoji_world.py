@@ -178,9 +178,12 @@ def meaning(base: str) -> tuple[str, str, str]:
 
 
 def rendered(svg: str) -> Image.Image:
-    """An SVG, drawn with transparency."""
+    """An SVG, drawn with transparency, in the middle of a square."""
     png = resvg_py.svg_to_bytes(svg_string=svg, width=DRAWN, height=DRAWN, skip_system_fonts=True)
-    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    drawn = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    square = Image.new("RGBA", (DRAWN, DRAWN))
+    square.paste(drawn, ((DRAWN - drawn.width) // 2, (DRAWN - drawn.height) // 2))  # resvg keeps the proportions
+    return square
 
 
 def icon_names(emoji: Emoji) -> list[str]:
@@ -202,7 +205,7 @@ def iconify(path: Path, people: Sequence[Emoji]) -> Drawings:
             width, height = (icon.get(side, content[side]) for side in ("width", "height"))
             drawings[emoji.codepoints] = rendered(
                 '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-                f' width="{DRAWN}" height="{DRAWN}" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
+                f' width="{width}" height="{height}" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
             )
     return drawings
 
@@ -228,7 +231,7 @@ def halved(content: bytes) -> Image.Image:
     small = np.stack([np.asarray(Image.fromarray(c).resize(size, filter_)) for c in np.moveaxis(rgba, 2, 0)], axis=2)
     small = small.clip(0, 255)
     colour, alpha = small[..., :3], small[..., 3:]
-    colour = np.divide(colour * 255, alpha, out=np.zeros_like(colour), where=alpha > 0).clip(0, 255)
+    colour = np.divide(colour, alpha / 255, out=np.zeros_like(colour), where=alpha > 0).clip(0, 255)
     return Image.fromarray(np.concatenate([colour, alpha], axis=2).astype(np.uint8))
 
 

@@ -38,8 +38,8 @@ TONES = list(emoji_world.TONES.values())
 STUDIES: dict[str, dict[str, Any]] = {
     "guidance-1": {"images_per_prompt": 400, "guidance_scale": 1.0},
     "guidance-3": {"images_per_prompt": 50, "guidance_scale": 3.0},
-    "guidance-5": {"images_per_prompt": 50, "guidance_scale": 5.0},
-    "guidance-7.5": {"images_per_prompt": 50, "guidance_scale": 7.5},
+    "guidance-5": {"images_per_prompt": 25, "guidance_scale": 5.0},
+    "guidance-7.5": {"images_per_prompt": 25, "guidance_scale": 7.5},
     "identities": {"images_per_prompt": 5, "guidance_scale": 3.0, "prompt_set": "emoji_identities"},
 }
 """20 occupations; the identities are 200 combinations of occupation, gender and tone."""
@@ -302,7 +302,7 @@ def _plain(estimate: Estimate) -> dict[str, float]:
 
 
 def contact_sheet(per_row: int = 16) -> None:
-    """`docs/contact_sheet.png`: the first drawings of every occupation at guidance 3, unselected."""
+    """`docs/contact_sheet.webp`: the first drawings of every occupation at guidance 3, unselected."""
     rows: dict[str, list[Pixels]] = {c: [] for c in emoji_world.women_shares()}
     for row, pixels in drawings("guidance-3"):
         if len(rows[row["concept"]]) < per_row:
@@ -313,7 +313,7 @@ def contact_sheet(per_row: int = 16) -> None:
         pen.text((4, 68 * y + 26), concept, fill="black")
         for x, pixels in enumerate(images):
             sheet.paste(Image.fromarray(pixels), (130 + 68 * x, 68 * y + 2))
-    sheet.save(emoji_world.HOME / "docs" / "contact_sheet.png", optimize=True)
+    sheet.save(emoji_world.HOME / "docs" / "contact_sheet.webp", quality=85, method=6)
 
 
 def percent(share: dict[str, float]) -> str:

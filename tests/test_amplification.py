@@ -225,9 +225,22 @@ def test_errors_of_the_matrix_do_not_average_out_over_concepts() -> None:
     assert covered["apart"] < 0.8 * runs
 
 
+def test_a_concept_that_is_mostly_undecided_makes_no_difference_of_its_own() -> None:
+    rng, labels = np.random.default_rng(3), [[960, 0, 40], [0, 960, 40]]
+    predicted = [[90, 10, 900], [100, 900, 0]]
+    result = mean_difference(predicted, labels, [[0.9, 0.1], [0.1, 0.9]], rng=rng)[0]
+    assert result.value == pytest.approx(0, abs=0.01)
+    # Half of the women are undecided, of all concepts alike.
+    labels, predicted = [[500, 0, 500], [0, 1000, 0]], [[450, 100, 450], [50, 900, 50]]
+    result = mean_difference(predicted, labels, [[0.9, 0.1], [0.1, 0.9]], rng=rng)[0]
+    assert result.value == pytest.approx(0, abs=0.02)
+
+
 def test_the_mean_difference_weighs_by_images_and_names_a_bad_reference() -> None:
     rng = np.random.default_rng(0)
-    result = mean_difference([[500, 0], [500, 500], [0, 0]], PERFECT, [[0.8, 0.2], [0.2, 0.8], [0, 1]], rng=rng)
+    result = mean_difference(
+        [[500, 0], [500, 500], [0, 0]], PERFECT, np.array([[0.8, 0.2], [0.2, 0.8], [0, 1]]), rng=rng
+    )
     assert result[0].value == pytest.approx(2 / 3 - 0.4, abs=0.01) and "2 concepts" in result[0].method
     assert result[0].value == pytest.approx(-result[1].value)
     assert math.isnan(mean_difference([[0, 0]], PERFECT, [[0.5, 0.5]], rng=rng)[0].value)
@@ -295,8 +308,9 @@ def test_a_model_that_draws_two_percent_women_everywhere_is_all_shift() -> None:
 
 
 def test_a_level_that_is_never_drawn_gives_a_finite_answer_with_an_open_end() -> None:
-    result = pooled(np.tile([0, 50, 2], (6, 1)), [[90, 8, 2], [6, 92, 2]], np.linspace(0.1, 0.9, 6), BASE,
-                    rng=np.random.default_rng(8))  # fmt: skip
+    references = np.linspace(0.1, 0.9, 6)
+    labels = [[90, 8, 2], [6, 92, 2]]
+    result = pooled(np.tile([0, 50, 2], (6, 1)), labels, references, BASE, rng=np.random.default_rng(8))
     assert math.isfinite(result.shift.value) and result.shift.high < 0
     assert result.stretch.low < 1 < result.stretch.high
 
@@ -324,7 +338,11 @@ def test_too_few_concepts_or_references_that_are_alike_say_so() -> None:
     ],
 )
 def test_a_bad_argument_is_named(changed: dict[str, Any], message: str) -> None:
-    good = {"predicted": [[1, 2], [3, 4], [5, 6]], "confusion": [[9, 1], [1, 9]], "reference": [0.2, 0.5, 0.8],
-            "base": BASE}  # fmt: skip
+    good: dict[str, Any] = {
+        "predicted": [[1, 2], [3, 4], [5, 6]],
+        "confusion": [[9, 1], [1, 9]],
+        "reference": [0.2, 0.5, 0.8],
+        "base": BASE,
+    }
     with pytest.raises(ValueError, match=message):
         pooled(**(good | changed), concepts=["chef", "nurse", "pilot"], rng=np.random.default_rng(0))

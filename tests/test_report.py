@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from PIL import Image
@@ -80,7 +81,9 @@ def a_run(
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    store.write_json(folder / "summary.json", _summary(arms, references, attributes, known, len(concepts)) | (summary or {}))
+    store.write_json(
+        folder / "summary.json", _summary(arms, references, attributes, known, len(concepts)) | (summary or {})
+    )
     for place, arm in enumerate(arms):
         _write_shard(run, concepts, arm, place, images)
     return folder
@@ -109,7 +112,10 @@ def _rows(
         row: dict[str, Any] = dict.fromkeys(COLUMNS, "")
         row |= {"prompt_set": "emoji_occupations", "concept": concept, "template": "plain", "arm": arm}
         row |= {"attribute": attribute, "level": level, "n": n, "n_one_person": n - 2, "n_blocked": 1, "n_failed": 1}
-        row |= {"n_cannot_tell": n - 2 if cannot_tell else 3, "method": "joint posterior of shares and confusion matrix"}
+        row |= {
+            "n_cannot_tell": n - 2 if cannot_tell else 3,
+            "method": "joint posterior of shares and confusion matrix",
+        }
         raw = wilson(0 if cannot_tell else counts[k], 0 if cannot_tell else n - 2)
         true = wilson(round(0.96 * raw.n * raw.value), raw.n) if raw.known and len(levels) == 2 else raw
         for prefix, e in (("raw_", raw), ("", true)):
@@ -171,7 +177,13 @@ def _summary(
         "reference).",
         "pooled": pooled,
         "classifier": {
-            a: {"title": figures.title_of(a), "levels": LEVELS[a], "accuracy": 0.963, "n": 1240, "cannot_tell_rate": 0.06}
+            a: {
+                "title": figures.title_of(a),
+                "levels": LEVELS[a],
+                "accuracy": 0.963,
+                "n": 1240,
+                "cannot_tell_rate": 0.06,
+            }
             for a in attributes
         },
     }
@@ -192,7 +204,9 @@ def _write_shard(run: store.Run, concepts: Sequence[str], arm: str, place: int, 
                 sample=sample,
                 seed=sample,
             )
-            status = {(concepts[0], images - 1): "failed", (concepts[0], images - 2): "blocked"}.get((concept, sample), "made")
+            status = {(concepts[0], images - 1): "failed", (concepts[0], images - 2): "blocked"}.get(
+                (concept, sample), "made"
+            )
             pixels = _disc(concept, sample)
             reason = {"failed": "not a number", "blocked": "the safety checker"}.get(status, "")
             made = status == "made"
@@ -348,7 +362,9 @@ def test_a_hostile_concept_stays_text(tmp_path: Path) -> None:
 
 
 def test_without_a_reference_nothing_is_called_amplified(tmp_path: Path) -> None:
-    made = a_run(tmp_path / "run", references=(), attributes=("gender", "age"), images=0, summary={"headline": "No more."})
+    made = a_run(
+        tmp_path / "run", references=(), attributes=("gender", "age"), images=0, summary={"headline": "No more."}
+    )
     seen = read(write_report(made))
     assert "The study names no reference, so nothing here is said to be amplified" in seen.text
     assert "There are no images in this run folder" in seen.text
@@ -392,7 +408,9 @@ def test_estimates_that_lack_a_column_are_refused_by_its_name(tmp_path: Path) ->
 
 
 def test_a_shard_that_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
-    made = a_run(tmp_path / "run", concepts=("nurse", "cook"), arms=("none", "suffix"), attributes=("gender",), images=3)
+    made = a_run(
+        tmp_path / "run", concepts=("nurse", "cook"), arms=("none", "suffix"), attributes=("gender",), images=3
+    )
     broken = next((made / "images").glob("none-*"))
     broken.write_bytes(broken.read_bytes()[:200])
     seen = read(write_report(made))
@@ -403,13 +421,22 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Pa
 def test_energy_says_when_it_is_a_guess(tmp_path: Path) -> None:
     made = a_run(tmp_path / "run", concepts=("nurse",), attributes=("gender",), images=0)
     how = "a guess: the processor's power from its load and its rated power"
-    energy = {"kwh": 0.01234, "gco2e": 4.5, "gpu_seconds": 0, "images_per_kwh": 81000.0, "how": how, "assumptions": "grid of USA"}
+    energy = {
+        "kwh": 0.01234,
+        "gco2e": 4.5,
+        "gpu_seconds": 0,
+        "images_per_kwh": 81000.0,
+        "how": how,
+        "assumptions": "grid of USA",
+    }
     store.write_json(made / "energy.json", energy | {"sessions": []})
     text = read(write_report(made)).text
     assert how in text and "0.0123 kWh" in text and "grid of USA" in text
 
 
-def test_large_pictures_become_thumbnails_and_the_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_become_thumbnails_and_the_page_stays_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
     monkeypatch.setitem(globals(), "_disc", lambda concept, sample: noise)
     made = a_run(tmp_path / "run", attributes=("gender",), images=8)
@@ -420,10 +447,10 @@ def test_large_pictures_become_thumbnails_and_the_page_stays_small(tmp_path: Pat
     assert page.stat().st_size < 5_000_000
 
 
-def test_small_pictures_are_shown_to_the_pixel(folder: Path, page: Seen) -> None:
-    picture = next(a["src"] for a in page.all("img") if a["alt"] == "Image 0 for the prompt: a cook")
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))).convert("RGB"))
-    assert np.array_equal(pixels, _disc("cook", 0))
+def test_small_pictures_are_shown_to_the_pixel(page: Seen) -> None:
+    found = next(a for a in page.all("img") if a["alt"].endswith("for the prompt: a cook"))
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["src"].partition(",")[2]))).convert("RGB"))
+    assert np.array_equal(pixels, _disc("cook", int(found["alt"].split()[1])))
 
 
 def test_many_concepts_are_drawn_by_the_seed_and_each_can_come(tmp_path: Path) -> None:
@@ -444,12 +471,18 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def places_of(panel: Axes) -> list[Any]:
+    """Where a panel has marks: an array `(n, 2)` per kind of mark, without those that are nowhere."""
+    found = [np.ma.filled(c.get_offsets(), np.nan) for c in panel.collections if isinstance(c, PathCollection)]
+    return [places[~np.isnan(places).any(1)] for places in found]
+
+
 def test_a_figure_draws_the_numbers_of_its_rows(folder: Path) -> None:
     rows = [r for r in rows_of(folder) if r["attribute"] == "gender" and r["level"] == "woman" and r["arm"] == "none"]
     rows = figures.of_reference(rows, BLS)
     panel = Figure().subplots()
     figures._scatter(panel, [r for r in rows if r["reference"]], math.nan)
-    marks = np.concatenate([c.get_offsets() for c in panel.collections if isinstance(c, PathCollection)])
+    marks = np.concatenate(places_of(panel))
     expected = {(r["reference"], r["share"]) for r in rows if r["reference"]}
     assert {(f"{x:.3f}", f"{y:.3f}") for x, y in marks} == {
         (f"{100 * float(x):.3f}", f"{100 * float(y):.3f}") for x, y in expected
@@ -462,17 +495,19 @@ def test_an_unknown_share_gets_its_interval_and_no_mark(tmp_path: Path) -> None:
     panel = Figure().subplots()
     keyed = {figures._key(row): row for row in rows}
     figures._dots(panel, keyed, list(keyed))
-    shown = [c for c in panel.collections if isinstance(c, PathCollection)]
-    heights = {y for c in shown for x, y in c.get_offsets() if not math.isnan(x) and c.get_facecolor().size}
+    marks = {(round(x, 6), y) for places in places_of(panel) for x, y in places}
+    ticks = {(round(100 * float(row["reference"]), 6), y) for y, row in enumerate(rows) if row["reference"]}
+    assert marks == ticks
     lines = [segment for c in panel.collections if isinstance(c, LineCollection) for segment in c.get_segments()]
     assert {tuple(line[:, 0]) for line in lines} == {(0.0, 100.0)}
-    assert len(heights) <= sum(bool(row["reference"]) for row in rows)  # the reference ticks and nothing else
 
 
 def test_more_concepts_than_fit_are_drawn_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "MOST_ROWS", 3)
     made = a_run(tmp_path / "run", attributes=("gender",), images=0)
-    charts = list(figures.concepts(figures.of_reference(rows_of(made), BLS), tmp_path, levels=("woman",), reference=BLS))
+    charts = list(
+        figures.concepts(figures.of_reference(rows_of(made), BLS), tmp_path, levels=("woman",), reference=BLS)
+    )
     assert [chart.stem[-2:] for chart in charts] == ["-1", "-2", "-3"]
 
 
