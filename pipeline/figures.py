@@ -64,7 +64,7 @@ MEASURES = (
 )
 """Of a pooled entry: its key, what it is where the images are as the reference, the factor to the unit, the least
 that the axis shows, and the unit."""
-MOST_ROWS = 150
+MOST_ROWS = 160
 """Concepts in one figure; more are drawn in parts."""
 
 
@@ -178,7 +178,7 @@ def shares_against_reference(
 ) -> Chart:
     """A panel per level: share, with its interval, over reference share, with its own. `base` in 0..1 per level."""
     attribute, arm = rows[0]["attribute"], rows[0]["arm"]
-    drawn = [row for row in rows if row["reference"]]
+    drawn = [row for row in rows if row["reference"] and row["level"] in levels]
     title = f"{title_of(attribute).capitalize()}, against the reference"
     across = min(len(levels), 3)
     down = -(-len(levels) // across)
@@ -200,7 +200,8 @@ def shares_against_reference(
         figure.legend(handles=_legend(drawn), loc="outside lower left", ncols=3, fontsize=8)
         _settle(figure)
         for panel, level in shown:
-            _name_points(panel, [row for row in drawn if row["level"] == level and row["share"]])
+            named = [row for row in drawn if row["level"] == level and row["share"]]
+            _name_points(panel, sorted(named, key=lambda row: -abs(number(row, "difference"))))
         stem = _write(figure, folder, "shares", attribute, arm, reference)
     return Chart(
         stem=stem,
@@ -265,7 +266,10 @@ def _edge(fill: str) -> str:
 
 
 def _name_points(panel: Axes, rows: Sequence[Row], size: float = 6.5) -> None:
-    """Write the names beside the points, each where it covers nothing, or not at all. In points of 1/72 inch."""
+    """Write the names beside the points, each where it covers nothing or not at all; the first come first.
+
+    Places are in points of 1/72 inch.
+    """
     scale = 72 / panel.figure.dpi
     places = [panel.transData.transform((100 * number(r, "reference"), 100 * number(r, "share"))) * scale for r in rows]
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
@@ -313,7 +317,7 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
     first = [row for row in rows if row["level"] == levels[0]]
     named = dict(zip(map(_key, first), labels(first), strict=True))
     order = sorted(first, key=_by_reference)
-    parts = [order[i : i + MOST_ROWS] for i in range(0, len(order), MOST_ROWS)]
+    parts = _parts(order)
     for place, part in enumerate(parts):
         keys = [_key(row) for row in part]
         note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
@@ -323,12 +327,12 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
             panels = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
             for panel, level in zip(panels, levels, strict=True):
                 _dots(panel, {_key(row): row for row in rows if row["level"] == level}, keys)
-                panel.set_title(level, pad=16 if len(keys) > 30 else 6)
+                panel.set_title(level, pad=20 if len(keys) > 30 else 6)
             panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
             title = f"{title_of(attribute).capitalize()}, per concept"
             figure.suptitle(f"{title} ({said_of_arm(arm)}{note})", x=0.01, ha="left")
             panels[0].set_xlabel("share of images that show one person, with 95% intervals (%)", loc="left")
-            handles = _legend(part, *_concept_legend(rows, reference))
+            handles = _legend([row for row in rows if row["level"] in levels], *_concept_legend(rows, reference))
             figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8)
             _settle(figure)
             stem = _write(figure, folder, "concepts", attribute, arm, reference, str(place + 1) if note else "")
@@ -396,6 +400,12 @@ def _key(row: Row) -> tuple[str, ...]:
     return tuple(row[column] for column in ("prompt_set", "concept", "template", "identity"))
 
 
+def _parts(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """As few parts as are needed, all about as long."""
+    size = math.ceil(len(rows) / max(math.ceil(len(rows) / MOST_ROWS), 1))
+    return [rows[i : i + size] for i in range(0, len(rows), size)] if rows else []
+
+
 def _by_reference(row: Row) -> tuple[bool, float, str]:
     """Sorts rows from the bottom up: those without a reference first, by share; then by reference."""
     has = bool(row["reference"])
@@ -412,7 +422,7 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
     last = [row for row in rows if row["level"] == levels[-1]]
     named = dict(zip(map(_key, last), labels(last), strict=True))
     order = sorted(last, key=lambda row: (bool(row["share"]), number(row, "share") if row["share"] else 0.0))
-    parts = [order[i : i + MOST_ROWS] for i in range(0, len(order), MOST_ROWS)]
+    parts = _parts(order)
     for place, part in enumerate(parts):
         keys = [_key(row) for row in part]
         note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""

@@ -24,6 +24,7 @@ from pipeline import figures, stages, store
 from pipeline.errors import RunError
 from pipeline.figures import Chart, Row, labels, of_reference, references, said_of_arm, title_of, unique
 from pipeline.store import Run
+from pipeline.tables import COLUMNS
 
 CONCEPTS_SHOWN, IMAGES_SHOWN = 20, 8
 THUMBNAIL = 128
@@ -89,44 +90,12 @@ def _read_estimates(path: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(file))
     except FileNotFoundError:
         raise RunError(f"{path}: not there yet; make it with: typecast estimate {path.parent}") from None
-    missing = [name for name in NEEDED if rows and name not in rows[0]]
+    missing = [name for name in COLUMNS if rows and name not in rows[0]]
     if missing:
         raise RunError(
             f"{path}: lacks the column {', '.join(missing)}; make it anew with: typecast estimate {path.parent}"
         )
     return rows
-
-
-NEEDED = [
-    "prompt_set",
-    "concept",
-    "template",
-    "identity",
-    "arm",
-    "attribute",
-    "level",
-    "n",
-    "n_one_person",
-    "n_cannot_tell",
-    "n_blocked",
-    "n_failed",
-    "raw_share",
-    "share",
-    "low",
-    "high",
-    "method",
-    "reference",
-    "reference_low",
-    "reference_high",
-    "reference_source",
-    "reference_missing",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "direction",
-    "p_adjusted",
-]
-"""The columns that the page prints or draws."""
 
 
 # -- numbers in words --------------------------------------------------------------------------------
@@ -318,18 +287,7 @@ class Survey:
 
 
 def _survey(run: Run) -> Survey:
-    columns = [
-        "unit_id",
-        "concept",
-        "prompt_set",
-        "template",
-        "identity",
-        "arm",
-        "sample",
-        "prompt_sent",
-        "status",
-        "reason",
-    ]
+    columns = [name for name in store.IMAGE_SCHEMA.names if name != "image"]
     units: list[Unit] = []
     environments: Counter[str] = Counter()
     unreadable = []

@@ -177,13 +177,15 @@ def meaning(base: str) -> tuple[str, str, str]:
 # -- how the packages draw ---------------------------------------------------------------------------
 
 
+def picture(content: bytes) -> Image.Image:
+    """A picture file, with its transparency."""
+    return Image.open(io.BytesIO(content)).convert("RGBA")
+
+
 def rendered(svg: str) -> Image.Image:
-    """An SVG, drawn with transparency, in the middle of a square."""
+    """An SVG in its own proportions, its longer side `DRAWN` pixels."""
     png = resvg_py.svg_to_bytes(svg_string=svg, width=DRAWN, height=DRAWN, skip_system_fonts=True)
-    drawn = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-    square = Image.new("RGBA", (DRAWN, DRAWN))
-    square.paste(drawn, ((DRAWN - drawn.width) // 2, (DRAWN - drawn.height) // 2))  # resvg keeps the proportions
-    return square
+    return picture(bytes(png))
 
 
 def icon_names(emoji: Emoji) -> list[str]:
@@ -215,28 +217,35 @@ def files(path: Path, people: Sequence[Emoji], folder: str) -> Drawings:
     wanted = {emoji.codepoints for emoji in people}
     found = unpacked(path, lambda name: Path(name).parent == Path(folder) and codepoints(Path(name).stem) in wanted)
     return {
-        codepoints(Path(name).stem): rendered(content.decode()) if name.endswith(".svg") else halved(content)
+        codepoints(Path(name).stem): rendered(content.decode()) if name.endswith(".svg") else picture(content)
         for name, content in found.items()
     }
 
 
-def halved(content: bytes) -> Image.Image:
-    """A WebP picture of 256 pixels, made smaller.
+def fitted(drawing: Image.Image) -> Image.Image:
+    """A drawing of any size, in its proportions in the middle of a square of `DRAWN` pixels.
 
-    By hand, since Pillow rounds between the two passes of its filter, and its result is up to 3 of 255 away.
+    The filter works on unrounded colours times alpha: Pillow's own way rounds between its two passes, and its result
+    is up to 3 of 255 away.
     """
-    rgba = np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"), dtype=np.float32)
-    rgba = np.concatenate([rgba[..., :3] * (rgba[..., 3:] / 255), rgba[..., 3:]], axis=2)  # no colour where clear
-    size, filter_ = (DRAWN, DRAWN), Image.Resampling.LANCZOS
-    small = np.stack([np.asarray(Image.fromarray(c).resize(size, filter_)) for c in np.moveaxis(rgba, 2, 0)], axis=2)
-    small = small.clip(0, 255)
+    if drawing.size == (DRAWN, DRAWN):
+        return drawing
+    width, height = (round(side * DRAWN / max(drawing.size)) for side in drawing.size)
+    rgba = np.asarray(drawing, dtype=np.float32)
+    rgba = np.concatenate([rgba[..., :3] * (rgba[..., 3:] / 255), rgba[..., 3:]], axis=2)
+    channels = [Image.fromarray(channel) for channel in np.moveaxis(rgba, 2, 0)]
+    small = np.stack([np.asarray(c.resize((width, height), Image.Resampling.LANCZOS)) for c in channels], axis=2)
+    small = small.clip(0, 255)  # the filter overshoots at edges
     colour, alpha = small[..., :3], small[..., 3:]
     colour = np.divide(colour, alpha / 255, out=np.zeros_like(colour), where=alpha > 0).clip(0, 255)
-    return Image.fromarray(np.concatenate([colour, alpha], axis=2).astype(np.uint8))
+    square = Image.new("RGBA", (DRAWN, DRAWN))
+    resized = Image.fromarray(np.concatenate([colour, alpha], axis=2).astype(np.uint8))
+    square.paste(resized, ((DRAWN - width) // 2, (DRAWN - height) // 2))
+    return square
 
 
 def on_white(drawing: Image.Image) -> Tile:
-    """A drawing as a tile of the atlas, `(64, 64, 3)`."""
+    """A drawing of `DRAWN` pixels as a tile of the atlas, `(64, 64, 3)`."""
     rgba = np.asarray(drawing, dtype=np.float32)
     alpha = rgba[..., 3:] / 255
     flat = Image.fromarray((rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8))
@@ -259,7 +268,7 @@ class EmojiSet:
         drawings = files(path, people, self.folder) if self.folder else iconify(path, people)
         for emoji in people:
             if emoji.codepoints in drawings:
-                yield emoji, on_white(drawings[emoji.codepoints])
+                yield emoji, on_white(fitted(drawings[emoji.codepoints]))
 
 
 PERMISSIVE = (

@@ -210,12 +210,14 @@ def test_every_name_of_the_world_has_its_meaning() -> None:
             assert build.meaning(r["name"]) == (r["concept"], r["gender"], r["age"]), r["name"]
 
 
-@pytest.mark.parametrize(("alpha", "shown"), [(255, 40), (0, 255)])
-def test_a_photograph_like_picture_keeps_its_colour(alpha: int, shown: int) -> None:
-    pixels: npt.NDArray[np.uint8] = np.full((256, 256, 4), (40, 40, 40, alpha), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "webp", lossless=True, exact=True)
-    assert abs(build.on_white(build.halved(file.getvalue())).astype(int) - shown).max() <= 1
+@pytest.mark.parametrize("size", [(256, 256), (132, 128), (120, 128), (128, 128)])
+def test_a_picture_of_any_size_keeps_colour_and_proportions(size: tuple[int, int]) -> None:
+    tile = build.on_white(build.fitted(Image.new("RGBA", size, (40, 80, 120, 255)))).astype(int)
+    assert abs(tile[32, 32] - (40, 80, 120)).max() <= 1
+    height, width = ((tile < 250).any(axis=2).any(axis=axis).sum() for axis in (1, 0))
+    assert width / height == pytest.approx(size[0] / size[1], abs=1.5 / 64)
+    clear = build.on_white(build.fitted(Image.new("RGBA", size, (40, 80, 120, 0))))
+    assert clear.min() == 255
 
 
 def test_without_npm_one_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
