@@ -229,7 +229,7 @@ def _why_missing(rows: Sequence[Row]) -> str:
 
 def _reason(row: Row) -> str:
     """Why a row has no reference, without its concept's name, so that concepts of one reason can be listed together."""
-    return row["reference_missing"].replace(repr(row["concept"]), "it")
+    return row["reference_missing"].replace(repr(row["concept"]), "the concept")
 
 
 # -- figures -----------------------------------------------------------------------------------------
@@ -419,26 +419,17 @@ class Table:
     other_level: str
     """The level that is left out because it is the rest; empty where there is none."""
     methods: tuple[str, ...]
+    why_alone: str
+    """Why there is no reference; empty where there is one."""
     head: tuple[str, ...]
     lines: tuple[Line, ...]
     left_out: int
 
 
-NUMBERS = (
-    "share %",
-    "95% interval",
-    "raw share %",
-    "reference %",
-    "difference, points",
-    "95% interval, points",
-    "direction",
-    "adjusted p",
-    "images",
-    "of one person",
-    "cannot tell",
-    "blocked",
-    "failed",
-)
+SHARES = ("share %", "95% interval", "raw share %")
+COMPARED = ("reference %", "difference, points", "95% interval, points", "direction", "adjusted p")
+"""Columns of a table that has a reference."""
+COUNTS = ("images", "of one person", "cannot tell", "blocked", "failed")
 
 
 def _tables(rows: Sequence[Row]) -> Iterable[Table]:
@@ -452,7 +443,7 @@ def _tables(rows: Sequence[Row]) -> Iterable[Table]:
                 block = [row for row in block if row["level"] == levels[0]]
             extra = (["arm"] if several else []) + (["level"] if len(levels) != 2 else [])
             lines = [
-                Line(name=name, cells=(*(row[column] for column in extra), *_cells(row)))
+                Line(name=name, cells=(*(row[column] for column in extra), *_cells(row, compared=bool(reference))))
                 for name, row in zip(labels(block), block, strict=True)
             ]
             first = f": {levels[0]}" if len(levels) == 2 else ""
@@ -461,31 +452,23 @@ def _tables(rows: Sequence[Row]) -> Iterable[Table]:
                 reference=reference,
                 other_level=levels[1] if len(levels) == 2 else "",
                 methods=tuple(unique(block, "method")),
-                head=("concept", *extra, *NUMBERS),
+                why_alone="" if reference else _why_missing(block),
+                head=("concept", *extra, *SHARES, *(COMPARED if reference else ()), *COUNTS),
                 lines=tuple(lines[:TABLE_ROWS]),
                 left_out=max(0, len(lines) - TABLE_ROWS),
             )
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    direction = row["direction"]
-    if row["reference_missing"]:
-        direction = f"no reference: {row['reference_missing']}"
-    return (
-        percent(row["share"]),
-        f"{percent(row['low'])} to {percent(row['high'])}",
-        percent(row["raw_share"]),
-        percent(row["reference"]),
-        points(row["difference"]),
-        f"{points(row['difference_low'])} to {points(row['difference_high'])}" if row["difference"] else "–",
-        direction,
-        _p(row["p_adjusted"]),
-        row["n"],
-        row["n_one_person"],
-        row["n_cannot_tell"],
-        row["n_blocked"],
-        row["n_failed"],
-    )
+def _cells(row: Row, *, compared: bool) -> tuple[str, ...]:
+    shares = (percent(row["share"]), f"{percent(row['low'])} to {percent(row['high'])}", percent(row["raw_share"]))
+    counts = tuple(row[name] for name in ("n", "n_one_person", "n_cannot_tell", "n_blocked", "n_failed"))
+    return (*shares, *_comparison(row), *counts) if compared else (*shares, *counts)
+
+
+def _comparison(row: Row) -> tuple[str, ...]:
+    direction = f"no reference: {row['reference_missing']}" if row["reference_missing"] else row["direction"]
+    ends = f"{points(row['difference_low'])} to {points(row['difference_high'])}" if row["difference"] else "–"
+    return percent(row["reference"]), points(row["difference"]), ends, direction, _p(row["p_adjusted"])
 
 
 # -- what the numbers do not mean --------------------------------------------------------------------

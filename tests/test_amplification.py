@@ -299,6 +299,13 @@ def test_a_poor_classifier_flattens_the_raw_slope_and_not_the_pooled_one() -> No
     assert result.low <= 1 <= result.high and result.low > raw
 
 
+def test_a_level_that_is_abstained_on_more_often_is_no_shift() -> None:
+    reference = np.linspace(0.1, 0.9, 9)
+    predicted = np.rint(400 * np.column_stack([reference / 2, 1 - reference, reference / 2]))
+    result = pooled(predicted, [[500, 0, 500], [0, 1000, 0]], reference, BASE, rng=np.random.default_rng(4))
+    assert result.shift.value == pytest.approx(0, abs=0.05) and result.stretch.value == pytest.approx(1, abs=0.05)
+
+
 def test_a_model_that_draws_two_percent_women_everywhere_is_all_shift() -> None:
     rng = np.random.default_rng(7)
     reference = special.expit(np.linspace(-3, 3, 15))

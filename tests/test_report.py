@@ -314,7 +314,7 @@ def test_the_numbers_of_the_table_are_those_of_the_file(page: Seen, folder: Path
 
 def test_a_row_that_has_no_reference_says_why(page: Seen) -> None:
     assert "no reference: no row of this table is mapped to 'astronaut'" in page.text
-    assert "no row of this table is mapped to it (1 concept: astronaut)" in page.text
+    assert "no row of this table is mapped to the concept (1 concept: astronaut)" in page.text
 
 
 def test_every_environment_that_drew_is_named(page: Seen) -> None:
