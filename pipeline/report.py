@@ -31,7 +31,7 @@ THUMBNAIL = 128
 """Pixels of the longer side at most."""
 EXACT = 64
 """Up to this side the pixels on the page are the pixels of the run."""
-CHART_BYTES = 3_000_000
+CHART_BYTES = 2_500_000
 """What the charts may add to the page; those beyond are named, and lie in `figures/`."""
 TABLE_ROWS = 2000
 """Of one table on the page; `estimates.csv` has all."""

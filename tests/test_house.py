@@ -28,7 +28,7 @@ STOREYS = [
 ]
 """From the ground up; what stands on one storey may import what is below it, and its neighbours if they are rooms
 of one kind (`energy` writes through `store`)."""
-ALLOWED = {("pipeline.energy", "pipeline.store"), ("pipeline.store", "pipeline.plan")}
+ALLOWED = {("pipeline.energy", "pipeline.store"), ("prompt_sets.references", "prompt_sets.prompts")}
 DOORS = {
     "torch": {"pipeline.generate", "classifiers.clip"},
     "diffusers": {"pipeline.generate"},
