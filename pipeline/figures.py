@@ -196,7 +196,8 @@ def shares_against_reference(
             panel.set_title(level)
             panel.tick_params(labelbottom=True)
         panels[-1, 0].set_xlabel(_wrapped(f"share in the reference, {reference} (%)", across * 55), loc="left")
-        figure.supylabel(f"share of images, {_said_of_share(rows)}, with 95% intervals (%)", fontsize=9)
+        said = f"share of images, {_said_of_share(rows)}, with 95% intervals (%)"
+        figure.supylabel(_wrapped(said, round(12 * side * down)), fontsize=9)
         figure.legend(handles=_legend(drawn), loc="outside lower left", ncols=3, fontsize=8)
         _settle(figure)
         for panel, level in shown:
@@ -218,7 +219,7 @@ def shares_against_reference(
 def _shares_caption(rows: Sequence[Row], reference: str) -> str:
     missing = len({_key(row) for row in rows} - {_key(row) for row in rows if row["reference"]})
     parts = [
-        f"Each mark is one concept. On the dashed diagonal the images show it as often as {reference} has it, above it "
+        f"Each mark is one concept. On the dashed diagonal the images show it as often as “{reference}” has it, above it "
         "more often, below it less often. Vertical bars are 95% intervals of the share; horizontal ones are what the "
         "reference gives as its own range. An interval that crosses the diagonal is no evidence of a difference.",
         "Thin lines: the base rate of the same reference.",
@@ -283,7 +284,7 @@ def _name_points(panel: Axes, rows: Sequence[Row], size: float = 6.5) -> None:
         for dx, dy, side in ((5, 3, "left"), (-5, 3, "right"), (5, -3 - height, "left"), (-5, -3 - height, "right")):
             begin = x + dx if side == "left" else x + dx - width
             box = (begin, y + dy, begin + width, y + dy + height)
-            inside = left <= box[0] and box[2] <= right + 30 and low <= box[1] and box[3] <= high
+            inside = left <= box[0] and box[2] <= right and low <= box[1] and box[3] <= high
             if inside and not any(_overlap(box, other) for other in taken):
                 at = (100 * number(row, "reference"), 100 * number(row, "share"))
                 panel.annotate(
@@ -354,7 +355,7 @@ def _concepts_caption(rows: Sequence[Row], reference: str) -> str:
         parts.append("Small rings: the raw share, what the probe said taken at its word.")
     if reference:
         parts.append(
-            f"Black ticks: {reference}; the concepts are ordered by it, those without a row in it at the bottom. "
+            f"Black ticks: “{reference}”; the concepts are ordered by it, those without a row in it at the bottom. "
             "Shape and colour say which way the share has left the reference; a grey mark means that its interval "
             "holds the reference."
         )
@@ -461,7 +462,7 @@ def _composition_caption(rows: Sequence[Row], reference: str) -> str:
     if attribute == "skin_tone":
         parts.append("The greys stand for an order; they are nobody's skin.")
     if reference:
-        parts.append(f"On the right {reference}, blank where it has no row.")
+        parts.append(f"On the right “{reference}”, blank where it has no row.")
     parts.append("The intervals are in the figure before this one. Hatched: nothing is known.")
     return " ".join(parts)
 

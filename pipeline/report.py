@@ -79,7 +79,7 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    place.filters |= {"percent": percent, "points": points, "interval": interval, "plain": plain, "arm": said_of_arm}
+    place.filters |= {"interval": interval, "amount": amount, "arm": said_of_arm}
     place.globals |= {"title_of": title_of}
     return place.get_template("report.html.jinja")
 
@@ -127,7 +127,15 @@ def points(value: Any) -> str:
 def plain(value: Any, decimals: int = 2) -> str:
     """1.4567 as `1.46`; a dash where it is not known."""
     number = _number(value)
-    return "–" if number is None else f"{number:.{decimals}f}".replace("-", "−")
+    if number is None:
+        return "–"
+    return f"{round(number, decimals) + 0.0:.{decimals}f}".replace("-", "−")  # + 0.0: minus zero is zero
+
+
+def amount(value: Any) -> str:
+    """93896.2 as `93,896` and 0.012345 as `0.0123`; a dash where it is not known."""
+    number = _number(value)
+    return "–" if number is None else f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def interval(estimate: Mapping[str, Any] | None, kind: str = "plain") -> str:
@@ -178,7 +186,7 @@ def _said(entries: Sequence[Mapping[str, Any]], rows: Sequence[Row], *, several_
     """The pooled entries of one arm and reference, one per level, as a sentence that names the reference."""
     first = entries[0]
     arm = f"{said_of_arm(first['arm']).capitalize()}, against" if several_arms else "Against"
-    parts = [f"{arm} {first['reference']}, over {first['n_concepts']} concepts: {_said_of_means(entries)}"]
+    parts = [f"{arm} “{first['reference']}”, over {first['n_concepts']} concepts: {_said_of_means(entries)}"]
     if "stretch" in first:
         parts.append(_said_of_stretch(first["stretch"]))
     return "; ".join(parts) + ". " + _tally(first, rows, directions=len(entries) == 1)
@@ -192,7 +200,7 @@ def _said_of_means(entries: Sequence[Mapping[str, Any]]) -> str:
     value = _number(mean.get("value"))
     if value is None:
         return f"nothing is known of “{entries[0]['level']}” on average"
-    where = "above" if value > 0 else "below"
+    where = "from" if abs(value) < 0.0005 else "above" if value > 0 else "below"
     ends = f"{points(mean.get('low'))} to {points(mean.get('high'))}"
     return f"the share of “{entries[0]['level']}” is on average {abs(100 * value):.1f} points {where} it ({ends})"
 

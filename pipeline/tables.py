@@ -342,7 +342,7 @@ def _pool(planned: Plan, counts: Tally, reading: Reading, against: Against, arm:
         table, matrix = table[:, :-1], np.eye(len(reading.levels), dtype=np.int64) * PERFECT
     means = amplification.mean_difference(table, matrix, reference, rng=rng)
     for k, level in enumerate(reading.levels[:1] if len(reading.levels) == 2 else reading.levels):
-        entry = {
+        entry: dict[str, Any] = {
             "arm": arm,
             "attribute": reading.attribute,
             "title": reading.title,
@@ -352,7 +352,7 @@ def _pool(planned: Plan, counts: Tally, reading: Reading, against: Against, arm:
             "n_images": int(table.sum()),
             "mean_difference": means[k]._asdict(),
         }
-        base = against.base(reading)[k]
+        entry["base"] = base = against.base(reading)[k]
         if len(reading.levels) == 2 and 0 < base < 1 and ((reference[:, k] > 0) & (reference[:, k] < 1)).all():
             names = [key[1] for key, _ in known]
             pool = amplification.pooled(table, matrix, reference[:, k], base, concepts=names, rng=rng)
@@ -392,7 +392,7 @@ def headline(planned: Plan, pools: Sequence[dict[str, Any]], images: int) -> str
         said = "narrows"
     return (
         f"Against “{pool['reference']}”, the model {model} {said} the differences between {pool['n_concepts']} concepts in "
-        f"{pool['title']}: stretch {stretch['value']:.2f} on the log-odds scale (95 % interval {stretch['low']:.2f} to "
+        f"{pool['title']}: stretch {stretch['value']:.2f} on the log-odds scale (95% interval {stretch['low']:.2f} to "
         f"{stretch['high']:.2f}; 1 is the reference); the share of “{pool['level']}” is on average "
         f"{100 * mean['value']:+.1f} points from the reference "
         f"({100 * mean['low']:+.1f} to {100 * mean['high']:+.1f}), "

@@ -526,4 +526,6 @@ def test_numbers_are_written_for_readers() -> None:
     assert report.percent("0.1234") == "12.3" and report.percent("") == "–" and report.percent(None) == "–"
     assert report.points("-0.0421") == "−4.2" and report.points("0.0004") == "0.0" and report.points("inf") == "–"
     assert report.interval({"value": 1.456, "low": 1.2, "high": None}) == "1.46 (1.20 to –)"
+    assert report.plain(-0.001) == "0.00"
+    assert report.amount(93896.2) == "93,896" and report.amount(1.0865e-06) == "1.09e-06" and report.amount(None) == "–"
     assert report.interval({"value": None, "low": None, "high": None}) == "not known" and report.interval(None) == "–"
