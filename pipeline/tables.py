@@ -74,7 +74,7 @@ class Reading:
     title: str
     levels: tuple[str, ...]
     confusion: npt.NDArray[np.int64] | None
-    """`(K, K + 1)`, or `None` where some level has no labelled picture."""
+    """`(K, K + 1)`, or `None` where no labelled picture of some level was decided."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def readings(described: dict[str, Any]) -> list[Reading]:
     for name, attribute in described["attributes"].items():
         counts = described["confusion"].get(name)
         matrix = None if counts is None else np.array(counts, np.int64)
-        if matrix is not None and (matrix.sum(1) == 0).any():
+        if matrix is not None and (matrix[:, :-1].sum(1) == 0).any():
             matrix = None
         found.append(Reading(name, attribute["title"], tuple(attribute["levels"]), matrix))
     return found
