@@ -82,7 +82,7 @@ class Row:
     @property
     def cell(self) -> tuple[str, str, str, str]:
         """The combination that is held out in all sets or in none."""
-        return self.concept, self.gender, self.age, self.tone
+        return self.concept, self.gender_drawn, self.age, self.tone
 
 
 # -- packages ----------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def row(vendor: str, emoji: Emoji, tile: Tile, occupations: Container[str]) -> R
 
 def compared(rows: Sequence[Row], tiles: Sequence[Tile]) -> Iterator[Row]:
     """The rows with what only shows beside the woman and the man of the same set, concept, age and tone."""
-    place = {(r.vendor, r.cell): number for number, r in enumerate(rows)}
+    place = {(r.vendor, (r.concept, r.gender, r.age, r.tone)): number for number, r in enumerate(rows)}
     for r in rows:
         others = {g: place.get((r.vendor, (r.concept, g, r.age, r.tone))) for g in GENDERS}
         known = [number for number in others.values() if number is not None]

@@ -86,19 +86,23 @@ def pixels() -> npt.NDArray[np.uint8]:
 def splits(cells: Sequence[tuple[str, str, str, str]], same: Sequence[str]) -> list[str]:
     """`train`, `calibration` or `test` for each picture.
 
-    A cell is (concept, gender, age, tone), the same in every set, so that a held-out combination was seen
-    in no drawing style: one tone in five of each (concept, gender, age) is kept for calibration and one
-    for the test, another one for women than for men. Pictures with the same pixels (`same`) stay together.
+    A cell is (concept, gender as drawn, age, tone), the same in every set, so that a held-out combination was seen
+    in no drawing style: one tone in five of each (concept, gender, age) is kept for calibration and one for the
+    test, another one for women than for men. Cells that share a picture (`same` holds a digest of its pixels) are
+    held out together.
     """
-    groups = sorted({cell[:3] for cell in cells})
-    order = ["none", *TONES.values()]
     of_cell = {}
-    for number, group in enumerate(groups):
-        for place, tone in enumerate(order[1:]):
+    for number, group in enumerate(sorted({cell[:3] for cell in cells})):
+        for place, tone in enumerate(TONES.values()):
             of_cell[*group, tone] = {0: "test", 1: "calibration"}.get((place + number) % 5, "train")
         of_cell[*group, "none"] = "train"
-    first: dict[str, str] = {}
-    return [first.setdefault(digest, of_cell[cell]) for cell, digest in zip(cells, same, strict=True)]
+    shared: dict[str, set[tuple[str, str, str, str]]] = defaultdict(set)
+    for cell, digest in zip(cells, same, strict=True):
+        shared[digest].add(cell)
+    for alike in sorted(sorted(found) for found in shared.values() if len(found) > 1):
+        for cell in alike:
+            of_cell[cell] = of_cell[alike[0]]
+    return [of_cell[cell] for cell in cells]
 
 
 def women_shares() -> dict[str, float]:
@@ -232,6 +236,21 @@ def lessons(world: Sequence[Picture], *, seed: int) -> Iterator[tuple[int, str]]
 
 
 AGES = ("child", "adult", "older")
+FILLERS = (
+    "highly detailed", "on a white background", "looking at the viewer", "high quality", "digital art", "smiling",
+    "studio lighting", "at work", "as a flat icon", "in the morning light", "a friendly expression", "sharp focus",
+    "simple shapes", "clear outlines", "realistic style", "a single person", "seen from the front", "in colour",
+)  # fmt: skip
+"""What may stand beside a caption and says nothing about the person."""
+
+
+def padded(text: str, rng: np.random.Generator) -> str:
+    """The caption with something after it that says nothing of the picture: a filler, or words of no language."""
+    if rng.random() < 0.5:
+        return f"{text}, {rng.choice(FILLERS)}"
+    letters = "etaoinshrdlucmfwygpbvk"
+    words = ["".join(rng.choice(list(letters), rng.integers(2, 8))) for _ in range(rng.integers(1, 5))]
+    return f"{text}, {' '.join(words)}"
 
 
 @dataclass(frozen=True)
@@ -244,33 +263,34 @@ class Claim:
     tone: str | None
     age: str | None
 
-    def holds(self, picture: Picture) -> bool:
-        """Is everything that is said true of this picture?"""
-        said = ((self.concept, picture.concept), (self.gender, picture.gender), (self.tone, picture.tone))
-        return all(claimed in (None, true) for claimed, true in (*said, (self.age, picture.age)))
+    @property
+    def said(self) -> tuple[str | None, ...]:
+        """Concept, gender, tone and age."""
+        return self.concept, self.gender, self.tone, self.age
 
 
-def claim(picture: Picture, rng: np.random.Generator) -> Claim:
-    """A caption for contrastive training: a random part of what can be said of a picture, never nothing."""
+def claim(picture: Picture, rng: np.random.Generator, *, shape: bool = True, colour: bool = True) -> Claim:
+    """A caption for contrastive training: a random part of what can be said of a picture, never nothing.
+
+    Without `colour` the tone stays out, without `shape` all else does.
+    """
     concept, gender, tone, age = rng.random(4) < (0.5, 0.5, 0.5, 0.4)
-    if not (concept or gender or tone or age):
-        gender = True
-    naming = {(True, True): "both", (True, False): "gender", (False, True): "tone"}.get(
-        (bool(gender), bool(tone)), "neutral"
-    )
+    concept, gender, age, tone = concept and shape, gender and shape, age and shape, (tone and colour) or not shape
+    age = age and picture.age in AGES
     if concept and picture.concept != "plain":
-        text = caption(picture if picture.occupation else replace(picture, age=""), naming, rng)
+        text = caption(picture if picture.occupation else replace(picture, age=""), _naming(gender, tone), rng)
         return Claim(text, picture.concept, picture.gender if gender else None, picture.tone if tone else None, None)
-    age = bool(age) and picture.age in AGES
-    if not (gender or tone or age):
-        naming = "gender"
-    gender, tone = naming in ("gender", "both"), naming in ("tone", "both")
+    gender = gender or not (tone or age)
     plain = replace(picture, occupation=False, concept="plain", age=picture.age if age else "")
-    text = caption(plain, naming, rng, adult=bool(age))
+    text = caption(plain, _naming(gender, tone), rng, adult=bool(age))
     said_age = picture.age if age and aged(text) else None
     if said_age is None and not (gender or tone):
-        return claim(picture, rng)
+        return claim(picture, rng, shape=shape, colour=colour)
     return Claim(text, None, picture.gender if gender else None, picture.tone if tone else None, said_age)
+
+
+def _naming(gender: bool, tone: bool) -> str:
+    return {(True, True): "both", (True, False): "gender", (False, True): "tone"}.get((gender, tone), "neutral")
 
 
 def aged(text: str) -> bool:

@@ -139,20 +139,18 @@ def sheets(seed: int = 0, per_sheet: int = 60) -> None:
 
 
 class Judge:
-    """Occupation, gender and tone of pictures, by the network that `train_embedded judge` makes."""
+    """Occupation, gender and tone of pictures, by the networks that `train_embedded judge` makes."""
 
     def __init__(self) -> None:
-        self.network = train_embedded.judge_network().eval()
+        self.network = train_embedded.JudgeNetwork().eval()
         self.network.load_state_dict(load_file(train_embedded.JUDGE))
 
     def read(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """`(n, 64, 64, 3)` -> `(n, 3)`: the places of occupation, gender and tone in their lists."""
-        parts = [len(train_embedded.OCCUPATIONS), len(emoji_world.GENDERS), len(TONES)]
+        batches = [train_embedded.to_unit(images[i : i + 128]) for i in range(0, len(images), 128)]
         with torch.inference_mode():
-            logits = torch.cat(
-                [self.network(train_embedded.to_unit(images[i : i + 128])) for i in range(0, len(images), 128)]
-            )
-        return np.stack([part.argmax(1).numpy() for part in logits.split(parts, dim=1)], axis=1)
+            answers = [self.network(x, np.random.default_rng(0)) for x in batches]
+        return np.concatenate([np.stack([part.argmax(1).numpy() for part in answer], axis=1) for answer in answers])
 
 
 def matrix(truth: npt.NDArray[np.int64], said: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:

@@ -1,8 +1,9 @@
-"""Train the embedded models from scratch: `python -m scripts.train_embedded autoencoder|diffusion|decoder|clip|judge`.
+"""Train the embedded models from scratch: `python -m scripts.train_embedded MODEL`, for each MODEL in turn:
+`autoencoder`, `decoder`, `text`, `diffusion`, `clip`, `judge`.
 
-In that order: the diffusion model needs the autoencoder; the judge looks through it too. Each training takes
-a fixed seed, runs on CPU or GPU through accelerate, writes checkpoints under `outputs/training/<name>/`, and
-the same command continues from the last one. The finished weights go to `pipeline/embedded/`.
+The diffusion model needs what stands before it; the CLIP and the judge need the decoder and the tokenizer. Each
+training takes a fixed seed, runs on CPU or GPU through accelerate, writes checkpoints under `outputs/training/<name>/`,
+and the same command continues from the last one. The finished weights go to `pipeline/embedded/`.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ TEXT_TO_IMAGE = emoji_world.WORLD / "text_to_image"
 CLIP = emoji_world.WORLD / "clip"
 JUDGE = CHECKPOINTS / "judge.safetensors"
 LATENT_CHANNELS = 12
-CONTEXT = 48
-"""Tokens of a prompt; a caption has at most 20."""
+CONTEXT = 77
+"""Tokens of a prompt, as in Stable Diffusion; a caption has at most 20."""
 
 
 def train(
@@ -213,13 +214,15 @@ def decoder(accelerator: Accelerator, steps: int, seed: int) -> None:
 
 def clip_tokenizer(seed: int) -> CLIPTokenizer:
     """A CLIP tokenizer, byte-level BPE, whose merges are learned from the captions: no text is unknown to it."""
+    rng = np.random.default_rng(seed)
     captions = [text for _, text in itertools.islice(emoji_world.lessons(emoji_world.pictures(), seed=seed), 20_000)]
+    captions += [emoji_world.padded(text, rng) for text in captions[::4]]
     blank = CLIPTokenizer()
     learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
     learner.normalizer = blank.backend_tokenizer.normalizer
     learner.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
     alphabet = sorted(ByteLevel.alphabet())
-    trainer = BpeTrainer(vocab_size=1000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
+    trainer = BpeTrainer(vocab_size=1200, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
     learner.train_from_iterator(captions, trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     pieces = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
@@ -241,17 +244,15 @@ def noise_schedule() -> DDIMScheduler:
     )
 
 
-def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) -> None:
-    """The UNet and its text encoder, together, on the latents of the training split."""
-    world = emoji_world.pictures()
-    vae = AutoencoderTiny.from_pretrained(TEXT_TO_IMAGE / "vae", torch_dtype=torch.float32).to(accelerator.device)
-    train_tiles = [p.tile for p in world if p.taught and p.split == "train"]
-    with torch.no_grad():
-        images = to_unit(emoji_world.pixels()[train_tiles]).to(accelerator.device)
-        latents = torch.cat([vae.encode(x).latents for x in images.split(64)])
-    row_of = {tile: row for row, tile in enumerate(train_tiles)}
+def text(accelerator: Accelerator, steps: int, seed: int, batch: int = 64) -> None:
+    """The text encoder of the text-to-image model, before it and alone, as Stable Diffusion's was a CLIP's.
+
+    What a caption says of concept, gender, tone and age, or leaves open, is to be read by a linear map from the end
+    of the text and from all the padding after it, whatever else the caption says. Trained along with the UNet instead,
+    it learned the occupations and nothing else.
+    """
     tokenizer = clip_tokenizer(seed)
-    text_encoder = CLIPTextModel(
+    encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=128,
@@ -264,6 +265,53 @@ def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) 
             max_position_embeddings=CONTEXT,
         )
     )
+    world = [p for p in emoji_world.pictures() if p.taught and p.split == "train"]
+    concepts = sorted({p.concept for p in world})
+    answers = [[None, *concepts], [None, *emoji_world.GENDERS], [None, *emoji_world.TONES.values()]]
+    answers.append([None, *emoji_world.AGES])
+    model = nn.ModuleDict({"encoder": encoder, "heads": nn.Linear(128, sum(map(len, answers)))})
+
+    def lesson(rng: np.random.Generator) -> tuple[str, tuple[str | None, ...]]:
+        """A caption and what it says."""
+        if rng.random() < 0.05:
+            return "", (None,) * 4
+        picture = world[rng.integers(len(world))]
+        naming = str(rng.choice(list(emoji_world.NAMINGS)))
+        words = emoji_world.caption(picture, naming, rng)
+        gender = picture.gender if naming in ("gender", "both") else None
+        tone = picture.tone if naming in ("tone", "both") else None
+        said = picture.concept, gender, tone, picture.age if emoji_world.aged(words) else None
+        return (emoji_world.padded(words, rng) if rng.random() < 0.3 else words), said
+
+    def loss_of(step: int, device: torch.device) -> Tensor:
+        rng = np.random.default_rng([seed, step])
+        texts, said = zip(*(lesson(rng) for _ in range(batch)), strict=True)
+        ids = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
+        truth = torch.tensor([[a.index(s) for a, s in zip(answers, row, strict=True)] for row in said], device=device)
+        ended = (ids == tokenizer.eos_token_id).cumsum(1) > 0  # the padding is the same token
+        states = encoder(ids).last_hidden_state[ended]
+        rows = ended.nonzero()[:, 0]
+        parts = model["heads"](states).float().split([len(a) for a in answers], dim=1)
+        return sum((F.cross_entropy(part, truth[rows, i]) for i, part in enumerate(parts)), torch.zeros(()))
+
+    train("text", model, loss_of, steps=steps, lr=1e-3, accelerator=accelerator)
+    if accelerator.is_main_process:
+        encoder.half().save_pretrained(TEXT_TO_IMAGE / "text_encoder")
+        tokenizer.save_pretrained(TEXT_TO_IMAGE / "tokenizer")
+
+
+def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) -> None:
+    """The UNet, on the latents of the training split and the states of the finished text encoder."""
+    world = emoji_world.pictures()
+    vae = AutoencoderTiny.from_pretrained(TEXT_TO_IMAGE / "vae", torch_dtype=torch.float32).to(accelerator.device)
+    train_tiles = [p.tile for p in world if p.taught and p.split == "train"]
+    with torch.no_grad():
+        images = to_unit(emoji_world.pixels()[train_tiles]).to(accelerator.device)
+        latents = torch.cat([vae.encode(x).latents for x in images.split(64)])
+    row_of = {tile: row for row, tile in enumerate(train_tiles)}
+    tokenizer = CLIPTokenizer.from_pretrained(TEXT_TO_IMAGE / "tokenizer")
+    text_encoder = CLIPTextModel.from_pretrained(TEXT_TO_IMAGE / "text_encoder", torch_dtype=torch.float32)
+    text_encoder.to(accelerator.device)
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=LATENT_CHANNELS,
@@ -278,36 +326,42 @@ def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) 
     )
     unet.set_attn_processor(AttnProcessor())  # quicker than the fused kernel at this size on CPU; not saved
     scheduler = noise_schedule()
-    model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     stream = enumerate(emoji_world.lessons(world, seed=seed))
-    tokens: dict[str, list[int]] = {}
+    states: dict[str, Tensor] = {}
 
     def lesson(step: int) -> tuple[list[int], list[str]]:
         """The pictures and captions of a step; a resumed training skips what it has had."""
         mine = list(itertools.islice(itertools.dropwhile(lambda item: item[0] < step * batch, stream), batch))
         return [row_of[tile] for _, (tile, _) in mine], [text for _, (_, text) in mine]
 
+    def varied(text: str, rng: np.random.Generator) -> str:
+        """One caption in ten is empty, for the unconditional branch of guidance; one in ten says more."""
+        chance = rng.random()
+        return "" if chance < 0.1 else emoji_world.padded(text, rng) if chance < 0.2 else text
+
+    def encoded(text: str, device: torch.device) -> Tensor:
+        if text not in states:
+            ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
+            with torch.no_grad():
+                states[text] = text_encoder(ids).last_hidden_state[0].half()
+        return states[text]
+
     def loss_of(step: int, device: torch.device) -> Tensor:
         rows, texts = lesson(step)
         rng = np.random.default_rng([seed, step])
-        # one caption in ten is empty: the unconditional branch of classifier-free guidance
-        texts = ["" if drop else text for text, drop in zip(texts, rng.random(batch) < 0.1, strict=True)]
-        for text in texts:
-            if text not in tokens:
-                tokens[text] = tokenizer(text, padding="max_length", truncation=True).input_ids
-        ids = torch.tensor([tokens[text] for text in texts], device=device)
+        prompt_embeds = torch.stack([encoded(varied(text, rng), device) for text in texts]).float()
         x = latents[rows]
         noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32)).to(device)
         # every stretch of noise levels once in a batch: less noise in the gradient than independent draws
         t = torch.from_numpy(((rng.permutation(batch) + rng.random(batch)) / batch * 1000).astype(np.int64)).to(device)
         noisy = scheduler.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
         target = scheduler.get_velocity(x, noise, t)
-        return F.mse_loss(unet(noisy, t, text_encoder(ids).last_hidden_state).sample.float(), target)
+        return F.mse_loss(unet(noisy, t, prompt_embeds).sample.float(), target)
 
-    train("diffusion", model, loss_of, steps=steps, lr=8e-4, ema_decay=0.999, accelerator=accelerator)
+    train("diffusion", unet, loss_of, steps=steps, lr=8e-4, ema_decay=0.9995, accelerator=accelerator, every=500)
     if accelerator.is_main_process:
         StableDiffusionPipeline(
-            vae=vae.half(),
+            vae=AutoencoderTiny.from_pretrained(TEXT_TO_IMAGE / "vae"),
             text_encoder=text_encoder.half(),
             tokenizer=tokenizer,
             unet=unet.half(),
@@ -320,6 +374,23 @@ def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) 
 
 
 # -- CLIP and the judge ------------------------------------------------------------------------------
+
+
+def scrambled(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Pictures whose shapes are as they were and whose colours tell nothing: channels permuted, each by its own gamma."""
+    gamma = torch.from_numpy(np.exp(rng.normal(0, 0.6, (len(x), 3, 1, 1))).astype(np.float32))
+    order = torch.from_numpy(np.stack([rng.permutation(3) for _ in x]))[:, :, None, None].expand_as(x)
+    return 2 * ((x.gather(1, order) + 1) / 2).clamp(0, 1) ** gamma - 1
+
+
+def shuffled(x: Tensor, rng: np.random.Generator, patch: int = 16) -> Tensor:
+    """Pictures cut into patches and put together in random order: colours as they were, and no shape."""
+    n, side = len(x), x.shape[-1] // patch
+    pieces = (
+        x.reshape(n, 3, side, patch, side, patch).permute(0, 2, 4, 1, 3, 5).reshape(n, side * side, 3, patch, patch)
+    )
+    pieces = torch.stack([p[rng.permutation(side * side)] for p in pieces])
+    return pieces.reshape(n, side, side, 3, patch, patch).permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
 
 
 class Album:
@@ -348,21 +419,18 @@ class Album:
         x = x + torch.from_numpy(rng.normal(0, 0.04, x.shape).astype(np.float32))
         for picture, (i, j), size in zip(x, rng.integers(0, 56, (n, 2)), rng.integers(0, 18, n), strict=True):
             picture[:, i : i + size, j : j + size] = 1.0
-        x = x.clamp(-1, 1).contiguous(memory_format=torch.channels_last)
-        return [self.pictures[row] for row in rows], x.to(self.device)
+        return [self.pictures[row] for row in rows], x.clamp(-1, 1).to(self.device)
 
 
-def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> None:
+def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 120) -> None:
     """A CLIP with a ResNet for pictures, trained contrastively.
 
-    Many captions are true of many pictures ("a photo of a woman"), so the target of each row and column is
-    spread evenly over all the pairs in the batch that are true.
+    Many captions are true of many pictures ("a photo of a woman"), so the target of each row and column is spread
+    evenly over all the pairs in the batch that are true. A third of the pictures have scrambled colours and a sixth no
+    shape, or the towers would take the combinations that are held out for impossible (every tone is missing for some
+    occupation and gender); what such a picture can't tell is left out of its row.
     """
-    tokenizer = (
-        CLIPTokenizer.from_pretrained(TEXT_TO_IMAGE / "tokenizer")
-        if (TEXT_TO_IMAGE / "tokenizer").exists()
-        else clip_tokenizer(seed)
-    )
+    tokenizer = CLIPTokenizer.from_pretrained(TEXT_TO_IMAGE / "tokenizer")
     config: dict[str, dict[str, Any]] = {
         "model_cfg": {
             "embed_dim": 128,
@@ -380,15 +448,25 @@ def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> No
     }
     model = open_clip.CLIP(**config["model_cfg"])
     album = Album("train", accelerator.device)
+    shapes, colours = batch // 3, batch // 6
 
     def loss_of(step: int, device: torch.device) -> Tensor:
         rng = np.random.default_rng([seed, step])
         pictures, x = album.views(batch, rng)
-        claims = [emoji_world.claim(p, rng) for p in pictures]
+        x[:shapes] = scrambled(x[:shapes], rng)
+        x[shapes : shapes + colours] = shuffled(x[shapes : shapes + colours], rng)
+        shape = [not shapes <= i < shapes + colours for i in range(batch)]
+        colour = [i >= shapes for i in range(batch)]
+        asked = zip(pictures, shape, colour, strict=True)
+        claims = [emoji_world.claim(p, rng, shape=s, colour=c) for p, s, c in asked]
+        told = zip(pictures, shape, colour, strict=True)
+        facts = [
+            (p.concept if s else "", p.gender if s else "", p.tone if c else "", p.age if s else "") for p, s, c in told
+        ]
+        true, open_ = (torch.from_numpy(m).to(device) for m in verdicts(facts, [c.said for c in claims]))
         ids = tokenizer([c.text for c in claims], padding="max_length", truncation=True, return_tensors="pt").input_ids
-        true = torch.tensor([[c.holds(p) for c in claims] for p in pictures], dtype=torch.float32, device=device)
-        seen, read, scale = model(x, ids.to(device))
-        logits = scale.float() * seen.float() @ read.float().T
+        seen, read, scale = model(x.contiguous(memory_format=torch.channels_last), ids.to(device))
+        logits = (scale.float() * seen.float() @ read.float().T).masked_fill(open_, -1e4)
         rows = -(true / true.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
         columns = -(true / true.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
         return (rows + columns) / 2
@@ -401,16 +479,38 @@ def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> No
         tokenizer.save_pretrained(CLIP)
 
 
-def judge_network() -> nn.Module:
-    """A ResNet-18 that answers occupation, gender and tone at once: `(n, 3, 64, 64)` -> `(n, 27)` logits."""
-    network = torchvision.models.resnet18(
-        num_classes=len(OCCUPATIONS) + len(emoji_world.GENDERS) + len(emoji_world.TONES)
-    )
-    network.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
-    return network
+def verdicts(facts: Sequence[tuple[str, ...]], said: Sequence[tuple[str | None, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """Which captions (columns) are true of which pictures (rows), and which may be; the others are false.
+
+    `facts` are a picture's concept, gender, tone and age, empty where it doesn't tell; `said` is a caption's, None
+    where it leaves open.
+    """
+    known, claimed = np.array(facts)[:, None], np.array([["" if s is None else s for s in row] for row in said])[None]
+    wrong = ((claimed != "") & (known != "") & (claimed != known)).any(2)
+    untold = ((claimed != "") & (known == "")).any(2)
+    return (~wrong & ~untold).astype(np.float32), ~wrong & untold
 
 
 OCCUPATIONS = tuple(sorted(emoji_world.women_shares()))
+
+
+class JudgeNetwork(nn.Module):
+    """Two ResNets, so that neither can guess a tone from an occupation or a gender from a tone.
+
+    `shape` sees grey pictures and answers occupation and gender; `tone` sees patches in random order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape = torchvision.models.resnet18(num_classes=len(OCCUPATIONS) + len(emoji_world.GENDERS))
+        self.shape.conv1 = nn.Conv2d(1, 64, 3, stride=2, padding=1, bias=False)
+        self.tone = torchvision.models.resnet18(num_classes=len(emoji_world.TONES))
+        self.tone.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
+
+    def forward(self, x: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures `(n, 3, 64, 64)` to logits of occupation `(n, 20)`, gender `(n, 2)` and tone `(n, 5)`."""
+        occupation, gender = self.shape(x.mean(1, keepdim=True)).split([len(OCCUPATIONS), 2], dim=1)
+        return occupation, gender, torch.stack([self.tone(shuffled(x, rng)) for _ in range(4)]).mean(0)
 
 
 def judge_truth(pictures: Sequence[Picture]) -> Tensor:
@@ -430,14 +530,17 @@ def judge_truth(pictures: Sequence[Picture]) -> Tensor:
 
 def judge(accelerator: Accelerator, steps: int, seed: int, batch: int = 64) -> None:
     """The classifier that judges the drawings, trained on the real pictures and not on any drawing."""
-    network = judge_network()
+    network = JudgeNetwork()
     album = Album("train", accelerator.device)
-    parts = [len(OCCUPATIONS), len(emoji_world.GENDERS), len(emoji_world.TONES)]
 
     def loss_of(step: int, device: torch.device) -> Tensor:
-        pictures, x = album.views(batch, np.random.default_rng([seed, step]))
+        rng = np.random.default_rng([seed, step])
+        pictures, x = album.views(batch, rng)
         truth = judge_truth(pictures).to(device)
-        answers = network(x).float().split(parts, dim=1)
+        grey = torch.cat([x[: batch // 4], scrambled(x[batch // 4 :], rng)]).mean(1, keepdim=True)
+        occupation, gender = network.shape(grey).float().split([len(OCCUPATIONS), 2], dim=1)
+        tone = network.tone(shuffled(x, rng)).float()
+        answers = (occupation, gender, tone)
         return sum((F.cross_entropy(a, truth[:, i]) for i, a in enumerate(answers)), torch.zeros(()))
 
     train("judge", network, loss_of, steps=steps, lr=1e-3, weight_decay=0.05, accelerator=accelerator)
@@ -447,7 +550,7 @@ def judge(accelerator: Accelerator, steps: int, seed: int, batch: int = 64) -> N
 
 def main() -> None:
     """Read the command line and train one model."""
-    steps = {"autoencoder": 2500, "diffusion": 3400, "decoder": 5000, "clip": 1200, "judge": 700}
+    steps = {"autoencoder": 2500, "decoder": 6000, "text": 1500, "diffusion": 9000, "clip": 4000, "judge": 2000}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=list(steps))
     parser.add_argument("--steps", type=int, help=f"default: {steps}")
