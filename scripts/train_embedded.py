@@ -343,7 +343,7 @@ def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) 
         if text not in states:
             ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
             with torch.no_grad():
-                states[text] = text_encoder(ids).last_hidden_state[0].half()
+                states[text] = text_encoder(ids).last_hidden_state[0].bfloat16()
         return states[text]
 
     def loss_of(step: int, device: torch.device) -> Tensor:
