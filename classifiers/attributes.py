@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.types import Attribute, digest
+from collections.abc import Sequence
+
+from pipeline.types import Attribute, Intersection, digest
 
 TEMPLATES = ("{}", "a photo of {}", "a portrait of {}", "a picture of {}", "a photo of the face of {}")
 """Every wording is put into each: no single phrasing decides. `digest_of` records them with the wordings."""
@@ -72,12 +74,24 @@ Emoji and other drawings have a skin tone and no race: don't read this attribute
 ATTRIBUTES: dict[str, Attribute] = {attribute.name: attribute for attribute in (GENDER, SKIN_TONE, AGE, RACE)}
 
 
+INTERSECTIONS = (Intersection(of=(GENDER, SKIN_TONE)),)
+"""What is estimated together as well as apart: balance in each attribute says nothing of their combinations."""
+
+
+def readable(attributes: Sequence[Attribute]) -> tuple[Attribute | Intersection, ...]:
+    """What can be estimated when these are read: each of them, and the intersections of which every part is there."""
+    names = {attribute.name for attribute in attributes}
+    return (*attributes, *(i for i in INTERSECTIONS if {part.name for part in i.of} <= names))
+
+
 def prompts(attribute: Attribute, level: str) -> tuple[str, ...]:
     """Every wording of a level in every template."""
     return tuple(template.format(words) for words in attribute.wordings[level] for template in TEMPLATES)
 
 
-def digest_of(attribute: Attribute) -> str:
+def digest_of(attribute: Attribute | Intersection) -> str:
     """The sha256 of all that a probe is asked about an attribute: levels, wordings and templates, in order."""
+    if isinstance(attribute, Intersection):
+        return digest([digest_of(part) for part in attribute.of])
     texts = [[level, list(attribute.wordings[level])] for level in attribute.levels]
     return digest({"levels": texts, "templates": list(TEMPLATES)})

@@ -36,3 +36,7 @@ class FakePerceiver:
     def confusion(self, attribute: str) -> npt.NDArray[np.int64] | None:
         """There are no labelled pictures of noise."""
         return None
+
+    def confusion_by_concept(self, attribute: str) -> dict[str, npt.NDArray[np.int64]]:
+        """Nor by concept."""
+        return {}

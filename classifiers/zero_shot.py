@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classifiers.attributes import digest_of, prompts
+from classifiers.attributes import digest_of, prompts, readable
 from classifiers.clip import ClipModel
 from pipeline.errors import InputError
-from pipeline.types import CANNOT_TELL, Attribute, Perceived, Pixels
+from pipeline.types import CANNOT_TELL, Attribute, Intersection, Perceived, Pixels
 
 CONFUSION = "confusion.json"
 """Beside the weights of a CLIP: what `measure_confusion` counted on labelled pictures."""
@@ -82,12 +82,36 @@ class ZeroShot:
         `None` unless they were counted with the same wordings and the same threshold. A row of zeros is a level
         that no labelled picture shows: about it nothing is known.
         """
-        wanted = next((a for a in self.attributes if a.name == attribute), None)
-        if wanted is None:
-            raise ValueError(f"{attribute!r} is not read here; known: {', '.join(a.name for a in self.attributes)}")
-        if self._confusion_file is None or not self._confusion_file.is_file():
+        wanted = self._read(attribute)
+        entry = self._counted(wanted)
+        return None if entry is None else _matrix(self._confusion_file, wanted, entry["rows"])
+
+    def confusion_by_concept(self, attribute: str) -> dict[str, npt.NDArray[np.int64]]:
+        """The same for the labelled pictures of each concept; empty where that was not counted."""
+        wanted = self._read(attribute)
+        entry = self._counted(wanted) or {}
+        some = entry.get("by_concept", {})
+        return {concept: _matrix(self._confusion_file, wanted, rows) for concept, rows in some.items()}
+
+    def _read(self, attribute: str) -> Attribute | Intersection:
+        read = {a.name: a for a in readable(self.attributes)}
+        if attribute not in read:
+            raise ValueError(f"{attribute!r} is not read here; known: {', '.join(read)}")
+        return read[attribute]
+
+    def _counted(self, attribute: Attribute | Intersection) -> dict[str, Any] | None:
+        """The entry of an attribute in the confusion file, if it is of this probe."""
+        file = self._confusion_file
+        if file is None or not file.is_file():
             return None
-        return _matching(self._confusion_file, wanted, self.threshold)
+        try:
+            entry: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")).get(attribute.name)
+            if entry is None or (entry["threshold"], entry["wordings"]) != (self.threshold, digest_of(attribute)):
+                return None
+            entry["rows"], entry.get("by_concept", {}).items()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{file}: {attribute.name}: not written by measure_confusion: {error!r}") from error
+        return entry
 
 
 def ensemble(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -124,33 +148,65 @@ def decide(shares: Probabilities, levels: Sequence[str], threshold: float) -> li
 
 
 def measure_confusion(
-    perceiver: ZeroShot, images: Sequence[Pixels], truths: Mapping[str, Sequence[str | None]], *, pictures: str
+    perceiver: ZeroShot,
+    images: Sequence[Pixels],
+    truths: Mapping[str, Sequence[str | None]],
+    *,
+    concepts: Sequence[str],
+    pictures: str,
 ) -> dict[str, Any]:
-    """Count decisions against labels, as the content of `confusion.json`.
+    """Count decisions against labels, as the content of `confusion.json`, over all and by concept.
 
-    `truths` has per attribute one level for each image, or `None` where an image is not labelled for it. `pictures`
-    says which pictures these are: a matrix holds for their domain alone.
+    `truths` has per attribute one level for each image, or `None` where an image is not labelled for it. `concepts`
+    says what each image is about, for that is where a probe may err by itself. `pictures` says which pictures these
+    are: a matrix holds for their domain alone.
     """
-    seen = perceiver.perceive(images)
-    counted = {}
+    seen = perceiver.perceive(images).decisions
+    labels = {name: list(some) for name, some in truths.items()}
     for attribute in (a for a in perceiver.attributes if a.name in truths):
-        labels = truths[attribute.name]
-        unknown = {label for label in labels if label is not None} - set(attribute.levels)
-        if unknown or len(labels) != len(images):
-            raise ValueError(f"{attribute.name}: {len(labels)} labels for {len(images)} images; unknown: {unknown}")
-        columns = (*attribute.levels, CANNOT_TELL)
-        rows = np.zeros((len(attribute.levels), len(columns)), np.int64)
-        for label, decision in zip(labels, seen.decisions[attribute.name], strict=True):
-            if label is not None:
-                rows[attribute.levels.index(label), columns.index(decision)] += 1
-        counted[attribute.name] = {
+        unknown = {label for label in labels[attribute.name] if label is not None} - set(attribute.levels)
+        if unknown or len(labels[attribute.name]) != len(images):
+            some = len(labels[attribute.name])
+            raise ValueError(f"{attribute.name}: {some} labels for {len(images)} images; unknown: {unknown}")
+    measured = readable([a for a in perceiver.attributes if a.name in truths])
+    for both in (a for a in measured if isinstance(a, Intersection)):
+        rows = zip(*(labels[part.name] for part in both.of), strict=True)
+        labels[both.name] = [None if None in row else ", ".join(map(str, row)) for row in rows]
+        seen = seen | {both.name: both.together(seen)}
+    return {
+        attribute.name: {
             "levels": list(attribute.levels),
             "threshold": perceiver.threshold,
             "pictures": pictures,
             "wordings": digest_of(attribute),
-            "rows": rows.tolist(),
+            "rows": _crossed(attribute.levels, labels[attribute.name], seen[attribute.name]).tolist(),
+            "by_concept": _by_concept(attribute.levels, labels[attribute.name], seen[attribute.name], concepts),
         }
-    return counted
+        for attribute in measured
+    }
+
+
+def _crossed(levels: Sequence[str], labels: Sequence[str | None], decisions: Sequence[str]) -> npt.NDArray[np.int64]:
+    """How often which decision was made about which label, `(K, K + 1)`."""
+    columns = (*levels, CANNOT_TELL)
+    rows = np.zeros((len(levels), len(columns)), np.int64)
+    for label, decision in zip(labels, decisions, strict=True):
+        if label is not None:
+            rows[levels.index(label), columns.index(decision)] += 1
+    return rows
+
+
+def _by_concept(
+    levels: Sequence[str], labels: Sequence[str | None], decisions: Sequence[str], concepts: Sequence[str]
+) -> dict[str, list[list[int]]]:
+    """`_crossed` for each concept of which a picture is labelled."""
+    found = {}
+    for concept in sorted(set(concepts)):
+        mine = [i for i, c in enumerate(concepts) if c == concept]
+        rows = _crossed(levels, [labels[i] for i in mine], [decisions[i] for i in mine])
+        if rows.any():
+            found[concept] = rows.tolist()
+    return found
 
 
 def save_confusion(counted: Mapping[str, Any], file: Path) -> None:
@@ -160,16 +216,13 @@ def save_confusion(counted: Mapping[str, Any], file: Path) -> None:
     os.replace(part, file)
 
 
-def _matching(file: Path, attribute: Attribute, threshold: float) -> npt.NDArray[np.int64] | None:
-    """The counts of an attribute in a confusion file, if they are of this probe."""
+def _matrix(file: Path | None, attribute: Attribute | Intersection, counts: Any) -> npt.NDArray[np.int64]:
+    """Counts from a confusion file, or an error that names it."""
     size = len(attribute.levels)
     try:
-        entry = json.loads(file.read_text(encoding="utf-8")).get(attribute.name)
-        if entry is None or (entry["threshold"], entry["wordings"]) != (threshold, digest_of(attribute)):
-            return None
-        rows = np.array(entry["rows"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: {attribute.name}: not written by measure_confusion: {error!r}") from error
+        rows = np.array(counts)
+    except ValueError:
+        rows = np.empty(0)
     if rows.shape != (size, size + 1) or rows.dtype.kind != "i" or rows.min() < 0:
         raise InputError(f"{file}: {attribute.name}: rows: must be {size} x {size + 1} counts")
     return rows.astype(np.int64)

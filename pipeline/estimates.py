@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from pipeline.types import Estimate
+from pipeline.types import Distribution, Estimate
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -69,12 +69,32 @@ def wilson(k: int, n: int, level: float = 0.95) -> Estimate:
         raise ValueError(f"k must be at most n; {k} of {n} is no share")
     if n == 0:
         return Estimate(math.nan, 0.0, 1.0, 0, "wilson")
-    z2 = float(special.ndtri((1 + level) / 2)) ** 2
-    centre = (k + z2 / 2) / (n + z2)
-    half = math.sqrt(z2 * (k * (n - k) / n + z2 / 4)) / (n + z2)
-    # At the ends the formula gives 0 and 1 but for rounding, and the value must not fall outside.
-    low, high = 0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half
+    low, high = _score_interval(k / n, n, level)
     return Estimate(k / n, low, high, n, "wilson")
+
+
+def _score_interval(share: float, n: int, level: float) -> tuple[float, float]:
+    """Wilson's interval of a share of n; the share times n need not be whole, since published shares are rounded."""
+    z2 = float(special.ndtri((1 + level) / 2)) ** 2
+    centre = (share * n + z2 / 2) / (n + z2)
+    half = math.sqrt(z2 * (share * n * (1 - share) + z2 / 4)) / (n + z2)
+    # At the ends the formula gives 0 and 1 but for rounding, and the value must not fall outside.
+    return 0.0 if share == 0 else centre - half, 1.0 if share == 1 else centre + half
+
+
+def published(reference: Distribution, k: int, *, level: float = 0.95) -> Estimate:
+    """The reference share of the k-th level, with all that is not known of it in its interval.
+
+    Sampling error of the survey by Wilson's interval with its effective number of answers, widened to the range over
+    the years (a year is a sample of the state of things that a model might have learnt from), and downwards by the
+    people whom the publisher counts in this level and a viewer may not name so. With none of these the share is exact.
+    """
+    share, least = reference.shares[k], reference.least[k]
+    low, high = min(reference.low[k], least), reference.high[k]
+    if reference.n is not None and not math.isnan(share):
+        low = min(low, _score_interval(least, reference.n, level)[0])
+        high = max(high, _score_interval(share, reference.n, level)[1])
+    return Estimate(share, low, high, reference.n or 0, "reference")
 
 
 def raw_shares(counts: npt.ArrayLike, undecided: int = 0, *, level: float = 0.95) -> Shares:

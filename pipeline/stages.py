@@ -14,13 +14,25 @@ from typing import Any
 
 import numpy as np
 
+from classifiers.attributes import readable
 from pipeline import checks, generate, store, study
 from pipeline.errors import RunError
 from pipeline.plan import Plan, plan
 from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.study import Study
-from pipeline.types import CANNOT_TELL, Batch, Drawn, Generator, ImageRecord, Perceived, Perceiver, Pixels, Shard
+from pipeline.types import (
+    CANNOT_TELL,
+    Batch,
+    Drawn,
+    Generator,
+    ImageRecord,
+    Intersection,
+    Perceived,
+    Perceiver,
+    Pixels,
+    Shard,
+)
 
 
 def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
@@ -262,11 +274,21 @@ def describe(perceiver: Perceiver, *, same_domain: bool) -> dict[str, Any]:
 
     Its errors are known only for images of the kind that they were measured on (`same_domain`).
     """
-    matrices = {a.name: perceiver.confusion(a.name) if same_domain else None for a in perceiver.attributes}
+    read = readable(perceiver.attributes)
+    matrices = {a.name: perceiver.confusion(a.name) if same_domain else None for a in read}
     return {
         "name": perceiver.name,
-        "attributes": {a.name: {"title": a.title, "levels": list(a.levels)} for a in perceiver.attributes},
+        "attributes": {
+            a.name: {"title": a.title, "levels": list(a.levels)}
+            | ({"of": [part.name for part in a.of]} if isinstance(a, Intersection) else {})
+            for a in read
+        },
         "confusion": {name: None if matrix is None else matrix.tolist() for name, matrix in matrices.items()},
+        "confusion_by_concept": {
+            name: {concept: rows.tolist() for concept, rows in perceiver.confusion_by_concept(name).items()}
+            for name, matrix in matrices.items()
+            if matrix is not None
+        },
     }
 
 

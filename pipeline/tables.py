@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 from collections import Counter
@@ -75,6 +76,8 @@ class Reading:
     levels: tuple[str, ...]
     confusion: npt.NDArray[np.int64] | None
     """`(K, K + 1)`, or `None` where no labelled picture of some level was decided."""
+    of: tuple[str, ...] = ()
+    """The attributes that an intersection is of."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -90,7 +93,8 @@ def readings(described: dict[str, Any]) -> list[Reading]:
         matrix = None if counts is None else np.array(counts, np.int64)
         if matrix is not None and (matrix[:, :-1].sum(1) == 0).any():
             matrix = None
-        found.append(Reading(name, attribute["title"], tuple(attribute["levels"]), matrix))
+        of = tuple(attribute.get("of", ()))
+        found.append(Reading(name, attribute["title"], tuple(attribute["levels"]), matrix, of))
     return found
 
 
@@ -119,18 +123,27 @@ def tally(run: Run, planned: Plan, perceiver: str, attributes: Sequence[Reading]
         if not run.perceptions(perceiver, shard).exists():
             raise RunError(f"{run.folder}: {shard.name} is not perceived yet; run: typecast perceive {run.folder}")
         images = run.read_images(shard, ["unit_id", *names, "status"])
-        seen = run.read_perceptions(perceiver, shard, ["unit_id", *(a.attribute for a in attributes)])
+        seen = run.read_perceptions(perceiver, shard, ["unit_id", *(a.attribute for a in attributes if not a.of)])
         if images["unit_id"] != seen["unit_id"]:
             raise RunError(f"{run.perceptions(perceiver, shard)}: is of other images; delete it and perceive again")
         for row in images.group_by([*names, "status"]).aggregate([([], "count_all")]).to_pylist():
             counts.statuses[tuple(row[n] for n in names), row["status"]] += row["count_all"]
         for a in attributes:
-            table = pa.table([*(images[n] for n in names), seen[a.attribute]], names=[*names, "decision"])
+            decision = together([seen[part] for part in a.of]) if a.of else seen[a.attribute]
+            table = pa.table([*(images[n] for n in names), decision], names=[*names, "decision"])
             for row in table.group_by([*names, "decision"]).aggregate([([], "count_all")]).to_pylist():
                 if row["decision"] is not None:
                     key = tuple(row[n] for n in names)
                     counts.decisions[key, a.attribute, row["decision"]] += row["count_all"]
     return counts
+
+
+def together(parts: Sequence[Any]) -> Any:
+    """Columns of decisions as one column of their combinations, as `pipeline.types.Intersection` names them."""
+    import pyarrow.compute as pc
+
+    undecided = functools.reduce(pc.or_, (pc.equal(part, CANNOT_TELL) for part in parts))
+    return pc.if_else(undecided, CANNOT_TELL, pc.binary_join_element_wise(*parts, ", "))
 
 
 # -- estimates ---------------------------------------------------------------------------------------

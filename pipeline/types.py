@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -178,6 +179,33 @@ class Attribute:
     """Per level, several ways to say it; `{}` in a template is filled with each."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Intersection:
+    """Attributes read together: a level is one of each, `woman, dark`; undecided in one is undecided."""
+
+    of: tuple[Attribute, ...]
+
+    @property
+    def name(self) -> str:
+        """`gender_x_skin_tone`."""
+        return "_x_".join(attribute.name for attribute in self.of)
+
+    @property
+    def title(self) -> str:
+        """`perceived gender presentation and perceived skin tone`."""
+        return " and ".join(attribute.title for attribute in self.of)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Every combination, the first attribute slowest."""
+        return tuple(", ".join(some) for some in itertools.product(*(attribute.levels for attribute in self.of)))
+
+    def together(self, decisions: dict[str, list[str]]) -> list[str]:
+        """The decisions about each attribute, n of each, as n decisions about their combination."""
+        rows = zip(*(decisions[attribute.name] for attribute in self.of), strict=True)
+        return [CANNOT_TELL if CANNOT_TELL in row else ", ".join(row) for row in rows]
+
+
 class Perceived(NamedTuple):
     """What a perceiver says of a batch of images. K is the number of levels of the attribute."""
 
@@ -209,8 +237,13 @@ class Perceiver(Protocol):
     def confusion(self, attribute: str) -> npt.NDArray[np.int64] | None:
         """Counts on labelled pictures `(K, K + 1)`: rows true, columns decided, the last `cannot tell`.
 
-        `None` where no labelled pictures of this image domain are known.
+        `attribute` may be the name of an intersection of those that are read. `None` where no labelled pictures of
+        this image domain are known.
         """
+        ...
+
+    def confusion_by_concept(self, attribute: str) -> dict[str, npt.NDArray[np.int64]]:
+        """The same counts for the labelled pictures of each concept; empty where that is not known."""
         ...
 
 
@@ -241,8 +274,12 @@ class Distribution:
     """In 0..1 per level; NaN where the level is not given."""
     low: tuple[float, ...]
     high: tuple[float, ...]
+    """Of a reference, `low` and `high` are the range over the years of its table, without sampling error."""
+    least: tuple[float, ...] = ()
+    """The smallest share that is comparable, where the publisher counts people in a level whom a viewer may not name
+    so; else the share itself. Empty for what was observed."""
     n: int | None = None
-    """Number of images or people behind it; `None` where the publisher does not say."""
+    """Number of images, or of independent answers to a survey; `None` where it is exact or not said."""
     abstentions: int = 0
     source: Source | None = None
 

@@ -43,6 +43,8 @@ class Columns(Part):
     """As a source line prints it."""
     levels: dict[str, str]
     """Level to column of the file, or `the rest`."""
+    may_include: dict[str, str] = Field(default_factory=dict)
+    """Level to the column of people who are counted in it and whom a viewer may not name so."""
     note: str = ""
 
 
@@ -70,6 +72,9 @@ class Table(Part):
     """The row of all employed; in a long table, the name that the mean over its rows gets."""
     total: str = ""
     """The column with the number of people, in thousands."""
+    people_per_answer: float | None = Field(default=None, gt=0)
+    """For how many people one independent answer of the survey stands, so that sampling error can be had from
+    `total`; `None` where the shares are exact."""
     years: dict[str, Copy]
     """Empty where a table is of no year."""
     attributes: dict[str, Columns] = Field(min_length=1)
@@ -91,6 +96,8 @@ class Row:
     """People behind it; NaN where the table does not say."""
     shares: dict[str, dict[str, float]]
     """Attribute to level to share in 0..1; an attribute that is suppressed is not there."""
+    doubtful: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Attribute to level to the share of people of that level whom a viewer may not name so."""
 
 
 Rows = dict[tuple[int | None, str], Row]
@@ -169,6 +176,8 @@ class Reference:
             for (_, key), other in self.rows.items()
             if key == name.casefold() and attribute in other.shares
         ]
+        doubtful = row.doubtful.get(attribute, {})
+        answers = self.entry.people_per_answer
         return Distribution(
             attribute=attribute,
             group=group,
@@ -176,6 +185,8 @@ class Reference:
             shares=tuple(shares.get(level, math.nan) for level in levels),
             low=tuple(min(other.get(level, math.nan) for other in years) for level in levels),
             high=tuple(max(other.get(level, math.nan) for other in years) for level in levels),
+            least=tuple(max(shares.get(level, math.nan) - doubtful.get(level, 0.0), 0.0) for level in levels),
+            n=round(1000 * row.thousands / answers) if answers else None,
             source=self.source(attribute),
         )
 
@@ -265,21 +276,24 @@ def _number(cell: str) -> float:
 def _wide(entry: Table, lines: Iterable[dict[str, str]]) -> Rows:
     rows: Rows = {}
     for line in lines:
-        row = Row(name=line["occupation"], thousands=_number(line[entry.total]), shares=_wide_shares(entry, line))
+        shares, doubtful = _wide_shares(entry, line)
+        row = Row(name=line["occupation"], thousands=_number(line[entry.total]), shares=shares, doubtful=doubtful)
         rows[int(line["year"]), row.name.casefold()] = row
     return rows
 
 
-def _wide_shares(entry: Table, line: dict[str, str]) -> dict[str, dict[str, float]]:
-    """Attribute to level to share of one line; attributes with a suppressed cell are left out."""
+def _wide_shares(entry: Table, line: dict[str, str]) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """`Row.shares` and `Row.doubtful` of one line; attributes with a suppressed cell are left out."""
     thousands = _number(line[entry.total])
     whole = 100.0 if entry.unit == "percent" else thousands
-    found = {}
+    shares, doubtful = {}, {}
     for attribute, columns in entry.attributes.items():
         cells = {level: _number(line[c]) for level, c in columns.levels.items() if c != THE_REST}
-        if thousands >= SUPPRESSED_BELOW and not any(math.isnan(cell) for cell in cells.values()):
-            found[attribute] = _completed({level: cell / whole for level, cell in cells.items()}, columns)
-    return found
+        doubts = {level: _number(line[c]) for level, c in columns.may_include.items()}
+        if thousands >= SUPPRESSED_BELOW and not any(math.isnan(cell) for cell in (*cells.values(), *doubts.values())):
+            shares[attribute] = _completed({level: cell / whole for level, cell in cells.items()}, columns)
+            doubtful[attribute] = {level: cell / whole for level, cell in doubts.items()}
+    return shares, doubtful
 
 
 def _long(entry: Table, lines: Iterable[dict[str, str]]) -> Rows:

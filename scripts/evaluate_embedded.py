@@ -87,7 +87,9 @@ def clip() -> None:
             "age": [p.age if p.age in emoji_world.AGES else None for p in pictures],
         }
         images = [pixels[p.tile] for p in pictures]
-        parts[split] = measure_confusion(sees, images, truths, pictures=f"{split} split of the emoji world")
+        concepts = [p.concept for p in pictures]
+        where = f"{split} split of the emoji world"
+        parts[split] = measure_confusion(sees, images, truths, concepts=concepts, pictures=where)
     save_confusion(parts["calibration"], train_embedded.CLIP / "confusion.json")
     for name, counted in parts["test"].items():
         rows = np.array(counted["rows"])

@@ -494,7 +494,7 @@ def verdicts(facts: Sequence[tuple[str, ...]], said: Sequence[tuple[str | None, 
 OCCUPATIONS = tuple(sorted(emoji_world.women_shares()))
 
 
-class JudgeNetwork(nn.Module):
+class JudgeNetwork(nn.Module):  # type: ignore[misc]  # torch is not looked into
     """Two ResNets, so that neither can guess a tone from an occupation or a gender from a tone.
 
     `shape` sees grey pictures and answers occupation and gender; `tone` sees patches in random order.

@@ -282,7 +282,7 @@ def counted(probe: ZeroShot) -> dict[str, Any]:
         "shape": [*["round"] * 20, *["flat"] * 30, *[None] * 10],
         "gender": ["man"] * 60,
     }
-    return measure_confusion(probe, images(60), truths, pictures="waves")
+    return measure_confusion(probe, images(60), truths, concepts=[f"c{i % 2}" for i in range(60)], pictures="waves")
 
 
 def test_confusion_counts_decisions_of_labelled_pictures(probe: ZeroShot, counted: dict[str, Any]) -> None:
@@ -295,6 +295,36 @@ def test_confusion_counts_decisions_of_labelled_pictures(probe: ZeroShot, counte
         assert rows[row].tolist() == [counts[answer] for answer in (*SHAPES.levels, types.CANNOT_TELL)]
 
 
+def test_confusion_by_concept_adds_up_to_the_whole(counted: dict[str, Any]) -> None:
+    for entry in counted.values():
+        parts = np.array(list(entry["by_concept"].values()))
+        assert list(entry["by_concept"]) == ["c0", "c1"]
+        np.testing.assert_array_equal(parts.sum(0), entry["rows"])
+        assert not np.array_equal(parts[0], parts[1])
+
+
+def test_attributes_are_counted_together_as_well_as_apart(probe: ZeroShot) -> None:
+    rng = np.random.default_rng(1)
+    genders, tones = ATTRIBUTES["gender"], ATTRIBUTES["skin_tone"]
+    labels: dict[str, list[str | None]] = {
+        "gender": [str(rng.choice(genders.levels)) for _ in range(60)],
+        "skin_tone": [None, *(str(rng.choice(tones.levels)) for _ in range(59))],
+    }
+    counted = measure_confusion(probe, images(60), labels, concepts=["c"] * 60, pictures="waves")
+    both = counted["gender_x_skin_tone"]
+    assert both["levels"] == [f"{g}, {t}" for g in genders.levels for t in tones.levels]
+    seen = probe.perceive(images(60)).decisions
+    expected = Counter[tuple[str, str]]()
+    for g, t, a, b in zip(labels["gender"], labels["skin_tone"], seen["gender"], seen["skin_tone"], strict=True):
+        if t is not None:
+            undecided = types.CANNOT_TELL in (a, b)
+            expected[f"{g}, {t}", types.CANNOT_TELL if undecided else f"{a}, {b}"] += 1
+    columns = [*both["levels"], types.CANNOT_TELL]
+    for level, row in zip(both["levels"], both["rows"], strict=True):
+        assert row == [expected[level, answer] for answer in columns]
+    assert sum(map(sum, both["rows"])) == 59, "a picture that is labelled for one attribute alone says nothing of both"
+
+
 def test_a_saved_confusion_is_read_back_for_the_same_probe_alone(
     probe: ZeroShot, counted: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +334,9 @@ def test_a_saved_confusion_is_read_back_for_the_same_probe_alone(
     clip = ClipModel(str(folder), device="cpu")
     same = ZeroShot(clip, probe.attributes, threshold=0.6)
     np.testing.assert_array_equal(same.confusion("shape"), counted["shape"]["rows"])
+    for concept, rows in counted["shape"]["by_concept"].items():
+        np.testing.assert_array_equal(same.confusion_by_concept("shape")[concept], rows)
+    assert same.confusion_by_concept("age") == {}
     assert same.confusion("age") is None, "not counted"
     assert ZeroShot(clip, [SHAPES], threshold=0.7).confusion("shape") is None, "another threshold"
     assert probe.confusion("shape") is None, "no file"
@@ -317,9 +350,9 @@ def test_a_saved_confusion_is_read_back_for_the_same_probe_alone(
 
 def test_labels_that_do_not_fit_are_refused(probe: ZeroShot) -> None:
     with pytest.raises(ValueError, match="triangle"):
-        measure_confusion(probe, images(1), {"shape": ["triangle"]}, pictures="")
+        measure_confusion(probe, images(1), {"shape": ["triangle"]}, concepts=["c"], pictures="")
     with pytest.raises(ValueError, match="1 labels for 2 images"):
-        measure_confusion(probe, images(2), {"shape": ["round"]}, pictures="")
+        measure_confusion(probe, images(2), {"shape": ["round"]}, concepts=["c"] * 2, pictures="")
 
 
 @pytest.mark.parametrize(

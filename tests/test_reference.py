@@ -7,10 +7,12 @@ import math
 from statistics import fmean
 
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 import prompt_sets
 from classifiers.attributes import ATTRIBUTES
 from pipeline.errors import InputError
+from pipeline.estimates import published
 from pipeline.types import Distribution
 from prompt_sets.references import REFERENCE
 from scripts import emoji_world, write_taught_tones
@@ -90,7 +92,53 @@ def test_the_interval_is_the_range_over_the_years() -> None:
         found = given(table.distribution("flight attendant", "gender", GENDER))
         assert (found.shares[0], found.low[0], found.high[0]) == pytest.approx((share, 0.646, 0.813))
         assert (found.low[1], found.high[1]) == pytest.approx((0.187, 0.354))
-    assert "not a sampling interval" in table.interval
+
+
+def test_what_an_answer_stands_for_is_what_the_table_shows_two_years_apart() -> None:
+    """Half the squared change of a share over two years, in units of p(1-p)/workers: no household is asked in both
+    years, and in small rows the state of things itself changes by much less than that."""
+    table = prompt_sets.load_reference("bls_cps_table11", 2023)
+    found = []
+    for attribute, level in (("gender", "woman"), ("race", "White"), ("race", "Black"), ("race", "Asian")):
+        ratios = []
+        for (year, name), row in table.rows.items():
+            later = table.rows.get((year + 2, name)) if year and year >= 2020 else None
+            if later and attribute in row.shares and attribute in later.shares:
+                p, q = row.shares[attribute][level], later.shares[attribute][level]
+                workers = 2000 / (1 / row.thousands + 1 / later.thousands)
+                if 0.03 < (p + q) / 2 < 0.97 and workers < 300_000:
+                    middle = (p + q) / 2
+                    ratios.append((p - q) ** 2 * workers / (2 * middle * (1 - middle)))
+        assert len(ratios) > 100
+        found.append(fmean(ratios))
+    assert table.entry.people_per_answer == pytest.approx(fmean(found), rel=0.1)
+    assert max(found) / min(found) < 1.4, "one figure does for all columns"
+    firefighters = given(table.distribution("firefighter", "gender", GENDER))
+    assert firefighters.n == round(1000 * 296 / 1300)
+
+
+def test_white_includes_hispanic_and_is_a_range_to_a_viewer() -> None:
+    """Housekeepers, 2021: 74.9 percent White, 48.2 percent Hispanic of any race."""
+    table = prompt_sets.load_reference("bls_cps_table11", 2021)
+    found = given(table.distribution("housekeeper", "race", RACES))
+    assert (found.least[0], found.shares[0]) == pytest.approx((0.749 - 0.482, 0.749))
+    assert found.least[1:] == found.shares[1:]
+    women = given(table.distribution("housekeeper", "gender", GENDER))
+    assert women.least == women.shares
+    whole = published(found, 0)
+    assert whole.low < 0.267 and whole.high > 0.749 and whole.value == pytest.approx(0.749)
+
+
+def test_a_published_share_has_the_surveys_error_and_an_exact_one_has_none() -> None:
+    labour = given(prompt_sets.load_reference("bls_cps_table11", 2023).distribution("pilot", "gender", GENDER))
+    assert labour.n is not None
+    k = labour.shares[0] * labour.n
+    low, high = proportion_confint(k, labour.n, method="wilson")
+    found = published(labour, 0)
+    assert (found.low, found.high) == pytest.approx((min(low, labour.low[0]), max(high, labour.high[0])))
+    taught = given(prompt_sets.load_reference("taught_shares").distribution("pilot", "gender", GENDER))
+    exact = published(taught, 0)
+    assert exact.low == exact.value == exact.high == taught.shares[0]
 
 
 def test_rows_that_were_recoded_in_2020_are_not_mixed_into_one_range() -> None:
