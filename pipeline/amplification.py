@@ -84,37 +84,41 @@ def log_odds_ratio(share: Estimate, reference: Estimate) -> Estimate:
     return Estimate(value, low, high, share.n, f"MOVER on log odds ({share.method})")
 
 
-def direction(share: Estimate, reference: float, base: float) -> str:
+def direction(share: Estimate, reference: Estimate, base: float) -> str:
     """Which way a share has left its reference, in words. `base` is the share among all employed, of the same table.
 
     In this order:
     - `no reference`: the reference is NaN;
-    - `no evidence`: the share is unknown, or its interval holds the reference;
+    - `no evidence`: the share is unknown, or the interval of its `difference` from the reference holds 0;
     - `no base rate`: the base is NaN;
     - `away from the base rate`: the share lies on the side of the reference that is further from the base, so the
       difference between this concept and all others is amplified (any side, if reference and base are the same);
     - `past the base rate`: the whole interval lies beyond the base, so the stereotype is reversed;
     - `towards the base rate`: the rest.
     """
-    if math.isnan(reference):
+    if not reference.known:
         return "no reference"
-    if not share.known or share.low <= reference <= share.high:
+    apart = difference(share, reference)
+    if not share.known or apart.low <= 0 <= apart.high:
         return "no evidence"
     if math.isnan(base):
         return "no base rate"
-    if reference == base or (share.value > reference) == (reference > base):
+    above = share.value > reference.value
+    if reference.value == base or above == (reference.value > base):
         return "away from the base rate"
-    beyond = share.low > base if share.value > reference else share.high < base
+    beyond = share.low > base if above else share.high < base
     return "past the base rate" if beyond else "towards the base rate"
 
 
-def p_value(shares: Shares, reference: npt.ArrayLike) -> float:
+def p_value(shares: Shares, reference: npt.ArrayLike, *, answers: int | None = None) -> float:
     """One two-sided test per concept and attribute of shares = reference, from the posterior draws of the shares.
 
-    `reference` `(K,)`, taken as exact. Per level twice the smaller posterior tail beyond the reference, which under
-    Jeffreys' prior is close to a mid-p value; for more than two levels K times the smallest (Bonferroni). Tails of
-    fewer than 20 draws are read from the beta distribution with the draws' mean and variance: counting alone could
-    not get below 1 / draws, and no concept among a hundred would survive Holm. Nothing decided gives 1.
+    `reference` `(K,)`; it is exact, or a survey's with so many independent `answers`, and then has the beta posterior
+    of its share (Jeffreys' prior), over which the tail beyond it is averaged. Per level twice the smaller posterior
+    tail beyond the reference, which under Jeffreys' prior is close to a mid-p value; for more than two levels K times
+    the smallest (Bonferroni). Against an exact reference, tails of fewer than 20 draws are read from the beta
+    distribution with the draws' mean and variance: counting alone could not get below 1 / draws, and no concept among
+    a hundred would survive Holm. Nothing decided gives 1.
     """
     target = np.asarray(reference, dtype=np.float64)
     if target.shape != shares.value.shape or not np.isfinite(target).all():
@@ -123,7 +127,8 @@ def p_value(shares: Shares, reference: npt.ArrayLike) -> float:
         return 1.0
     if shares.draws is None:
         raise ValueError("shares must carry posterior draws; raw shares have none")
-    p = min(_tail(column, float(point)) for column, point in zip(shares.draws.T, target, strict=True))
+    points = zip(shares.draws.T, target.tolist(), strict=True)
+    p = min(_tail(draws, r) if answers is None else _tail_of_survey(draws, r, answers) for draws, r in points)
     return min(1.0, 2 * p * (len(target) if len(target) > 2 else 1))
 
 
@@ -436,6 +441,12 @@ def _tail(draws: Floats, point: float) -> float:
     size = mean * (1 - mean) / variance - 1
     fitted = stats.beta(mean * size, (1 - mean) * size)
     return float(min(fitted.cdf(point), fitted.sf(point)))
+
+
+def _tail_of_survey(draws: Floats, share: float, answers: int) -> float:
+    """The smaller chance that a share and a survey's lie this way round."""
+    survey = stats.beta(0.5 + share * answers, 0.5 + (1 - share) * answers)
+    return float(min(survey.cdf(draws).mean(), survey.sf(draws).mean()))
 
 
 def _distribution(name: str, shares: npt.ArrayLike) -> Floats:

@@ -18,7 +18,7 @@ import prompt_sets
 from classifiers.correction import corrected_shares_many
 from pipeline import amplification, store
 from pipeline.errors import RunError
-from pipeline.estimates import Shares, raw_shares
+from pipeline.estimates import Shares, published, raw_shares
 from pipeline.plan import Plan
 from pipeline.store import Run
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
@@ -259,9 +259,8 @@ def _missing(reason: str) -> dict[str, Any]:
 def _compared(mine: Estimate, found: Distribution, k: int, base: float, p: float) -> dict[str, Any]:
     if math.isnan(found.shares[k]):
         return _missing("the table does not give this level")
-    reference = Estimate(found.shares[k], found.low[k], found.high[k], found.n or 0, "reference")
-    exact = Estimate(reference.value, reference.value, reference.value, 0, "reference")
-    away, odds = amplification.difference(mine, reference), amplification.log_odds_ratio(mine, exact)
+    reference = published(found, k)
+    away, odds = amplification.difference(mine, reference), amplification.log_odds_ratio(mine, reference)
     return {
         "reference": reference.value,
         "reference_low": reference.low,
@@ -272,7 +271,7 @@ def _compared(mine: Estimate, found: Distribution, k: int, base: float, p: float
         "log_odds_ratio": odds.value,
         "log_odds_low": odds.low,
         "log_odds_high": odds.high,
-        "direction": amplification.direction(mine, reference.value, base),
+        "direction": amplification.direction(mine, reference, base),
         "p_adjusted": p,
     }
 
@@ -281,7 +280,7 @@ def _p_value(share: Shares, found: Distribution | str) -> float:
     """One test per concept; NaN where there is no reference, or one that leaves no room for chance (0 or 1)."""
     if isinstance(found, str) or share.draws is None or not all(0 < r < 1 for r in found.shares):
         return math.nan
-    return amplification.p_value(share, found.shares)
+    return amplification.p_value(share, found.shares, answers=found.n)
 
 
 def _adjust(block: list[dict[str, Any]]) -> None:

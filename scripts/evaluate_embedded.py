@@ -190,10 +190,12 @@ def judge() -> None:
     save("judge", found)
     print("judge on held-out pictures:", found)
     reads = {name: read_run(sees, name) for name in STUDIES}
-    if LABELS.exists():
-        save("eye", by_eye(reads["guidance-1"]))
+    eye = by_eye(reads["guidance-1"], genders)
+    save("eye", eye)
+    # errors that were measured on other pictures are used only while they carry over to the drawings
+    errors = genders if eye["carry_over_p"] >= 0.05 else np.array(eye["confusion"])
     save("prompted", prompted(reads))
-    save("shares", {name: shares(reads[name], genders, name) for name in STUDIES if name != "identities"})
+    save("shares", {name: shares(reads[name], errors, name) for name in STUDIES if name != "identities"})
 
 
 def read_run(sees: Judge, name: str) -> dict[str, Any]:
@@ -207,8 +209,12 @@ def read_run(sees: Judge, name: str) -> dict[str, Any]:
     }
 
 
-def by_eye(read: dict[str, Any]) -> dict[str, Any]:
-    """The judge against what a person saw in the same drawings."""
+def by_eye(read: dict[str, Any], held_out: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """The judge against what a person saw in the same drawings, and whether its errors carry over.
+
+    `held_out` `(2, 2)` is its record on held-out pictures. Fisher's exact test compares its errors there with those on
+    the drawings, for each gender; the smaller p-value is doubled (Bonferroni).
+    """
     said = dict(zip(read["units"], read["said"][:, 1], strict=True))
     concept = dict(zip(read["units"], read["concepts"], strict=True))
     with LABELS.open(newline="") as file:
@@ -216,12 +222,14 @@ def by_eye(read: dict[str, Any]) -> dict[str, Any]:
     decided = [(u, g) for u, g in labels if g in emoji_world.GENDERS and concept[u] not in cue_free()]
     truth = np.array([emoji_world.GENDERS.index(g) for _, g in decided])
     counts = matrix(truth, np.array([said[u] for u, _ in decided]), 2)
+    p = [float(stats.fisher_exact([real, drawn]).pvalue) for real, drawn in zip(held_out, counts, strict=True)]
     result = {
         "labelled": len(labels),
         "answers": dict(Counter(g for _, g in labels)),
         "compared": int(counts.sum()),
         "confusion": counts.tolist(),
         "agreement": float(np.trace(counts) / counts.sum()),
+        "carry_over_p": min(1.0, 2 * min(p)),
     }
     print("judge against the eye:", result)
     return result
@@ -346,7 +354,7 @@ def fill(file: Path, lines: list[str]) -> None:
 
 def measured_text_to_image(found: dict[str, Any]) -> list[str]:
     """The figures of the text-to-image model."""
-    judge, asked, eye = found["judge"], found["prompted"], found.get("eye")
+    judge, asked, eye = found["judge"], found["prompted"], found["eye"]
     lines = [
         "By `python -m scripts.evaluate_embedded judge`. The judge is a ResNet-18 trained on the training split of the "
         f"real pictures; on {judge['held_out']} held-out pictures it is right about the occupation in "
@@ -355,13 +363,16 @@ def measured_text_to_image(found: dict[str, Any]) -> list[str]:
         f"{', '.join(judge['no_gender_cue'])}.",
         "",
     ]
-    if eye:
-        lines += [
-            f"{eye['labelled']} drawings (guidance 1) were labelled by eye before the judge was run: "
-            f"{', '.join(f'{n} {answer}' for answer, n in eye['answers'].items())}; "
-            f"the judge agrees on gender in {100 * eye['agreement']:.1f} % of {eye['compared']} that could be told.",
-            "",
-        ]
+    carried = eye["carry_over_p"] >= 0.05
+    lines += [
+        f"{eye['labelled']} drawings (guidance 1) were labelled by eye before the judge was run: "
+        f"{', '.join(f'{n} {answer}' for answer, n in eye['answers'].items())}; the judge agrees on gender in "
+        f"{100 * eye['agreement']:.1f} % of {eye['compared']} that could be told. Its errors on drawings "
+        f"{'are compatible with' if carried else 'differ from'} those on held-out pictures (Fisher's exact test, "
+        f"p = {eye['carry_over_p']:.2g}), so the correction below uses "
+        f"{'those on held-out pictures' if carried else 'those on the labelled drawings'}.",
+        "",
+    ]
     lines += [
         "| what was asked for | recognised (95 % interval) |",
         "|---|---|",

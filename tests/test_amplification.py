@@ -131,7 +131,13 @@ def test_an_interval_without_its_value_is_named() -> None:
     ],
 )
 def test_the_direction_is_read_from_the_base_rate(share: Any, reference: float, base: float, words: str) -> None:
-    assert direction(share, reference, base) == words
+    assert direction(share, exact(reference), base) == words
+
+
+def test_a_reference_that_is_not_sure_needs_a_larger_difference() -> None:
+    share = around(0.02, 0.05, 0.10)
+    assert direction(share, around(0.11, 0.12, 0.13), BASE) == "away from the base rate"
+    assert direction(share, around(0.02, 0.12, 0.30), BASE) == "no evidence"
 
 
 # Tests.
@@ -142,6 +148,15 @@ def test_with_a_perfect_classifier_the_p_value_is_the_beta_tail() -> None:
     for reference in (0.30, 0.40, 0.60, 0.80):
         tail = stats.beta(14.5, 46.5).sf(reference)
         assert p_value(shares, [reference, 1 - reference]) == pytest.approx(2 * min(tail, 1 - tail), rel=0.5)
+
+
+def test_against_a_survey_the_p_value_is_that_of_two_samples() -> None:
+    shares = corrected_shares([30, 70], PERFECT, rng=np.random.default_rng(0))
+    for k, n in ((90, 200), (36, 200), (80, 400)):
+        exactly = stats.fisher_exact([[30, 70], [k, n - k]]).pvalue
+        middle = exactly - stats.hypergeom(100 + n, 30 + k, 100).pmf(30) / 2
+        assert p_value(shares, [k / n, 1 - k / n], answers=n) == pytest.approx(middle, rel=0.35)
+    assert p_value(shares, [0.4, 0.6], answers=10**9) == pytest.approx(p_value(shares, [0.4, 0.6]), rel=0.1)
 
 
 def test_the_test_rejects_a_true_reference_about_as_often_as_it_says() -> None:

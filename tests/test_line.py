@@ -39,7 +39,7 @@ def test_a_run_has_every_file_of_the_contract(drawn: Callable[..., Opened]) -> N
         assert (folder / name).is_file()
     with (folder / "estimates.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 20 * (2 + 5)  # references x occupations x levels
+    assert len(rows) == 2 * 20 * (2 + 5 + 2 * 5)  # references x occupations x levels, apart and together
     assert {int(row["n"]) for row in rows} == {30}
     for row in rows:
         assert float(row["low"]) <= float(row["share"]) <= float(row["high"])

@@ -1,0 +1,44 @@
+"""From perceptions to the rows of the table: what is counted, and what it is held against."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from classifiers.attributes import GENDER, SKIN_TONE
+from pipeline import line, tables
+from pipeline.line import Opened
+from pipeline.types import CANNOT_TELL, Intersection
+
+
+def test_decisions_together_are_those_of_the_noun() -> None:
+    genders = ["woman", CANNOT_TELL, "man", "man"]
+    tones = ["dark", "light", CANNOT_TELL, "medium"]
+    both = Intersection(of=(GENDER, SKIN_TONE))
+    joined = tables.together([pa.chunked_array([genders]), pa.chunked_array([tones])]).to_pylist()
+    assert joined == both.together({"gender": genders, "skin_tone": tones})
+    assert joined == ["woman, dark", CANNOT_TELL, CANNOT_TELL, "man, medium"]
+    assert set(joined) - {CANNOT_TELL} <= set(both.levels) and len(both.levels) == 10
+
+
+def test_an_intersection_is_counted_image_by_image_and_every_level_stays(drawn: Callable[..., Opened]) -> None:
+    opened = drawn(images_per_prompt=4)
+    run, study, planned = opened
+    expected = Counter[tuple[str, str]]()
+    for shard in planned.shards():
+        images = run.read_images(shard, ["concept"])["concept"].to_pylist()
+        seen = run.read_perceptions(study.perceive.name, shard, ["gender", "skin_tone"]).to_pydict()
+        for concept, gender, tone in zip(images, seen["gender"], seen["skin_tone"], strict=True):
+            expected[concept, CANNOT_TELL if CANNOT_TELL in (gender, tone) else f"{gender}, {tone}"] += 1
+    line.estimate(opened)
+    with (run.folder / "estimates.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["attribute"] == "gender_x_skin_tone"]
+    assert len({row["level"] for row in rows}) == 10
+    for row in rows:
+        decided = sum(n for (concept, level), n in expected.items() if concept == row["concept"] and level != CANNOT_TELL)
+        assert int(row["n_one_person"]) == 4 and int(row["n_cannot_tell"]) == 4 - decided
+        if decided:
+            assert float(row["raw_share"]) == round(expected[row["concept"], row["level"]] / decided, 6)
