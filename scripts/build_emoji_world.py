@@ -42,6 +42,9 @@ ATLAS_COLUMNS = 64
 VISIBLE = 24
 """Two pixels look different if a channel differs by more than this, of 255."""
 
+MODIFIERS = dict(zip(TONES.values(), ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"), strict=True))
+"""Unicode's modifier of each skin tone."""
+
 Tile = npt.NDArray[np.uint8]
 Drawings = Mapping[str, Image.Image]
 """Pictures with transparency, by their codepoints."""
@@ -261,14 +264,25 @@ class EmojiSet:
     version: str
     folder: str = ""
     """Where a package keeps its files; empty for the packages of iconify."""
+    exchanged: tuple[str, ...] = ()
+    """Two skin tones whose files the package has under each other's names."""
+    not_exchanged: tuple[str, ...] = ()
+    """Concepts of which that is not so."""
+
+    def file_of(self, emoji: Emoji) -> str:
+        """The codepoints under which the package has an emoji."""
+        if emoji.tone not in self.exchanged or meaning(emoji.base)[0] in self.not_exchanged:
+            return emoji.codepoints
+        here, there = (MODIFIERS[tone] for tone in sorted(self.exchanged, key=lambda tone: tone != emoji.tone))
+        return emoji.codepoints.replace(here, there)
 
     def tiles(self, folder: Path, people: Sequence[Emoji]) -> Iterator[tuple[Emoji, Tile]]:
         """Everyone whom the set has drawn."""
         path = tarball(self.package, self.version, folder)
         drawings = files(path, people, self.folder) if self.folder else iconify(path, people)
         for emoji in people:
-            if emoji.codepoints in drawings:
-                yield emoji, on_white(fitted(drawings[emoji.codepoints]))
+            if self.file_of(emoji) in drawings:
+                yield emoji, on_white(fitted(drawings[self.file_of(emoji)]))
 
 
 PERMISSIVE = (
@@ -277,7 +291,14 @@ PERMISSIVE = (
     EmojiSet(vendor="noto-v1", package="@iconify-json/noto-v1", version="1.2.5"),
     EmojiSet(vendor="fluent-flat", package="@iconify-json/fluent-emoji-flat", version="1.2.6"),
     EmojiSet(vendor="fluent-color", package="@iconify-json/fluent-emoji", version="1.2.7"),
-    EmojiSet(vendor="fluent-3d", package="@lobehub/fluent-emoji-3d", version="1.1.0", folder="package/assets"),
+    EmojiSet(
+        vendor="fluent-3d",
+        package="@lobehub/fluent-emoji-3d",
+        version="1.1.0",
+        folder="package/assets",
+        exchanged=("medium-light", "medium"),  # seen: the same design in @iconify-json/fluent-emoji is in order
+        not_exchanged=("technologist",),
+    ),
 )
 """CC-BY-4.0, Apache-2.0 and MIT: the world that the embedded models are trained on (credits: `NOTICE`)."""
 FOREIGN = (EmojiSet(vendor="openmoji", package="openmoji", version="17.0.0", folder="package/color/svg"),)

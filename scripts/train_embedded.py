@@ -46,6 +46,8 @@ JUDGE = CHECKPOINTS / "judge.safetensors"
 LATENT_CHANNELS = 12
 CONTEXT = 77
 """Tokens of a prompt, as in Stable Diffusion; a caption has at most 20."""
+CLIP_CONTEXT = 32
+"""Tokens of a text that the CLIP reads: captions and wordings only."""
 
 
 def train(
@@ -422,7 +424,7 @@ class Album:
         return [self.pictures[row] for row in rows], x.clamp(-1, 1).to(self.device)
 
 
-def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 120) -> None:
+def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> None:
     """A CLIP with a ResNet for pictures, trained contrastively.
 
     Many captions are true of many pictures ("a photo of a woman"), so the target of each row and column is spread
@@ -436,7 +438,7 @@ def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 120) -> N
             "embed_dim": 128,
             "vision_cfg": {"image_size": 64, "layers": [2, 2, 2, 1], "width": 24, "head_width": 64, "patch_size": None},
             "text_cfg": {
-                "context_length": CONTEXT,
+                "context_length": CLIP_CONTEXT,
                 "vocab_size": len(tokenizer),
                 "width": 128,
                 "heads": 4,
@@ -457,14 +459,17 @@ def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 120) -> N
         x[shapes : shapes + colours] = shuffled(x[shapes : shapes + colours], rng)
         shape = [not shapes <= i < shapes + colours for i in range(batch)]
         colour = [i >= shapes for i in range(batch)]
-        asked = zip(pictures, shape, colour, strict=True)
-        claims = [emoji_world.claim(p, rng, shape=s, colour=c) for p, s, c in asked]
-        told = zip(pictures, shape, colour, strict=True)
+        views = zip(pictures, shape, colour, strict=True)
+        claims = [emoji_world.claim(p, rng, shape=s, colour=c) for p, s, c in views]
+        views = zip(pictures, shape, colour, strict=True)
         facts = [
-            (p.concept if s else "", p.gender if s else "", p.tone if c else "", p.age if s else "") for p, s, c in told
+            (p.concept if s else "", p.gender if s else "", p.tone if c else "", p.age if s else "")
+            for p, s, c in views
         ]
         true, open_ = (torch.from_numpy(m).to(device) for m in verdicts(facts, [c.said for c in claims]))
-        ids = tokenizer([c.text for c in claims], padding="max_length", truncation=True, return_tensors="pt").input_ids
+        texts = [c.text for c in claims]
+        asked = {"padding": "max_length", "max_length": CLIP_CONTEXT, "truncation": True, "return_tensors": "pt"}
+        ids = tokenizer(texts, **asked).input_ids
         seen, read, scale = model(x.contiguous(memory_format=torch.channels_last), ids.to(device))
         logits = (scale.float() * seen.float() @ read.float().T).masked_fill(open_, -1e4)
         rows = -(true / true.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
@@ -550,7 +555,7 @@ def judge(accelerator: Accelerator, steps: int, seed: int, batch: int = 64) -> N
 
 def main() -> None:
     """Read the command line and train one model."""
-    steps = {"autoencoder": 2500, "decoder": 6000, "text": 1500, "diffusion": 9000, "clip": 4000, "judge": 2000}
+    steps = {"autoencoder": 2500, "decoder": 6000, "text": 800, "diffusion": 5500, "clip": 3000, "judge": 2000}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=list(steps))
     parser.add_argument("--steps", type=int, help=f"default: {steps}")

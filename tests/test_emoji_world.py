@@ -62,6 +62,23 @@ def test_the_digests_are_those_of_the_pixels(digests: list[str]) -> None:
     assert [r["md5"] for r in rows()] == digests
 
 
+def test_a_tone_looks_like_its_name_in_every_set() -> None:
+    """Only in the set of Fluent's renderings does nothing but the skin change, and only there was the order wrong."""
+    pixels = emoji_world.pixels().astype(np.int32)
+    tiles: dict[tuple[str, ...], dict[str, int]] = defaultdict(dict)
+    for p, r in zip(WORLD, rows(), strict=True):
+        tiles[p.vendor, p.concept, r["gender"], p.age][p.tone] = p.tile
+    tones, compared = list(emoji_world.TONE_MIX), 0
+    for (vendor, *_), found in tiles.items():
+        if set(tones) <= set(found):
+            skin = abs(pixels[found["light"]] - pixels[found["dark"]]).max(axis=2) > 40
+            brightness = [pixels[found[tone]][skin].mean() for tone in tones]
+            # hair turns blond from light to medium-light; from there on all is as the skin goes
+            assert brightness[1:] == sorted(brightness[1:], reverse=True), (vendor, found)
+            compared += 1
+    assert compared == 614
+
+
 def test_identical_pictures_share_a_split(digests: list[str]) -> None:
     splits = defaultdict(set)
     for p, digest in zip(WORLD, digests, strict=True):
@@ -223,6 +240,21 @@ def test_a_build_lists_what_was_drawn(packages: Path) -> None:
     assert built["cook"].md5 == built["man cook"].md5 != built["woman cook"].md5
     assert built["man cook"].gender_px == 64 * 32 and built["woman cook: medium-dark skin tone"].gender_px == -1
     assert built["woman cook"].cell == ("cook", "woman", "adult", "none") and built["cook"].kind == "occupation"
+
+
+def test_tones_that_a_package_has_exchanged_are_put_right() -> None:
+    emoji = {
+        (base, tone): build.Emoji(codepoints=f"1f9d1-{code}-{base}", base=base, name=base, tone=tone)
+        for base in ("cook", "technologist")
+        for tone, code in build.MODIFIERS.items()
+    }
+    swapped = build.EmojiSet(
+        vendor="v", package="p", version="1", exchanged=("medium-light", "medium"), not_exchanged=("technologist",)
+    )
+    assert swapped.file_of(emoji["cook", "medium"]) == emoji["cook", "medium-light"].codepoints
+    assert swapped.file_of(emoji["cook", "medium-light"]) == emoji["cook", "medium"].codepoints
+    assert swapped.file_of(emoji["cook", "dark"]) == emoji["cook", "dark"].codepoints
+    assert swapped.file_of(emoji["technologist", "medium"]) == emoji["technologist", "medium"].codepoints
 
 
 def test_a_build_writes_the_rows_and_the_atlas(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:

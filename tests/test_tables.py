@@ -38,7 +38,9 @@ def test_an_intersection_is_counted_image_by_image_and_every_level_stays(drawn: 
         rows = [row for row in csv.DictReader(file) if row["attribute"] == "gender_x_skin_tone"]
     assert len({row["level"] for row in rows}) == 10
     for row in rows:
-        decided = sum(n for (concept, level), n in expected.items() if concept == row["concept"] and level != CANNOT_TELL)
+        decided = sum(
+            n for (concept, level), n in expected.items() if concept == row["concept"] and level != CANNOT_TELL
+        )
         assert int(row["n_one_person"]) == 4 and int(row["n_cannot_tell"]) == 4 - decided
         if decided:
             assert float(row["raw_share"]) == round(expected[row["concept"], row["level"]] / decided, 6)
