@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from pipeline.estimates import (
     ENOUGH,
@@ -31,64 +32,117 @@ BLOCK = 32
 """Groups sampled together: the memory of the longest round stays under 1 GiB at ten levels or fewer."""
 SHARP = 0.1
 """Singular value of the matrix under which a warning is given; for two levels about sensitivity + specificity - 1."""
+UNLIKE = np.linspace(-12, 6, 73)
+"""Logits of the intraclass correlations over which `partially_pooled` averages: from 6e-6, alike, to almost 1."""
+TINY = np.finfo(float).tiny
 METHOD = "joint posterior of shares and confusion matrix"
 
 
 def corrected_shares(
-    predicted: npt.ArrayLike, confusion: npt.ArrayLike, *, level: float = 0.95, rng: np.random.Generator
+    predicted: npt.ArrayLike,
+    confusion: npt.ArrayLike,
+    *,
+    labelled: npt.ArrayLike | None = None,
+    level: float = 0.95,
+    rng: np.random.Generator,
 ) -> Shares:
     """The true shares of K levels, from what was predicted and the classifier's record on labelled pictures.
 
     `predicted` `(K,)`, or `(K + 1,)` with `cannot tell` last: counts of images that show one person.
-    `confusion` `(K, K)` or `(K, K + 1)` counts: rows true, columns predicted. The model is told under
+    `confusion` `(K, K)` or `(K, K + 1)` counts: rows true, columns predicted. `labelled`, of the same shape: a random
+    sample of these very images that a person labelled; `predicted` then counts the others. The model is told under
     `corrected_shares_many`. Chains that do not settle are a `RuntimeError`.
     """
     counts = checked_counts("predicted", predicted, dimensions=(1,))
-    shares = corrected_shares_many(counts[None], confusion, level=level, rng=rng)[0]
+    seen = None if labelled is None else checked_counts("labelled", labelled, dimensions=(2,))[None]
+    shares = corrected_shares_many(counts[None], confusion, labelled=seen, level=level, rng=rng)[0]
     if shares.method != METHOD:
         raise RuntimeError(f"corrected shares of predicted = {counts.tolist()}: {shares.method}")
     return shares
 
 
 def corrected_shares_many(
-    predicted: npt.ArrayLike, confusion: npt.ArrayLike, *, level: float = 0.95, rng: np.random.Generator
+    predicted: npt.ArrayLike,
+    confusion: npt.ArrayLike,
+    *,
+    labelled: npt.ArrayLike | None = None,
+    level: float = 0.95,
+    rng: np.random.Generator,
 ) -> list[Shares]:
     """`corrected_shares` of G groups at once, which is faster.
 
-    `predicted` `(G, J)`, `confusion` `(K, J)` for all groups or `(G, K, J)`, with J = K or K + 1.
+    `predicted` `(G, J)` counts with J = K or K + 1. `confusion` `(K, J)` counts for all groups, or `(G, K, J)` where
+    the labelled pictures are of the groups (a group may have none): then each group's errors are its own, and what the
+    others say of them is weighed by how alike they are (`partially_pooled`). `labelled` `(G, K, J)` counts, true level
+    by a person × predicted, of a random sample of each group's images, where `predicted` counts the others.
 
     Decided images: counts ~ Multinomial(ω D), ω the levels' shares among the decided and D the errors among decided
     pictures, seen as often as `confusion` says; Dirichlet ½ on ω and on the rows of D. Both are learnt together by
     Gibbs sampling over the unseen table true × predicted (Tanner and Wong 1987, JASA 82:528; for two levels Joseph,
-    Gyorkos and Coupal 1995, American J. Epidemiology 141:263).
+    Gyorkos and Coupal 1995, American J. Epidemiology 141:263). `labelled` is a part of that table that was seen: it
+    counts for the shares and for the errors alike.
 
     `cannot tell` is an outcome: with t the chance that a picture of a level is decided, learnt from the labels, the
     shares among all images are π ∝ ω / t, so a level that is abstained on more often is not undercounted. What must
     carry over from the labelled pictures is the *ratio* of these chances between levels, not abstention as such:
     images are often harder than labelled pictures, and a model that also explained how many are undecided would then
-    blame a level for it. A group with no decided image is unknown: NaN in [0, 1].
+    blame a level for it. (Labelled images that were undecided count for t alone, which errs on the wide side.) A group
+    with no decided image is unknown: NaN in [0, 1].
 
     The value is the posterior mean (medians would not sum to 1), the interval `estimates.central_interval`. A matrix
     that hardly tells the levels apart gives wide intervals and a warning. Each group has its own copy of the matrix:
     the errors of groups that share one are *not* independent (`amplification.mean_difference` minds that). A group
     whose chains are worth fewer than `ENOUGH` draws has no number but NaN in [0, 1], and its method says why.
     """
-    counts, matrix = _checked(predicted, confusion)
+    counts, errors, decided, undecided, by_person = _checked(predicted, confusion, labelled)
     checked_level(level)
-    levels = matrix.shape[1]
-    result = [_unknown(levels, int(row.sum()), METHOD) for row in counts]
-    decided = np.flatnonzero(counts[:, :levels].sum(1))
-    for start in range(0, len(decided), BLOCK):
-        block = decided[start : start + BLOCK]
-        sampled = _posterior(counts[block, :levels], np.asarray(PRIOR + matrix[block, :, :levels]), rng)
+    levels = errors.shape[1]
+    known = by_person[:, :, :levels].sum(-1)
+    sizes = counts.sum(1) + by_person.sum((1, 2))
+    result = [_unknown(levels, int(n), METHOD) for n in sizes]
+    some = np.flatnonzero(counts[:, :levels].sum(1) + known.sum(1))
+    for start in range(0, len(some), BLOCK):
+        block = some[start : start + BLOCK]
+        sampled = _posterior(counts[block, :levels], errors[block], PRIOR + known[block], rng)
         for group, seen in zip(block.tolist(), sampled, strict=True):
-            n = int(counts[group].sum())
+            n = int(sizes[group])
             if len(seen) == 0:
                 why = "not sampled: the images contradict the confusion matrix, or outnumber its labels too far"
                 result[group] = _unknown(levels, n, why)
             else:
-                result[group] = _summary(_among_all(seen, matrix[group], rng), n, level)
+                result[group] = _summary(_among_all(seen, decided[group], undecided[group], rng), n, level)
     return result
+
+
+def partially_pooled(confusion: npt.ArrayLike, prior: npt.ArrayLike = PRIOR) -> Floats:
+    """What G groups' labels say of each group's chances: Dirichlet parameters `(G, K, J)` from counts `(G, K, J)`.
+
+    Row k of group g is Dirichlet(κ m + own counts), m the mean of the *other* groups' counts and Dirichlet(`prior`).
+    κ = 1/ρ - 1, where m(1 - m)ρ is the variance of a group's chance around m: the groups' intraclass correlation ρ,
+    and what is not known of the mean itself. Groups that are alike leave κ = the others' labels and the prior, so that
+    all labels count fully and each once; groups that differ a κ near 0, so that one without labels is hardly known.
+    No parameter is less than `prior`'s: a κ m near 0 would be sure of what a group's few labels happen to show.
+
+    ρ is weighed by the Dirichlet-multinomial likelihood (Minka 2000, Estimating a Dirichlet distribution, equation 53)
+    of each group's counts given the others', uniform in 0..1, and averaged: variances are linear in ρ, and the most
+    likely ρ of few groups is too often 0. One group alone says nothing of how groups differ.
+    """
+    counts = checked_counts("confusion", confusion, dimensions=(3,))
+    weak = np.broadcast_to(np.asarray(prior, dtype=np.float64), counts.shape[-1:])
+    own, others = counts.sum(-1), (counts.sum(0) - counts).sum(-1)
+    mean = (weak + counts.sum(0) - counts) / (weak.sum() + others)[..., None]
+    rho = special.expit(UNLIKE)[:, None, None]
+    lumps = ((own**2).sum(0) - own**2) / np.maximum(others, 1) ** 2
+    unsure = rho * lumps + (1 - rho) / (1 + weak.sum() + others)
+    apart = rho + unsure - rho * unsure
+    prior_counts = (1 / apart - 1)[..., None] * mean
+    likely = special.gammaln(prior_counts + counts) - special.gammaln(prior_counts)
+    total = likely.sum(-1) + special.gammaln(1 / apart - 1) - special.gammaln(1 / apart - 1 + own)
+    # Steps in logit ρ; a uniform ρ has density ρ (1 - ρ) there.
+    weight = special.softmax(total.sum(1) + np.log(rho * (1 - rho))[:, 0], axis=0)
+    expected = (weight[:, None] * apart).sum(0)
+    kappa = np.where(others == 0, weak.sum(), 1 / expected - 1)
+    return np.asarray(np.maximum(kappa[..., None] * mean, weak) + counts)
 
 
 def checked_confusion(confusion: npt.ArrayLike, *, dimensions: tuple[int, ...] = (2,)) -> Ints:
@@ -127,27 +181,45 @@ def told(confusion: Ints) -> tuple[Floats, Floats]:
     return decided, np.asarray(PRIOR + confusion[..., levels])
 
 
-def _checked(predicted: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Ints, Ints]:
+def _checked(
+    predicted: npt.ArrayLike, confusion: npt.ArrayLike, labelled: npt.ArrayLike | None
+) -> tuple[Ints, Floats, Floats, Floats, Ints]:
+    """The counts; Dirichlet parameters of the errors among the decided `(G, K, K)`; the two beta parameters of the
+    chance to be decided `(G, K)`; what a person labelled `(G, K, J)`."""
     counts = checked_counts("predicted", predicted, dimensions=(2,))
-    matrix = checked_confusion(confusion, dimensions=(2, 3))
-    if counts.shape[1] != matrix.shape[-1]:
-        raise ValueError(f"predicted has {counts.shape[1]} columns and confusion {matrix.shape[-1]}; they must agree")
+    matrix = checked_counts("confusion", confusion, dimensions=(2, 3))
+    shape = (len(counts), *matrix.shape[-2:])
+    seen = np.zeros(shape, np.int64) if labelled is None else checked_counts("labelled", labelled, dimensions=(3,))
+    if seen.shape != shape:
+        raise ValueError(f"labelled must be {shape}, a table like confusion for each group, not {seen.shape}")
     if matrix.ndim == 3 and len(matrix) != len(counts):
         raise ValueError(f"predicted has {len(counts)} groups and confusion {len(matrix)}; they must agree")
-    return counts, np.broadcast_to(matrix, (len(counts), *matrix.shape[-2:]))
+    checked_confusion(matrix if matrix.ndim == 2 else (matrix + seen).sum(0))
+    levels, columns = matrix.shape[-2:]
+    if counts.shape[1] != columns:
+        raise ValueError(f"predicted has {counts.shape[1]} columns and confusion {columns}; they must agree")
+    table = matrix + seen
+    if matrix.ndim == 2:
+        return counts, np.asarray(PRIOR + table[..., :levels]), *told(table), seen
+    errors = partially_pooled(table[..., :levels])
+    if columns == levels:
+        return counts, errors, *told(table), seen
+    answers = np.stack([table[..., :levels].sum(-1), table[..., levels]], -1)
+    chance = partially_pooled(answers, [PRIOR * levels, PRIOR])
+    return counts, errors, chance[..., 0], chance[..., 1], seen
 
 
-def _among_all(seen: Floats, confusion: Ints, rng: np.random.Generator) -> Floats:
+def _among_all(seen: Floats, decided: Floats, undecided: Floats, rng: np.random.Generator) -> Floats:
     """Shares among the decided `(S, K)` -> shares among all images that show one person, decided or not."""
-    decided, undecided = told(confusion)
     if not undecided.any():
         return seen
-    weight = seen / rng.beta(decided, undecided, seen.shape)
+    weight = seen / np.maximum(rng.beta(decided, undecided, seen.shape), TINY)
     return np.asarray(weight / weight.sum(-1, keepdims=True))
 
 
-def _posterior(counts: Ints, prior: Floats, rng: np.random.Generator) -> list[Floats]:
-    """Draws `(S, K)` of ω per group, none where the chains did not settle. `counts` `(G, K)`, `prior` `(G, K, K)`.
+def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Generator) -> list[Floats]:
+    """Draws `(S, K)` of ω per group, none where the chains did not settle. `counts` `(G, K)`; `prior` `(G, K, K)` and
+    `known` `(G, K)`: the Dirichlet parameters of the errors and of the shares before the counts are seen.
 
     Each round is as long as all before it, and only the last is kept, so the draws that count are always preceded by
     as many that don't. Each chain starts at a matrix drawn from the labels alone and the shares that fit it: spread
@@ -155,12 +227,12 @@ def _posterior(counts: Ints, prior: Floats, rng: np.random.Generator) -> list[Fl
     """
     matrix = _dirichlet(np.repeat(prior[:, None], CHAINS, 1), rng)
     shares = _most_likely(matrix, counts)
-    _gibbs(shares, matrix, counts, prior, FIRST, rng)
+    _gibbs(shares, matrix, counts, prior, known, FIRST, rng)
     result: list[Floats] = [np.empty((0, prior.shape[1]))] * len(counts)
     unsettled, steps = np.arange(len(counts)), FIRST
     while len(unsettled) and steps <= LONGEST:
         some, other = shares[unsettled], matrix[unsettled]
-        draws = _gibbs(some, other, counts[unsettled], prior[unsettled], steps, rng)
+        draws = _gibbs(some, other, counts[unsettled], prior[unsettled], known[unsettled], steps, rng)
         shares[unsettled], matrix[unsettled] = some, other
         settled = effective_size(np.moveaxis(draws, -1, 1)).min(-1) >= ENOUGH
         for group, of_group in zip(unsettled[settled], draws[settled], strict=True):
@@ -180,7 +252,9 @@ def _most_likely(matrix: Floats, counts: Ints, steps: int = 20) -> Floats:
     return shares
 
 
-def _gibbs(shares: Floats, matrix: Floats, counts: Ints, prior: Floats, steps: int, rng: np.random.Generator) -> Floats:
+def _gibbs(
+    shares: Floats, matrix: Floats, counts: Ints, prior: Floats, known: Floats, steps: int, rng: np.random.Generator
+) -> Floats:
     """Move the chains in place and return their shares `(G, chains, steps, K)`.
 
     `shares` `(G, chains, K)`, `matrix` `(G, chains, K, K)`. One step: which true level stands behind each predicted
@@ -191,26 +265,26 @@ def _gibbs(shares: Floats, matrix: Floats, counts: Ints, prior: Floats, steps: i
         weight = shares[:, :, None, :] * np.swapaxes(matrix, -1, -2)
         weight /= weight.sum(-1, keepdims=True)
         table = rng.multinomial(counts[:, None, :], weight)
-        shares[:] = _dirichlet(PRIOR + table.sum(2), rng)
+        shares[:] = _dirichlet(known[:, None] + table.sum(2), rng)
         matrix[:] = _dirichlet(prior[:, None] + np.swapaxes(table, -1, -2), rng)
-        _exchange(shares, matrix, prior, rng)
+        _exchange(shares, matrix, prior, known, rng)
         kept[:, :, step] = shares
     return kept
 
 
-def _exchange(shares: Floats, matrix: Floats, prior: Floats, rng: np.random.Generator) -> None:
+def _exchange(shares: Floats, matrix: Floats, prior: Floats, known: Floats, rng: np.random.Generator) -> None:
     """Metropolis step that trades the shares against the matrix, in place; shapes as in `_gibbs`.
 
     With more images than labels, shares and matrix move together along a line that Gibbs steps cross slowly. Here the
     matrix is drawn afresh from the labels alone, and the shares are solved for so that what is predicted stays as it
-    was: the likelihood cancels. What is left is the Dirichlet prior of the shares, and the Jacobian 1 / |det D|.
+    was: the likelihood cancels. What is left is the Dirichlet of the shares, before the counts, and the Jacobian 1 / |det D|.
     """
     seen = np.swapaxes(matrix, -1, -2) @ shares[..., None]
     proposed = _dirichlet(np.broadcast_to(prior[:, None], matrix.shape), rng)
     solved = np.linalg.solve(np.swapaxes(proposed, -1, -2), seen)[..., 0]
     inside = np.asarray((solved > 0).all(-1))
     solved = np.where(inside[..., None], solved, shares)
-    gain = (PRIOR - 1) * (np.log(solved) - np.log(shares)).sum(-1)
+    gain = ((known[:, None] - 1) * (np.log(solved) - np.log(shares))).sum(-1)
     gain -= np.log(np.abs(np.linalg.det(proposed) / np.linalg.det(matrix)))
     accept = inside & (np.log(rng.random(gain.shape)) < gain)
     shares[accept], matrix[accept] = solved[accept], proposed[accept]
@@ -218,7 +292,7 @@ def _exchange(shares: Floats, matrix: Floats, prior: Floats, rng: np.random.Gene
 
 def _dirichlet(concentration: Floats, rng: np.random.Generator) -> Floats:
     """One draw per last axis of `concentration` `(..., K)`; numpy's own takes a single vector."""
-    gamma = rng.standard_gamma(concentration)
+    gamma = np.maximum(rng.standard_gamma(concentration), TINY)
     return np.asarray(gamma / gamma.sum(-1, keepdims=True))
 
 

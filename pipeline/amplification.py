@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
+from scipy.spatial import distance as scipy_distance
 
-from classifiers.correction import PRIOR, checked_confusion, corrected_shares_many, told
+from classifiers.correction import checked_confusion, corrected_shares_many, told
+from pipeline import mixed_model
 from pipeline.estimates import (
     Floats,
     Ints,
@@ -21,20 +23,9 @@ from pipeline.estimates import (
 )
 from pipeline.types import Estimate
 
-WIDE = 5.0
-"""Standard deviation of the normal priors on shift and stretch: on the logit scale, next to no opinion."""
-NODES = 13
-"""Points of the quadrature over one concept's scatter."""
-FREEDOM = 5
-"""Degrees of freedom of the distribution that the pooled fit draws from: tails heavier than any it meets."""
-DRAWS = 1000
-"""Draws of a round of the pooled fit, doubled once the proposal fits."""
-WORTH = 1000
-"""Effective draws behind its intervals."""
-ROUNDS = 40
+TINY = np.finfo(float).tiny
 RESOLVED = 20
 """Draws that must lie beyond a reference for a p-value to be counted from them."""
-TINY, EPSILON = np.finfo(float).tiny, np.finfo(float).eps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +43,18 @@ class Pooled:
     """Standard deviation of what is each concept's own."""
     n_concepts: int
     """Concepts with at least one image of one person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounded:
+    """A comparison with a reference of which only bounds are known."""
+
+    estimate: Estimate
+    """Its interval holds the true comparison wherever in the bounds the reference lies; NaN unless they meet."""
+    least: float
+    """The comparison of the share's value with the upper bound."""
+    most: float
+    """With the lower one."""
 
 
 # One concept against its reference.
@@ -82,6 +85,29 @@ def log_odds_ratio(share: Estimate, reference: Estimate) -> Estimate:
     value = _minus(a.value, b.value)
     low, high = (-math.inf, math.inf) if math.isnan(value) and share.known and reference.known else _mover(a, b)
     return Estimate(value, low, high, share.n, f"MOVER on log odds ({share.method})")
+
+
+def bounded_difference(share: Estimate, low: float, high: float) -> Bounded:
+    """share − a reference that is only known to lie in `low`..`high`, in -1..1.
+
+    Categories that a viewer perceives are not always those of a table: "White" of the US labour statistics includes
+    Hispanic people, so those who would be perceived as white are at most its share and at least its share without all
+    Hispanic people. No value in the bounds is likelier than another (Manski 1989, J. Human Resources 24:343), so there
+    is no value, and the interval is the share's, moved by either bound. If it holds no 0, no reading of the reference
+    explains the difference away.
+    """
+    _checked_bounds(share, low, high)
+    return _bounded(share, low, high, "difference to a bounded reference")
+
+
+def bounded_log_odds_ratio(share: Estimate, low: float, high: float) -> Bounded:
+    """logit share − logit of a reference that is only known to lie in `low`..`high`; see `bounded_difference`.
+
+    Infinite where a share or a bound is 0 or 1; where both are, there is nothing to compare and that end is open.
+    """
+    _checked_bounds(share, low, high)
+    ends = special.logit([low, high]).tolist()
+    return _bounded(_on_logit_scale(share), ends[0], ends[1], "log odds ratio to a bounded reference")
 
 
 def direction(share: Estimate, reference: Estimate, base: float) -> str:
@@ -154,8 +180,25 @@ def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
     return float(np.abs(_distribution("p", p) - _distribution("q", q)).sum() / 2)
 
 
-def noise_floor(q: npt.ArrayLike, n: int, *, rng: np.random.Generator, draws: int = 2000) -> float:
-    """The total variation from q `(K,)` that n images drawn from q itself show on average.
+def jensen_shannon(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
+    """The Jensen-Shannon *distance* of shares `(K,)`, in 0..1: the square root of the divergence in bits.
+
+    Endres and Schindelin (2003), IEEE Trans. Information Theory 49:1858: the root is a metric, the divergence is not.
+    """
+    divergence = float(scipy_distance.jensenshannon(_distribution("p", p), _distribution("q", q), base=2))
+    # Of two that are all but equal, rounding can put the divergence below 0, whose root scipy gives as NaN.
+    return 0.0 if math.isnan(divergence) else divergence
+
+
+def noise_floor(
+    q: npt.ArrayLike,
+    n: int,
+    *,
+    rng: np.random.Generator,
+    draws: int = 2000,
+    distance: Callable[[npt.ArrayLike, npt.ArrayLike], float] = total_variation,
+) -> float:
+    """The distance from q `(K,)` that n images drawn from q itself show on average.
 
     Nine images of a balanced model are 0.137 from balance: a distance means something only above this.
     """
@@ -163,7 +206,8 @@ def noise_floor(q: npt.ArrayLike, n: int, *, rng: np.random.Generator, draws: in
     size = int(checked_counts("n", n, dimensions=(0,)))
     if size == 0:
         raise ValueError("n must be at least 1")
-    return float(np.abs(rng.multinomial(size, shares, draws) / size - shares).sum(1).mean() / 2)
+    seen, times = np.unique(rng.multinomial(size, shares, draws), axis=0, return_counts=True)
+    return float(np.average([distance(row / size, shares) for row in seen], weights=times))
 
 
 # All concepts together.
@@ -216,6 +260,80 @@ def mean_difference(
     ]
 
 
+def directional_bias_amplification(
+    predicted: npt.ArrayLike,
+    confusion: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    base: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+    rng: np.random.Generator,
+) -> Estimate:
+    """How far the shares lie on the stereotype's side of the reference, averaged over concepts and levels, in -1..1.
+
+    BiasAmp from task to attribute of Wang and Russakovsky (2021), ICML, arXiv:2102.12594, equation 3; the task is the
+    concept, fixed by the prompt: (1 / CK) Σ sign(reference - base) · (share - reference), sign 0 counted as 0. `predicted`
+    `(C, J)` and `confusion` `(K, J)` counts, `reference` `(C, K)` and `base` `(K,)` shares, taken as exact, the base's
+    of all employed. Corrected for the classifier's errors; concepts without a decided image are left out. Positive and
+    negative cancel: near 0 is no proof of no amplification.
+
+    Per level the concepts above the base are corrected together from the counts of `_evenly`, and so are those below,
+    which makes the matrix's errors count once. Their difference is taken by MOVER as if the two were independent: an
+    error of the matrix moves both the same way, so the interval errs on the wide side. Levels depend on each other,
+    so their intervals' arms are added, which holds for any dependence; for two levels, mirror images, it adds nothing.
+    """
+    counts = checked_counts("predicted", predicted, dimensions=(2,))
+    matrix = checked_confusion(confusion)
+    concepts, levels = len(counts), len(matrix)
+    overall = _distribution("base", base)
+    target = np.asarray(reference, dtype=np.float64)
+    if target.shape != (concepts, levels) or overall.shape != (levels,):
+        raise ValueError(f"reference must be ({concepts}, {levels}) and base ({levels},)")
+    for row in target:
+        _distribution("reference", row)
+    used = counts[:, :levels].sum(1) > 0
+    counts, target = counts[used], target[used]
+    method = f"directional bias amplification over {len(counts)} concepts, corrected, MOVER"
+    if not len(counts):
+        return Estimate(math.nan, -1.0, 1.0, 0, method)
+    sign = np.sign(target - overall).T
+    sides = np.stack([sign > 0, sign < 0], 1)
+    sums = np.array([_evenly(counts[side], matrix) for side in sides.reshape(-1, len(counts))])
+    shares = corrected_shares_many(sums, matrix, level=level, rng=rng)
+    value, below, above = 0.0, 0.0, 0.0
+    for k in range(levels):
+        parts = []
+        for side, share in zip(sides[k], shares[2 * k : 2 * k + 2], strict=True):
+            e, mean, weight = share.estimate(k), target[side, k].sum(), side.mean()
+            ends = [weight * end - mean / len(counts) for end in e[:3]] if side.any() else [0.0] * 3
+            parts.append(Estimate(ends[0], ends[1], ends[2], e.n, e.method))
+        gained = parts[0].value - parts[1].value
+        low, high = _mover(parts[0], parts[1])
+        value, below, above = value + gained, below + gained - low, above + high - gained
+    n = int(counts.sum())
+    if math.isnan(value):
+        return Estimate(math.nan, -1.0, 1.0, n, f"not known: {method}")
+    return Estimate(value / levels, (value - below) / levels, (value + above) / levels, n, method)
+
+
+def _evenly(counts: Ints, confusion: Ints) -> Ints:
+    """What C concepts of equal weight are worth in images: `(C, J)` -> `(J,)` counts, with the mean of their shares.
+
+    The size is Kish's effective one (1965, Survey Sampling, section 11.7), the sum where all have as many images. An
+    image counts for the undecided of its level, as in `mean_difference`.
+    """
+    decided, undecided = told(confusion)
+    levels = len(decided)
+    weight = 1 / (counts[:, :levels] @ ((decided + undecided) / decided))
+    sizes = counts[:, :levels].sum(1)
+    total = weight @ counts[:, :levels]
+    size = (weight @ sizes) ** 2 / max(weight**2 @ sizes, TINY)
+    result = np.zeros(counts.shape[1], np.int64)
+    if len(counts):
+        result[:levels] = np.rint(total / total.sum() * size)
+    return result
+
+
 def pooled(
     predicted: npt.ArrayLike,
     confusion: npt.ArrayLike,
@@ -236,8 +354,8 @@ def pooled(
     for a concept's share p; what is predicted of the decided images is binomial through the confusion matrix, and a
     level that is more often decided has more odds there, as in `classifiers.correction`. The matrix is learnt along
     with the rest, once for all concepts. Priors: shift ~ N(0, 5²), stretch ~ N(1, 5²), scatter half-Cauchy(1) (Gelman
-    2006, Bayesian Analysis 1:515), Dirichlet ½ on the matrix's rows. u is integrated out by `log_marginal`, the rest
-    sampled by `_adaptive_sample`.
+    2006, Bayesian Analysis 1:515), Dirichlet ½ on the matrix's rows. u is integrated out, the rest
+    sampled in `pipeline.mixed_model`.
 
     Values are posterior medians, intervals equal-tailed. Fewer than three concepts say nothing about scatter or
     stretch: all three are NaN. References that are all alike say nothing about stretch: it is NaN, and the shift is
@@ -249,9 +367,9 @@ def pooled(
     if len(counts) < 3:
         return _not_fitted(n, len(counts), f"too few concepts ({len(counts)}; three are needed)")
     spread = float(np.ptp(x)) > 1e-9
-    draws = _pooled_posterior(counts[:, :2], matrix, x, float(special.logit(base)), rng, spread=spread)
+    draws = mixed_model.posterior(counts[:, :2], matrix, x, float(special.logit(base)), rng, spread=spread)
     if draws is None:
-        return _not_fitted(n, len(counts), f"the fit did not reach {WORTH} effective draws")
+        return _not_fitted(n, len(counts), f"the fit did not reach {mixed_model.WORTH} effective draws")
     method = "binomial mixed model through the confusion matrix"
     stretch = _estimate(draws[1], level, n, method)
     if not spread:
@@ -263,114 +381,6 @@ def pooled(
         scatter=_estimate(draws[2], level, n, method, floor=0.0),
         n_concepts=len(counts),
     )
-
-
-def log_marginal(counts: Ints, hit: Floats, mean: Floats, scatter: Floats) -> Floats:
-    """log ∫ Binomial(counts | ω h₁ + (1 - ω) h₂) N(logit ω | mean, scatter²) d logit ω, but for the coefficient.
-
-    `counts` `(C, 2)` predicted to be the level or not; `hit` `(M, 2)` the chances h that an image of the level, and
-    one that is not, is predicted to be; `mean` `(M, C)`, `scatter` `(M,)` -> `(M, C)`, for M settings of these.
-
-    Adaptive Gauss-Hermite quadrature (Liu and Pierce 1994, Biometrika 81:624): nodes around the peak, which a few steps
-    of Fisher scoring find; fixed nodes miss a peak that is narrower than their distance.
-    """
-    precision = np.broadcast_to(1 / scatter[:, None] ** 2, mean.shape)
-    peak, information = _peak(counts, hit, mean, precision)
-    nodes, weights = np.polynomial.hermite.hermgauss(NODES)
-    width = np.sqrt(2 / (information + precision))
-    at = peak[..., None] + width[..., None] * nodes
-    chance = _chance(special.expit(at), hit[:, :, None, None])
-    likelihood = counts[:, :1] * np.log(chance) + counts[:, 1:] * np.log1p(-chance)
-    inner = likelihood - (at - mean[..., None]) ** 2 * precision[..., None] / 2
-    total = special.logsumexp(inner + nodes**2 + np.log(weights), axis=-1)
-    return np.asarray(total + np.log(width) + np.log(precision / (2 * math.pi)) / 2)
-
-
-def _peak(counts: Ints, hit: Floats, mean: Floats, precision: Floats) -> tuple[Floats, Floats]:
-    """Where the integrand of `log_marginal` peaks, in logit ω, and the information of the counts there: `(M, C)`."""
-    n = counts.sum(-1)
-    at = np.zeros_like(mean)
-    information = at
-    for _ in range(6):
-        share = special.expit(at)
-        chance = _chance(share, hit[:, :, None])
-        change = share * (1 - share) * (hit[:, :1] - hit[:, 1:])
-        score = (counts[:, 0] - n * chance) * change / (chance * (1 - chance)) - (at - mean) * precision
-        information = n * change**2 / (chance * (1 - chance))
-        # Far from the peak the information is a poor guide; a step of two is a factor of seven in the odds.
-        at = at + np.clip(score / (information + precision), -2, 2)
-    return at, information
-
-
-def _chance(share: Floats, hit: Floats) -> Floats:
-    """Chance that a decided image is predicted to be the level."""
-    return np.clip(share * hit[:, 0] + (1 - share) * hit[:, 1], TINY, 1 - EPSILON)
-
-
-def _pooled_posterior(
-    counts: Ints, confusion: Ints, x: Floats, base: float, rng: np.random.Generator, *, spread: bool
-) -> Floats | None:
-    """Draws `(3, S)` of shift, stretch and scatter, if the fit is good enough.
-
-    Every parameter is written as a function of a standard normal that has its prior, for the matrix its posterior
-    given the labels. What the counts add is then a smooth weight, whatever corner a cell of the matrix sits in.
-    """
-    decided, undecided = told(confusion)
-    right = np.asarray(PRIOR + confusion[:, :2])
-
-    def log_likelihood(state: Floats) -> Floats:
-        shift, stretch = WIDE * state[:, :1], 1 + WIDE * state[:, 1:2]
-        hit = _beta(state[:, 3:5], right[:, 0], right[:, 1])
-        mean = base + x + shift + (stretch - 1) * (x if spread else 0 * x)
-        if undecided.any():
-            rate = np.log(_beta(state[:, 5:7], decided, undecided))
-            mean += rate[:, :1] - rate[:, 1:]
-        return np.asarray(log_marginal(counts, hit, mean, _scatter(state[:, 2])).sum(-1))
-
-    state = _adaptive_sample(log_likelihood, 7 if undecided.any() else 5, rng)
-    if state is None:
-        return None
-    return np.stack([WIDE * state[:, 0], 1 + WIDE * state[:, 1], _scatter(state[:, 2])])
-
-
-def _scatter(normal: Floats) -> Floats:
-    """Standard normals as half-Cauchy(1). Below a millionth nothing changes but the rounding."""
-    return np.maximum(np.tan(math.pi / 2 * special.ndtr(normal)), 1e-6)
-
-
-def _beta(normal: Floats, a: Floats, b: Floats) -> Floats:
-    """Standard normals as Beta(a, b); beyond 8 the normal's tail is lost in rounding."""
-    return np.asarray(special.betaincinv(a, b, special.ndtr(np.clip(normal, -8, 8))), dtype=np.float64)
-
-
-def _adaptive_sample(
-    log_likelihood: Callable[[Floats], Floats], dimensions: int, rng: np.random.Generator
-) -> Floats | None:
-    """Draws `(S, D)` from a posterior whose prior is standard normal, by adaptive importance sampling.
-
-    Each round draws from a multivariate t that is fitted to the weighted draws of the round before (population Monte
-    Carlo, Cappé et al. 2008, Statistics and Computing 18:447). While few draws would carry all the weight, the weights
-    are flattened to a power that leaves an eighth of them effective. The last round alone is the answer, if it is worth
-    `WORTH` draws; otherwise there is none.
-    """
-    proposal = stats.multivariate_t(np.zeros(dimensions), np.eye(dimensions), df=FREEDOM)
-    size = DRAWS
-    for _ in range(ROUNDS):
-        state = proposal.rvs(size, random_state=rng)
-        weight = log_likelihood(state) - (state**2).sum(-1) / 2 - proposal.logpdf(state)
-        weights = special.softmax(weight)
-        if 1 / (weights**2).sum() >= WORTH:
-            return np.asarray(state[rng.choice(size, size, p=weights)])
-        power = 1.0
-        while 1 / (weights**2).sum() < size / 8:
-            power *= 0.8
-            weights = special.softmax(power * weight)
-        if power == 1:
-            size *= 2
-        mean = weights @ state
-        spread = (weights[:, None] * (state - mean)).T @ (state - mean)
-        proposal = stats.multivariate_t(mean, spread + 1e-9 * np.eye(dimensions), df=FREEDOM)
-    return None
 
 
 def _estimate(draws: Floats, level: float, n: int, method: str, *, floor: float = -math.inf) -> Estimate:
@@ -404,6 +414,19 @@ def _checked_pool(
 
 
 # What the formulas above share.
+
+
+def _checked_bounds(share: Estimate, low: float, high: float) -> None:
+    _checked_interval("share", share)
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"low and high must be shares with low <= high, not {low} and {high}")
+
+
+def _bounded(share: Estimate, low: float, high: float, what: str) -> Bounded:
+    least, most = _minus(share.value, high), _minus(share.value, low)
+    ends = _minus(share.low, high, -math.inf), _minus(share.high, low, math.inf)
+    value = least if low == high else math.nan
+    return Bounded(estimate=Estimate(value, *ends, share.n, f"{what} ({share.method})"), least=least, most=most)
 
 
 def _checked_interval(name: str, estimate: Estimate) -> None:

@@ -555,7 +555,7 @@ def judge(accelerator: Accelerator, steps: int, seed: int, batch: int = 64) -> N
 
 def main() -> None:
     """Read the command line and train one model."""
-    steps = {"autoencoder": 2500, "decoder": 6000, "text": 800, "diffusion": 5500, "clip": 3000, "judge": 2000}
+    steps = {"autoencoder": 2500, "decoder": 6000, "text": 800, "diffusion": 5000, "clip": 2500, "judge": 1200}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=list(steps))
     parser.add_argument("--steps", type=int, help=f"default: {steps}")

@@ -14,10 +14,13 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from classifiers.correction import corrected_shares, corrected_shares_many
 from pipeline.amplification import (
     average,
+    bounded_difference,
+    bounded_log_odds_ratio,
     difference,
     direction,
+    directional_bias_amplification,
     holm,
-    log_marginal,
+    jensen_shannon,
     log_odds_ratio,
     mean_difference,
     noise_floor,
@@ -26,6 +29,7 @@ from pipeline.amplification import (
     total_variation,
 )
 from pipeline.estimates import Floats, Ints, raw_shares, wilson
+from pipeline.mixed_model import log_marginal
 from pipeline.types import Estimate
 
 BASE = 0.47
@@ -140,6 +144,48 @@ def test_a_reference_that_is_not_sure_needs_a_larger_difference() -> None:
     assert direction(share, around(0.02, 0.12, 0.30), BASE) == "no evidence"
 
 
+# A reference of which only bounds are known.
+
+
+def test_housekeepers_who_are_not_white_are_bounded_by_two_readings_of_the_table() -> None:
+    # BLS CPS Table 11, 2021, maids and housekeeping: White 74.9 %, Hispanic 48.2 %; Hispanic people may be of any race,
+    # so "not white, or Hispanic" is 48.2 % to 25.1 + 48.2 = 73.3 %. A model that draws nobody else is 27 to 52 points off.
+    result = bounded_difference(wilson(100, 100), 0.482, 0.733)
+    assert (result.least, result.most) == pytest.approx((0.267, 0.518)) and math.isnan(result.estimate.value)
+    assert (result.estimate.low, result.estimate.high) == pytest.approx((wilson(100, 100).low - 0.733, 0.518))
+
+
+def test_bounds_that_meet_are_an_exact_reference() -> None:
+    share = wilson(20, 80)
+    assert bounded_difference(share, 0.4, 0.4).estimate[:3] == pytest.approx(difference(share, exact(0.4))[:3])
+    odds = bounded_log_odds_ratio(share, 0.4, 0.4)
+    assert odds.estimate[:3] == pytest.approx(log_odds_ratio(share, exact(0.4))[:3]) and odds.least == odds.most
+
+
+def test_wherever_in_its_bounds_the_reference_lies_the_interval_holds_what_an_exact_one_gives() -> None:
+    share = wilson(3, 40)
+    for bounded, plain in ((bounded_difference, difference), (bounded_log_odds_ratio, log_odds_ratio)):
+        ends = [plain(share, exact(r)) for r in np.linspace(0.1, 0.6, 6)]
+        result = bounded(share, 0.1, 0.6)
+        assert result.estimate.low == pytest.approx(min(e.low for e in ends))
+        assert result.estimate.high == pytest.approx(max(e.high for e in ends))
+        assert (result.least, result.most) == pytest.approx((ends[-1].value, ends[0].value))
+
+
+def test_a_bound_at_an_end_is_open_and_an_unknown_share_stays_unknown() -> None:
+    result = bounded_log_odds_ratio(wilson(0, 50), 0.0, 0.3)
+    assert result.estimate.low == -math.inf and result.estimate.high == math.inf and math.isnan(result.most)
+    unknown = bounded_difference(raw_shares([0, 0], 9).estimate(0), 0.2, 0.3)
+    assert math.isnan(unknown.least) and (unknown.estimate.low, unknown.estimate.high) == pytest.approx((-0.3, 0.8))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.4), (-0.1, 0.4), (0.1, 1.1), (math.nan, 0.4)])
+def test_bounds_that_are_none_are_named(low: float, high: float) -> None:
+    for bounded in (bounded_difference, bounded_log_odds_ratio):
+        with pytest.raises(ValueError, match=r"^low and high "):
+            bounded(wilson(3, 40), low, high)
+
+
 # Tests.
 
 
@@ -205,6 +251,22 @@ def test_nine_images_of_a_balanced_model_look_biased_by_chance() -> None:
     assert noise_floor([0.5, 0.5], 9, rng=np.random.default_rng(0), draws=100_000) == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_jensen_shannon_distance_is_the_root_of_what_a_draw_says_of_where_it_is_from() -> None:
+    p, q = np.array([0.7, 0.2, 0.1]), np.array([0.1, 0.3, 0.6])
+    middle = (p + q) / 2
+    information = stats.entropy(middle, base=2) - (stats.entropy(p, base=2) + stats.entropy(q, base=2)) / 2
+    assert jensen_shannon(p, q) == pytest.approx(math.sqrt(information))
+    assert jensen_shannon([1, 0], [0, 1]) == 1 and jensen_shannon([0.5, 0.5], [0.5, 0.5]) == 0
+    for shares in np.random.default_rng(0).dirichlet(np.ones(5), 300):
+        assert jensen_shannon(shares, shares / shares.sum()) == pytest.approx(0, abs=1e-7)
+
+
+def test_the_noise_floor_of_a_distance_is_its_exact_mean() -> None:
+    expected = sum(stats.binom.pmf(k, 12, 0.3) * jensen_shannon([k / 12, 1 - k / 12], [0.3, 0.7]) for k in range(13))
+    result = noise_floor([0.3, 0.7], 12, rng=np.random.default_rng(0), draws=50_000, distance=jensen_shannon)
+    assert result == pytest.approx(expected, abs=2e-3)
+
+
 @pytest.mark.parametrize("q", [[0.5, 0.6], [1.5, -0.5], [math.nan, 1], [[1.0]]])
 def test_what_is_no_distribution_is_named(q: Any) -> None:
     with pytest.raises(ValueError, match=r"^q "):
@@ -261,6 +323,82 @@ def test_the_mean_difference_weighs_by_images_and_names_a_bad_reference() -> Non
     assert math.isnan(mean_difference([[0, 0]], PERFECT, [[0.5, 0.5]], rng=rng)[0].value)
     with pytest.raises(ValueError, match=r"^reference "):
         mean_difference([[5, 5]], PERFECT, [[0.5, math.nan]], rng=rng)
+
+
+# Directional bias amplification.
+
+
+def as_published(shares: Floats, reference: Floats, base: Floats) -> float:
+    """Wang and Russakovsky's equation 3, cell by cell, from attribute by task tables."""
+    total = 0.0
+    for share, target in zip(shares, reference, strict=True):
+        for k, overall in enumerate(base):
+            gap = share[k] - target[k]
+            total += gap if target[k] > overall else -gap if target[k] < overall else 0
+    return total / shares.size
+
+
+@pytest.mark.parametrize("levels", [2, 4])
+def test_with_a_perfect_classifier_it_is_the_published_formula(levels: int) -> None:
+    rng = np.random.default_rng(10)
+    reference, base = rng.dirichlet(np.ones(levels), 8), np.full(levels, 1 / levels)
+    reference[0] = base
+    shares = rng.dirichlet(np.ones(levels), 8)
+    counts = np.rint(shares * rng.integers(2000, 9000, (8, 1)))
+    result = directional_bias_amplification(counts, np.eye(levels) * 10**7, reference, base, rng=rng)
+    expected = as_published(counts / counts.sum(1, keepdims=True), reference, base)
+    assert result.value == pytest.approx(expected, abs=0.004) and result.low < expected < result.high
+    assert "8 concepts" in result.method
+
+
+def test_each_concept_weighs_the_same_however_many_images_it_has_or_are_undecided() -> None:
+    reference, base = np.array([[0.8, 0.2], [0.7, 0.3], [0.2, 0.8]]), [0.5, 0.5]
+    counts = [[900, 100, 0], [4000, 6000, 0], [50, 50, 900]]
+    result = directional_bias_amplification(
+        counts, [[10**6, 0, 9], [0, 10**6, 9]], reference, base, rng=np.random.default_rng(0)
+    )
+    assert result.value == pytest.approx((0.1 - 0.3 - 0.3) / 3, abs=0.01)
+
+
+def test_directional_amplification_is_covered_and_errors_on_the_wide_side() -> None:
+    rng, runs, covered, errors = np.random.default_rng(14), 150, 0, np.array([[0.85, 0.15], [0.2, 0.8]])
+    reference = np.column_stack([np.linspace(0.1, 0.9, 8), 1 - np.linspace(0.1, 0.9, 8)])
+    truth = np.clip(reference + 0.05 * np.sign(reference - 0.5) * [[1], [1], [0], [2], [1], [1], [0], [1]], 0.01, 0.99)
+    expected, found = as_published(truth, reference, np.full(2, 0.5)), []
+    for _ in range(runs):
+        confusion = [rng.multinomial(60, row) for row in errors]
+        predicted = rng.multinomial(100, truth @ errors)
+        result = directional_bias_amplification(predicted, confusion, reference, [0.5, 0.5], rng=rng)
+        covered += result.low <= expected <= result.high
+        found.append((result.value, (result.high - result.low) / 2 / 1.96))
+    assert covered / runs >= 0.94
+    spread, claimed = np.std([v for v, _ in found]), np.mean([e for _, e in found])
+    assert 1 < claimed / spread < 2
+
+
+def test_no_image_is_no_amplification_and_concepts_on_one_side_alone_are_enough() -> None:
+    rng = np.random.default_rng(0)
+    nothing = directional_bias_amplification([[0, 0, 5]], [[9, 1, 0], [1, 9, 0]], [[0.3, 0.7]], [0.5, 0.5], rng=rng)
+    assert math.isnan(nothing.value) and (nothing.low, nothing.high) == (-1, 1)
+    one = directional_bias_amplification([[900, 100], [0, 0]], PERFECT, [[0.8, 0.2], [0.1, 0.9]], [0.5, 0.5], rng=rng)
+    assert one.value == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("reference", "base", "message"),
+    [
+        ([[0.3, 0.6]], [0.5, 0.5], "^reference "),
+        ([[0.3, math.nan]], [0.5, 0.5], "^reference "),
+        ([[0.3, 0.7]], [0.5, 0.6], "^base "),
+        ([[0.3, 0.7], [0.5, 0.5]], [0.5, 0.5], "^reference "),
+    ],
+)
+def test_a_reference_that_does_not_sum_is_named(reference: Any, base: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        directional_bias_amplification([[5, 5]], PERFECT, reference, base, rng=np.random.default_rng(0))
+
+
+# The mixed model.
 
 
 @pytest.mark.parametrize("counts", [[0, 60], [3, 50], [700, 800], [2, 0], [0, 0]])

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
-from classifiers.correction import corrected_shares, corrected_shares_many
+from classifiers.correction import corrected_shares, corrected_shares_many, partially_pooled
 from pipeline.estimates import Floats, Shares, wilson
 
 
@@ -26,15 +26,18 @@ def drawn(shares: Shares) -> Floats:
 
 
 def by_brute_force(
-    predicted: Any, confusion: Any, rng: np.random.Generator, draws: int = 400_000
+    predicted: Any, confusion: Any, rng: np.random.Generator, draws: int = 400_000, labelled: Any = 0
 ) -> tuple[Floats, Floats]:
     """The same posterior without a chain: parameters from their priors, weighted by the likelihood."""
     levels = len(confusion)
+    labelled = np.zeros((levels, levels)) + labelled
     decided = rng.dirichlet(np.full(levels, 0.5), draws)
     rows = np.stack([rng.dirichlet(np.array(row) + 0.5, draws) for row in confusion], 1)
     told = rows[:, :, :levels].sum(2)
     chance = (decided[:, None] @ (rows[:, :, :levels] / told[..., None]))[:, 0]
     weight = np.exp(stats.multinomial.logpmf(predicted[:levels], sum(predicted[:levels]), chance))
+    cells = decided[:, :, None] * rows[:, :, :levels] / told[..., None]
+    weight *= np.exp((labelled * np.log(cells)).sum((1, 2)))
     shares = decided / told
     shares /= shares.sum(1, keepdims=True)
     ends = [
@@ -60,6 +63,17 @@ def test_the_chain_finds_the_posterior_that_brute_force_finds(predicted: Any, co
     assert np.mean([s.value for s in shares], 0) == pytest.approx(value, abs=0.01)
     assert np.mean([np.quantile(drawn(s), 0.025, 0) for s in shares], 0) == pytest.approx(low, abs=0.015)
     assert np.mean([np.quantile(drawn(s), 0.975, 0) for s in shares], 0) == pytest.approx(high, abs=0.015)
+
+
+def test_the_chain_finds_the_joint_posterior_of_labels_and_predictions() -> None:
+    rng = np.random.default_rng(2)
+    predicted, confusion, labelled = [12, 18], [[17, 3], [2, 18]], [[3, 1], [0, 6]]
+    shares = corrected_shares_many([predicted] * 6, confusion, labelled=[labelled] * 6, rng=rng)
+    value, (low, high) = by_brute_force(predicted, confusion, rng, labelled=labelled)
+    assert np.mean([s.value for s in shares], 0) == pytest.approx(value, abs=0.01)
+    assert np.mean([np.quantile(drawn(s), 0.025, 0) for s in shares], 0) == pytest.approx(low, abs=0.015)
+    assert np.mean([np.quantile(drawn(s), 0.975, 0) for s in shares], 0) == pytest.approx(high, abs=0.015)
+    assert shares[0].n == 40
 
 
 def test_a_perfect_classifier_leaves_the_jeffreys_posterior() -> None:
@@ -121,6 +135,104 @@ def test_the_interval_covers_where_the_plain_one_fails() -> None:
     assert min(plain) < 0.05
 
 
+# A person's labels of part of the images.
+
+
+def test_a_few_labels_of_the_images_themselves_are_covered_with_abstention_too() -> None:
+    rng, audits, truth = np.random.default_rng(11), 150, np.array([0.05, 0.95])
+    told = np.array([[0.7], [0.95]])
+    errors = np.hstack([matrix(0.85) * told, 1 - told])
+    cells = (truth[:, None] * errors).ravel()
+    labelled = rng.multinomial(10, cells, audits).reshape(audits, 2, 3)
+    predicted = rng.multinomial(90, truth @ errors, audits)
+    confusion = np.array([rng.multinomial(40, row) for row in errors])
+    shares = corrected_shares_many(predicted, confusion, labelled=labelled, rng=rng)
+    assert np.mean([s.low[0] <= truth[0] <= s.high[0] for s in shares]) >= 0.92
+    alone = corrected_shares_many(predicted + labelled.sum(1), confusion, rng=rng)
+    assert np.mean([s.high[0] - s.low[0] for s in shares]) < np.mean([s.high[0] - s.low[0] for s in alone])
+
+
+def test_labels_of_every_image_leave_nothing_to_the_classifier() -> None:
+    labelled = [[[10, 2], [3, 25]]]
+    shares = corrected_shares_many([[0, 0]], [[9, 1], [1, 9]], labelled=labelled, rng=np.random.default_rng(0))[0]
+    assert shares.value[0] == pytest.approx(stats.beta(12.5, 28.5).mean(), abs=0.01)
+    assert (shares.low[0], shares.high[0]) == pytest.approx(stats.beta(12.5, 28.5).interval(0.95), abs=0.02)
+
+
+# Errors by group.
+
+
+def test_the_weight_of_other_groups_agrees_with_an_integral_over_the_beta_binomial() -> None:
+    hits, n = np.array([18, 9, 14, 0]), np.array([20, 20, 15, 0])
+    others, total = hits.sum() - hits, n.sum() - n
+    mean = (0.5 + others) / (1 + total)
+    lumps = ((n**2).sum() - n**2) / total**2
+
+    def apart(rho: float) -> Floats:
+        return np.asarray(1 - (1 - rho) * (1 - rho * lumps - (1 - rho) / (2 + total)))
+
+    def likelihood(rho: float) -> float:
+        kappa = 1 / apart(rho) - 1
+        return float(stats.betabinom(n, kappa * mean, kappa * (1 - mean)).pmf(hits).prod())
+
+    kappa = []
+    for group in range(4):
+        weighted = integrate.quad(lambda r, g=group: likelihood(r) * apart(r)[g], 0, 1, epsabs=0, limit=200)[0]
+        kappa.append(integrate.quad(likelihood, 0, 1, epsabs=0, limit=200)[0] / weighted - 1)
+    expected = np.maximum(np.array(kappa) * mean, 0.5) + hits
+    result = partially_pooled(np.stack([hits, n - hits], -1)[:, None])
+    assert result[:, 0, 0] == pytest.approx(expected, rel=2e-3)
+
+
+def test_one_group_alone_keeps_the_plain_prior_and_tells_others_little() -> None:
+    alone = partially_pooled([[[17, 3], [2, 18]], [[0, 0], [0, 0]]])
+    assert alone[0].tolist() == [[17.5, 3.5], [2.5, 18.5]]
+    assert alone[1].sum(1).max() < 2
+
+
+def test_many_groups_that_are_alike_speak_for_one_without_labels_and_count_once() -> None:
+    counts = np.tile([[180, 20], [20, 180]], (40, 1, 1))
+    counts[0] = 0
+    pooled = partially_pooled(counts)
+    assert pooled[0].sum(1).min() > 1000
+    assert (pooled.sum(-1) <= counts.sum((0, 2)) + 1 + 1e-9).all()
+    assert (pooled[1:].sum(-1) > pooled[0].sum(-1)).all()
+
+
+@pytest.mark.parametrize(("alike", "mean"), [(0.0, 0.85), (0.05, 0.85), (0.05, 0.97), (0.2, 0.97)])
+@pytest.mark.parametrize("groups", [3, 12])
+def test_the_chances_of_groups_with_and_without_labels_are_covered(groups: int, alike: float, mean: float) -> None:
+    rng, covered = np.random.default_rng(12), []
+    n = np.append(np.full(groups, 30), 0)
+    for _ in range(100):
+        size = 1 / alike - 1 if alike else 1e9
+        truth = rng.beta(mean * size, (1 - mean) * size, groups + 1)
+        hits = rng.binomial(n, truth)
+        a, b = partially_pooled(np.stack([hits, n - hits], -1)[:, None])[:, 0].T
+        low, high = stats.beta(a, b).interval(0.95)
+        covered.append((low - 0.003 <= truth) & (truth <= high + 0.003))
+    assert np.mean(covered, 0)[:-1].mean() >= 0.92 and np.mean(covered, 0)[-1] >= 0.90
+
+
+def test_shares_of_groups_whose_errors_differ_are_covered_where_one_matrix_for_all_fails() -> None:
+    rng, groups, truth = np.random.default_rng(13), 12, np.array([0.2, 0.8])
+    apart, together, widths = [], [], []
+    for _ in range(12):
+        sharp = rng.beta(0.85 * 19, 0.15 * 19, (groups, 2))
+        told = rng.beta(0.9 * 19, 0.1 * 19, (groups, 2))
+        errors = np.stack([np.stack([sharp[:, 0], 1 - sharp[:, 1]], 1), np.stack([1 - sharp[:, 0], sharp[:, 1]], 1)], 2)
+        errors = np.concatenate([errors * told[..., None], 1 - told[..., None]], 2)
+        labels = np.array([[rng.multinomial(40 * (g > 0), row) for row in errors[g]] for g in range(groups)])
+        predicted = np.array([rng.multinomial(300, truth @ e) for e in errors])
+        for found, matrices in ((apart, labels), (together, labels.sum(0))):
+            shares = corrected_shares_many(predicted, matrices, rng=rng)
+            found.append([s.low[0] <= truth[0] <= s.high[0] for s in shares])
+            if found is apart:
+                widths.append([s.high[0] - s.low[0] for s in shares])
+    assert np.mean(widths, 0)[0] > np.mean(widths, 0)[1:].max()
+    assert np.mean(apart) >= 0.92 and np.mean(together) < 0.75
+
+
 def test_abstention_that_depends_on_the_level_is_covered_at_every_level() -> None:
     rng, audits, truth = np.random.default_rng(4), 100, np.array([0.7, 0.3, 0.0])
     told = np.array([[0.98], [0.9], [0.6]])
@@ -158,6 +270,29 @@ def test_a_matrix_that_tells_nothing_gives_a_wide_interval_and_a_warning() -> No
 def test_the_same_generator_gives_the_same_shares() -> None:
     one, two = (corrected_shares([10, 30], [[50, 5], [4, 60]], rng=np.random.default_rng(5)) for _ in range(2))
     assert one.value.tolist() == two.value.tolist() and one.low.tolist() == two.low.tolist()
+
+
+@pytest.mark.parametrize(
+    ("confusion", "labelled", "message"),
+    [
+        ([[[9, 1], [0, 0]], [[9, 1], [0, 0]]], None, "^confusion has no decided labelled picture of level 1"),
+        ([[[9, 1], [1, 9]]], None, "^predicted has 2 groups and confusion 1"),
+        ([[9, 1], [1, 9]], [[[1, 0], [0, 1]]], "^labelled must be"),
+        ([[9, 1], [1, 9]], [[[1, 0], [0, -1]]] * 2, "^labelled "),
+        ([[9, 1], [1, 9]], [[1, 0], [0, 1]], "^labelled must have 3"),
+    ],
+)
+def test_a_bad_table_of_groups_is_named(confusion: Any, labelled: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        corrected_shares_many([[1, 1], [1, 1]], confusion, labelled=labelled, rng=np.random.default_rng(0))
+
+
+def test_labels_of_the_images_alone_can_stand_in_for_a_matrix() -> None:
+    labelled = [[[8, 1], [1, 10]], [[5, 1], [1, 13]]]
+    shares = corrected_shares_many(
+        [[40, 60], [30, 70]], np.zeros((2, 2, 2)), labelled=labelled, rng=np.random.default_rng(0)
+    )
+    assert 0.2 < shares[0].low[0] < shares[0].high[0] < 0.7
 
 
 @pytest.mark.parametrize(

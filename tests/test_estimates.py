@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.proportion import proportion_confint
 
-from pipeline.estimates import central_interval, effective_size, raw_shares, wilson
+from pipeline.estimates import Floats, Ints, central_interval, effective_size, prediction_powered, raw_shares, wilson
 
 
 @given(st.integers(1, 5000), st.data(), st.sampled_from([0.8, 0.95, 0.99]))
@@ -107,3 +107,94 @@ def test_chains_that_have_not_met_are_worth_little() -> None:
     draws = np.random.default_rng(0).normal(size=(8, 500))
     assert effective_size(draws) > 3000
     assert effective_size(draws + 3 * np.arange(8)[:, None]) < 20
+
+
+# Prediction-powered shares.
+
+
+def images(labelled: Ints) -> tuple[Ints, Ints]:
+    """True and predicted level of each labelled image."""
+    true, said = np.indices(labelled.shape).reshape(2, -1)
+    return np.repeat(true, labelled.ravel()), np.repeat(said, labelled.ravel())
+
+
+def test_the_prediction_powered_share_is_the_papers_formula_image_by_image() -> None:
+    labelled, predicted = np.array([[14, 3, 1, 2], [2, 23, 4, 1], [1, 2, 17, 0]]), np.array([130, 260, 190, 20])
+    true, said = images(labelled)
+    others = np.repeat(np.arange(4), predicted)
+    shares = prediction_powered(labelled, predicted)
+    for k in range(3):
+        y, f, g = (true == k) * 1.0, (said == k) * 1.0, (others == k) * 1.0
+        spread = np.var(np.append(f, g))
+
+        def variance(tuned: Any, y: Floats = y, f: Floats = f, spread: Any = spread, g: Floats = g) -> Any:
+            return tuned**2 * spread / len(g) + (
+                y.var() - 2 * tuned * np.cov(y, f, ddof=0)[0, 1] + tuned**2 * spread
+            ) / len(y)
+
+        tuned = optimize.minimize_scalar(variance).x
+        assert shares.value[k] == pytest.approx(y.mean() + tuned * (g.mean() - f.mean()), abs=1e-6)
+        # The interval is that of tables with a half more in each cell, and near the plain one.
+        error = np.sqrt(tuned**2 * spread / len(g) + np.var(y - tuned * f) / len(y))
+        assert (shares.high[k] - shares.low[k]) / (2 * 1.96 * error) == pytest.approx(1.05, abs=0.05)
+    assert shares.n == 670
+
+
+def test_a_perfect_classifier_is_as_good_as_labels_on_all_and_a_useless_one_as_none() -> None:
+    perfect = prediction_powered([[300, 0], [0, 700]], [3000, 7000])
+    assert perfect.high[0] - perfect.low[0] == pytest.approx(2 * 1.96 * math.sqrt(0.3 * 0.7 / 11_000), rel=0.05)
+    useless = prediction_powered([[150, 150], [350, 350]], [5000, 5000])
+    assert useless.value[0] == pytest.approx(0.3)
+    assert useless.high[0] - useless.low[0] == pytest.approx(2 * 1.96 * math.sqrt(0.3 * 0.7 / 1000), rel=0.02)
+    none = prediction_powered([[150, 150], [350, 350]], [0, 0])
+    assert none.value[0] == pytest.approx(0.3) and none.low[0] < 0.3 < none.high[0]
+
+
+def coverage(labels: int, share: float, accuracy: float, rng: np.random.Generator, audits: int = 1000) -> float:
+    cells = np.array([share * accuracy, share * (1 - accuracy), (1 - share) * (1 - accuracy), (1 - share) * accuracy])
+    hit = 0
+    for table, k in zip(
+        rng.multinomial(labels, cells, audits), rng.binomial(500, cells[[0, 2]].sum(), audits), strict=True
+    ):
+        found = prediction_powered(table.reshape(2, 2), [k, 500 - k])
+        hit += found.low[0] <= share <= found.high[0]
+    return hit / audits
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.3])
+@pytest.mark.parametrize("accuracy", [0.98, 0.85])
+def test_prediction_powered_shares_are_covered_from_fifty_labels_on(share: float, accuracy: float) -> None:
+    assert coverage(50, share, accuracy, np.random.default_rng(0)) >= 0.93
+    assert coverage(200, share, accuracy, np.random.default_rng(1)) >= 0.93
+
+
+def test_with_ten_labels_walds_interval_fails_and_an_error_names_the_joint_model() -> None:
+    rng, share, covered = np.random.default_rng(2), 0.05, 0
+    errors = np.array([[0.9, 0.1], [0.1, 0.9]])
+    for _ in range(1000):
+        labelled = rng.multinomial(10, (np.array([[share], [1 - share]]) * errors).ravel()).reshape(2, 2)
+        rate = rng.binomial(400, share * 0.9 + (1 - share) * 0.1) / 400
+        true, said = images(labelled)
+        y, f = (true == 0) * 1.0, (said == 0) * 1.0
+        tuned = np.cov(y, f, ddof=0)[0, 1] / (1 + 10 / 400) / (rate * (1 - rate))
+        value = y.mean() + tuned * (rate - f.mean())
+        error = math.sqrt(tuned**2 * rate * (1 - rate) / 400 + np.var(y - tuned * f) / 10)
+        covered += abs(value - share) <= 1.96 * error
+    assert covered / 1000 < 0.5
+    with pytest.raises(ValueError, match=r"^labelled has 49 images and 50 are needed.*joint model.*corrected_shares"):
+        prediction_powered([[20, 4], [5, 20]], [100, 100])
+
+
+@pytest.mark.parametrize(
+    ("labelled", "predicted", "named"),
+    [
+        ([[30, -1], [5, 30]], [10, 10], "labelled"),
+        ([[30, 1.5], [5, 30]], [10, 10], "labelled"),
+        ([[30, 5]], [10, 10], "labelled"),
+        ([[30, 5], [5, 30]], [10, math.nan], "predicted"),
+        ([[30, 5], [5, 30]], [10, 10, 10], "predicted"),
+    ],
+)
+def test_a_bad_table_of_labels_is_named(labelled: Any, predicted: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=f"^{named} "):
+        prediction_powered(labelled, predicted)

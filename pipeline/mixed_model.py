@@ -1,0 +1,133 @@
+"""The fit behind pooled amplification: counts of many concepts, through the classifier's errors, to posterior draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy import special, stats
+
+from classifiers.correction import PRIOR, told
+from pipeline.estimates import Floats, Ints
+
+WIDE = 5.0
+"""Standard deviation of the normal priors on shift and stretch: on the logit scale, next to no opinion."""
+NODES = 13
+"""Points of the quadrature over one concept's scatter."""
+FREEDOM = 5
+"""Degrees of freedom of the distribution that the pooled fit draws from: tails heavier than any it meets."""
+DRAWS = 1000
+"""Draws of a round of the pooled fit, doubled once the proposal fits."""
+WORTH = 1000
+"""Effective draws behind its intervals."""
+ROUNDS = 40
+TINY, EPSILON = np.finfo(float).tiny, np.finfo(float).eps
+
+
+def posterior(
+    counts: Ints | Floats, confusion: Ints, x: Floats, base: float, rng: np.random.Generator, *, spread: bool
+) -> Floats | None:
+    """Draws `(3, S)` of shift, stretch and scatter, if the fit is good enough.
+
+    Every parameter is written as a function of a standard normal that has its prior, for the matrix its posterior
+    given the labels. What the counts add is then a smooth weight, whatever corner a cell of the matrix sits in.
+    """
+    decided, undecided = told(confusion)
+    right = np.asarray(PRIOR + confusion[:, :2])
+
+    def log_likelihood(state: Floats) -> Floats:
+        shift, stretch = WIDE * state[:, :1], 1 + WIDE * state[:, 1:2]
+        hit = _beta(state[:, 3:5], right[:, 0], right[:, 1])
+        mean = base + x + shift + (stretch - 1) * (x if spread else 0 * x)
+        if undecided.any():
+            rate = np.log(_beta(state[:, 5:7], decided, undecided))
+            mean += rate[:, :1] - rate[:, 1:]
+        return np.asarray(log_marginal(counts, hit, mean, _scatter(state[:, 2])).sum(-1))
+
+    state = _adaptive_sample(log_likelihood, 7 if undecided.any() else 5, rng)
+    if state is None:
+        return None
+    return np.stack([WIDE * state[:, 0], 1 + WIDE * state[:, 1], _scatter(state[:, 2])])
+
+
+def log_marginal(counts: Ints | Floats, hit: Floats, mean: Floats, scatter: Floats) -> Floats:
+    """log ∫ Binomial(counts | ω h₁ + (1 - ω) h₂) N(logit ω | mean, scatter²) d logit ω, but for the coefficient.
+
+    `counts` `(C, 2)` predicted to be the level or not; `hit` `(M, 2)` the chances h that an image of the level, and
+    one that is not, is predicted to be; `mean` `(M, C)`, `scatter` `(M,)` -> `(M, C)`, for M settings of these.
+
+    Adaptive Gauss-Hermite quadrature (Liu and Pierce 1994, Biometrika 81:624): nodes around the peak, which a few steps
+    of Fisher scoring find; fixed nodes miss a peak that is narrower than their distance.
+    """
+    precision = np.broadcast_to(1 / scatter[:, None] ** 2, mean.shape)
+    peak, information = _peak(counts, hit, mean, precision)
+    nodes, weights = np.polynomial.hermite.hermgauss(NODES)
+    width = np.sqrt(2 / (information + precision))
+    at = peak[..., None] + width[..., None] * nodes
+    chance = _chance(special.expit(at), hit[:, :, None, None])
+    likelihood = counts[:, :1] * np.log(chance) + counts[:, 1:] * np.log1p(-chance)
+    inner = likelihood - (at - mean[..., None]) ** 2 * precision[..., None] / 2
+    total = special.logsumexp(inner + nodes**2 + np.log(weights), axis=-1)
+    return np.asarray(total + np.log(width) + np.log(precision / (2 * math.pi)) / 2)
+
+
+def _peak(counts: Ints | Floats, hit: Floats, mean: Floats, precision: Floats) -> tuple[Floats, Floats]:
+    """Where the integrand of `log_marginal` peaks, in logit ω, and the information of the counts there: `(M, C)`."""
+    n = counts.sum(-1)
+    at = np.zeros_like(mean)
+    information = at
+    for _ in range(6):
+        share = special.expit(at)
+        chance = _chance(share, hit[:, :, None])
+        change = share * (1 - share) * (hit[:, :1] - hit[:, 1:])
+        score = (counts[:, 0] - n * chance) * change / (chance * (1 - chance)) - (at - mean) * precision
+        information = n * change**2 / (chance * (1 - chance))
+        # Far from the peak the information is a poor guide; a step of two is a factor of seven in the odds.
+        at = at + np.clip(score / (information + precision), -2, 2)
+    return at, information
+
+
+def _chance(share: Floats, hit: Floats) -> Floats:
+    """Chance that a decided image is predicted to be the level."""
+    return np.clip(share * hit[:, 0] + (1 - share) * hit[:, 1], TINY, 1 - EPSILON)
+
+
+def _scatter(normal: Floats) -> Floats:
+    """Standard normals as half-Cauchy(1). Below a millionth nothing changes but the rounding."""
+    return np.maximum(np.tan(math.pi / 2 * special.ndtr(normal)), 1e-6)
+
+
+def _beta(normal: Floats, a: Floats, b: Floats) -> Floats:
+    """Standard normals as Beta(a, b); beyond 8 the normal's tail is lost in rounding."""
+    return np.asarray(special.betaincinv(a, b, special.ndtr(np.clip(normal, -8, 8))), dtype=np.float64)
+
+
+def _adaptive_sample(
+    log_likelihood: Callable[[Floats], Floats], dimensions: int, rng: np.random.Generator
+) -> Floats | None:
+    """Draws `(S, D)` from a posterior whose prior is standard normal, by adaptive importance sampling.
+
+    Each round draws from a multivariate t that is fitted to the weighted draws of the round before (population Monte
+    Carlo, Cappé et al. 2008, Statistics and Computing 18:447). While few draws would carry all the weight, the weights
+    are flattened to a power that leaves an eighth of them effective. The last round alone is the answer, if it is worth
+    `WORTH` draws; otherwise there is none.
+    """
+    proposal = stats.multivariate_t(np.zeros(dimensions), np.eye(dimensions), df=FREEDOM)
+    size = DRAWS
+    for _ in range(ROUNDS):
+        state = proposal.rvs(size, random_state=rng)
+        weight = log_likelihood(state) - (state**2).sum(-1) / 2 - proposal.logpdf(state)
+        weights = special.softmax(weight)
+        if 1 / (weights**2).sum() >= WORTH:
+            return np.asarray(state[rng.choice(size, size, p=weights)])
+        power = 1.0
+        while 1 / (weights**2).sum() < size / 8:
+            power *= 0.8
+            weights = special.softmax(power * weight)
+        if power == 1:
+            size *= 2
+        mean = weights @ state
+        spread = (weights[:, None] * (state - mean)).T @ (state - mean)
+        proposal = stats.multivariate_t(mean, spread + 1e-9 * np.eye(dimensions), df=FREEDOM)
+    return None

@@ -1,0 +1,135 @@
+"""How wrong would the classifier have to be? The smallest lean of the probe that would erase a finding, and the lean
+that was measured.
+
+A lean δ: among decided images of the same true level, the probe says "the level" δ more often (a share of them) where
+the reference lies above the base rate, and δ less often where it lies below: it reads the occupation as gender. Such
+an error makes amplification that no matrix measured over all concepts together can take out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from classifiers.correction import checked_confusion
+from pipeline import mixed_model
+from pipeline.amplification import average, difference, pooled
+from pipeline.estimates import Floats, central_interval, checked_counts, wilson
+from pipeline.types import Estimate
+
+TOLERANCE = 0.002
+"""Of the lean that erases a stretch, in 0..1."""
+
+
+def erasing_lean(
+    predicted: npt.ArrayLike,
+    confusion: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    base: float,
+    *,
+    concepts: Sequence[str] = (),
+    level: float = 0.95,
+    rng: np.random.Generator,
+) -> float:
+    """The smallest lean δ in 0..1 that would explain a pooled stretch away; arguments as of `amplification.pooled`.
+
+    For a stretch above 1 a lean towards the stereotype, for one below 1 a lean away from it. What the lean alone would
+    have predicted, δ of a concept's decided images, is taken back out of its counts (not beyond none or all of them),
+    the model is fitted again, and δ is bisected until the interval just reaches 1, to 0.002. All fits share their
+    chance. 0 where the interval holds 1 already, inf where no lean is enough, NaN where there is no stretch.
+    """
+    chance = int(rng.integers(2**63))
+    found = pooled(
+        predicted, confusion, reference, base, concepts=concepts, level=level, rng=np.random.default_rng(chance)
+    ).stretch
+    if not found.known:
+        return math.nan
+    if found.low <= 1 <= found.high:
+        return 0.0
+    counts, matrix = np.asarray(predicted, dtype=np.int64), np.asarray(confusion, dtype=np.int64)
+    used = counts.sum(1) > 0
+    x = special.logit(np.asarray(reference, dtype=np.float64)[used]) - special.logit(base)
+    towards = np.sign(x) * (1 if found.low > 1 else -1)
+    low, high = 0.0, 1.0
+    while high - low > TOLERANCE:
+        lean = (low + high) / 2
+        fitted = _stretch(counts[used, :2], lean * towards, matrix, x, base, level, np.random.default_rng(chance))
+        if fitted is None:
+            return math.nan
+        still = fitted[0] > 1 if found.low > 1 else fitted[1] < 1
+        low, high = (lean, high) if still else (low, lean)
+    return math.inf if low >= 1 - TOLERANCE else high
+
+
+def _stretch(
+    counts: npt.NDArray[np.int64],
+    lean: Floats,
+    matrix: npt.NDArray[np.int64],
+    x: Floats,
+    base: float,
+    level: float,
+    rng: np.random.Generator,
+) -> Floats | None:
+    """The interval of the stretch once each concept's lean `(C,)` is taken out of its counts `(C, 2)`."""
+    n = counts.sum(1)
+    hits = np.clip(counts[:, 0] - lean * n, 0, n)
+    left = np.column_stack([hits, n - hits])
+    draws = mixed_model.posterior(left, matrix, x, float(special.logit(base)), rng, spread=True)
+    return None if draws is None else np.array(central_interval(draws[1], level, floor=-math.inf))
+
+
+def erasing_difference(finding: Estimate, confusion: npt.ArrayLike) -> float:
+    """The smallest lean that would erase a difference of shares: a mean difference, or an arm's effect, in -1..1.
+
+    `confusion` `(2, J)` counts. A lean δ moves what is predicted by δ and the corrected share by δ / det D, with det D
+    = sensitivity + specificity - 1 (Rogan and Gladen 1978, American J. Epidemiology 107:71): so it takes the end of the
+    interval that is nearer to 0, times |det D|. 0 where the interval holds 0, NaN where there is no finding.
+    """
+    matrix = checked_confusion(confusion)
+    if len(matrix) != 2:
+        raise ValueError(f"confusion must have two levels, not {len(matrix)}")
+    if not finding.known:
+        return math.nan
+    if finding.low <= 0 <= finding.high:
+        return 0.0
+    rates = matrix[:, :2] / matrix[:, :2].sum(1, keepdims=True)
+    return min(abs(finding.low), abs(finding.high)) * abs(float(np.linalg.det(rates)))
+
+
+def measured_lean(confusion: npt.ArrayLike, reference: npt.ArrayLike, base: float, *, level: float = 0.95) -> Estimate:
+    """The lean δ that labelled pictures show, in -1..1, to be held against `erasing_lean`'s.
+
+    `confusion` `(C, K, J)` counts by concept, the level first among the K; `reference` `(C,)` its shares, `base` the
+    base rate. Half the difference, between concepts above the base and those below, in the chance that a decided
+    picture is predicted to be the level given its true level, averaged over the true levels. Pictures are pooled within
+    a side, so that concepts weigh by their labels.
+
+    Interval: Newcombe's (1998), Statistics in Medicine 17:873, method 10, per true level; combined by MOVER. It is
+    about these concepts: that their own chances differ only makes Wilson's intervals wider than need be. A true level
+    without a decided picture on one side leaves the lean unknown: NaN, in what the rest allows.
+    """
+    counts = checked_counts("confusion", confusion, dimensions=(3,))
+    levels, columns = counts.shape[1:]
+    shares = np.asarray(reference, dtype=np.float64)
+    if levels < 2 or columns not in (levels, levels + 1):
+        raise ValueError(f"confusion must be (C, K, K) or (C, K, K + 1) with K of 2 or more, not {counts.shape}")
+    if shares.shape != (len(counts),) or not ((shares >= 0) & (shares <= 1)).all():
+        raise ValueError(f"reference must give a share in 0..1 for each of the {len(counts)} concepts")
+    if not 0 < base < 1:
+        raise ValueError(f"base must be between 0 and 1, not {base}")
+    above, below = (counts[side][:, :, :levels].sum(0) for side in (shares > base, shares < base))
+    gaps = [
+        difference(wilson(up[0], up.sum(), level), wilson(down[0], down.sum(), level))
+        for up, down in zip(above, below, strict=True)
+    ]
+    n = int(above.sum() + below.sum())
+    if all(gap.known for gap in gaps):
+        mean = average(gaps)
+        return Estimate(mean.value / 2, mean.low / 2, mean.high / 2, n, "lean on labelled pictures, MOVER (wilson)")
+    low, high = math.fsum(gap.low for gap in gaps), math.fsum(gap.high for gap in gaps)
+    why = "not known: a true level has no decided labelled picture on one side of the base rate"
+    return Estimate(math.nan, low / levels / 2, high / levels / 2, n, why)
