@@ -361,7 +361,7 @@ def pooled(
     stretch: all three are NaN. References that are all alike say nothing about stretch: it is NaN, and the shift is
     the one at stretch 1. What is NaN says why in its method.
     """
-    counts, matrix, x = _checked_pool(predicted, confusion, reference, base, concepts)
+    counts, matrix, x = checked_pool(predicted, confusion, reference, base, concepts)
     checked_level(level)
     n = int(counts.sum())
     if len(counts) < 3:
@@ -393,9 +393,10 @@ def _not_fitted(n: int, concepts: int, why: str) -> Pooled:
     return Pooled(shift=unknown, stretch=unknown, scatter=unknown._replace(low=0.0), n_concepts=concepts)
 
 
-def _checked_pool(
+def checked_pool(
     predicted: npt.ArrayLike, confusion: npt.ArrayLike, reference: npt.ArrayLike, base: float, concepts: Sequence[str]
 ) -> tuple[Ints, Ints, Floats]:
+    """The arguments of `pooled`: counts of the concepts that have any, matrix, and logit reference − logit base."""
     """Counts and references, on the logit scale from the base, of the concepts that have images."""
     counts = checked_counts("predicted", predicted, dimensions=(2,))
     matrix = checked_confusion(confusion)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import generate as generation
-from pipeline import stages, store, tables
+from pipeline import stages, store, summary, tables
 from pipeline.energy import metered
 from pipeline.plan import Plan
 from pipeline.store import Run
@@ -89,8 +89,11 @@ def estimate(opened: Opened) -> str:
     described = stages.read_json(run.perceptions(name, "x").with_name("perceiver.json"))
     attributes = tables.readings(described)
     counts = tables.tally(run, planned, name, attributes)
-    found = tables.summary(planned, counts, attributes)
-    tables.write(run, tables.estimate(planned, counts, attributes), found)
+    shares = tables.corrected(planned, counts, attributes)
+    rows = tables.estimate(planned, counts, attributes, shares)
+    found = summary.summary(planned, counts, attributes, shares)
+    store.write_text(run.folder / "estimates.csv", tables.to_csv(rows))
+    store.write_json(run.folder / "summary.json", found)
     return str(found["headline"])
 
 

@@ -9,15 +9,14 @@ an error makes amplification that no matrix measured over all concepts together 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import optimize, special
 
 from classifiers.correction import checked_confusion
 from pipeline import mixed_model
-from pipeline.amplification import average, difference, pooled
+from pipeline.amplification import average, checked_pool, difference
 from pipeline.estimates import Floats, central_interval, checked_counts, wilson
 from pipeline.types import Estimate
 
@@ -26,43 +25,45 @@ TOLERANCE = 0.002
 
 
 def erasing_lean(
+    stretch: Estimate,
     predicted: npt.ArrayLike,
     confusion: npt.ArrayLike,
     reference: npt.ArrayLike,
     base: float,
     *,
-    concepts: Sequence[str] = (),
     level: float = 0.95,
     rng: np.random.Generator,
 ) -> float:
-    """The smallest lean δ in 0..1 that would explain a pooled stretch away; arguments as of `amplification.pooled`.
+    """The smallest lean δ in 0..1 that would explain a pooled stretch away.
 
-    For a stretch above 1 a lean towards the stereotype, for one below 1 a lean away from it. What the lean alone would
-    have predicted, δ of a concept's decided images, is taken back out of its counts (not beyond none or all of them),
-    the model is fitted again, and δ is bisected until the interval just reaches 1, to 0.002. All fits share their
-    chance. 0 where the interval holds 1 already, inf where no lean is enough, NaN where there is no stretch.
+    `stretch` is `amplification.pooled`'s of the other arguments. For one above 1 a lean towards the stereotype, for one
+    below 1 a lean away from it. What the lean alone would have predicted, δ of a concept's decided images, is taken
+    back out of its counts (not beyond none or all of them), the model is fitted again, and δ is sought where the
+    interval just reaches 1, to 0.002 (Brent's method; all fits share their chance, so that they differ by δ alone).
+    0 where the interval holds 1 already, inf where no lean is enough, NaN where there is no stretch.
     """
-    chance = int(rng.integers(2**63))
-    found = pooled(
-        predicted, confusion, reference, base, concepts=concepts, level=level, rng=np.random.default_rng(chance)
-    ).stretch
-    if not found.known:
+    counts, matrix, x = checked_pool(predicted, confusion, reference, base, ())
+    if not stretch.known:
         return math.nan
-    if found.low <= 1 <= found.high:
+    if stretch.low <= 1 <= stretch.high:
         return 0.0
-    counts, matrix = np.asarray(predicted, dtype=np.int64), np.asarray(confusion, dtype=np.int64)
-    used = counts.sum(1) > 0
-    x = special.logit(np.asarray(reference, dtype=np.float64)[used]) - special.logit(base)
-    towards = np.sign(x) * (1 if found.low > 1 else -1)
-    low, high = 0.0, 1.0
-    while high - low > TOLERANCE:
-        lean = (low + high) / 2
-        fitted = _stretch(counts[used, :2], lean * towards, matrix, x, base, level, np.random.default_rng(chance))
-        if fitted is None:
+    upwards, chance = stretch.low > 1, int(rng.integers(2**63))
+    towards = np.sign(x) * (1 if upwards else -1)
+
+    def left(lean: float) -> float:
+        """How far the interval's end is still beyond 1."""
+        fitted = _stretch(counts[:, :2], lean * towards, matrix, x, base, level, np.random.default_rng(chance))
+        return math.nan if fitted is None else float(fitted[0] - 1 if upwards else 1 - fitted[1])
+
+    tried = 0.0
+    for lean in (0.02, 0.05, 0.12, 0.3, 0.6, 1.0):
+        beyond = left(lean)
+        if math.isnan(beyond):
             return math.nan
-        still = fitted[0] > 1 if found.low > 1 else fitted[1] < 1
-        low, high = (lean, high) if still else (low, lean)
-    return math.inf if low >= 1 - TOLERANCE else high
+        if beyond <= 0:
+            return float(optimize.brentq(left, tried, lean, xtol=TOLERANCE))
+        tried = lean
+    return math.inf
 
 
 def _stretch(

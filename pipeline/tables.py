@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 import prompt_sets
 from classifiers.correction import corrected_shares_many
-from pipeline import amplification, store
+from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import Shares, published, raw_shares
 from pipeline.plan import Plan
@@ -78,6 +78,8 @@ class Reading:
     """`(K, K + 1)`, or `None` where no labelled picture of some level was decided."""
     of: tuple[str, ...] = ()
     """The attributes that an intersection is of."""
+    by_concept: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """The same counts for the labelled pictures of each concept; empty where that is not known."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -94,7 +96,9 @@ def readings(described: dict[str, Any]) -> list[Reading]:
         if matrix is not None and (matrix[:, :-1].sum(1) == 0).any():
             matrix = None
         of = tuple(attribute.get("of", ()))
-        found.append(Reading(name, attribute["title"], tuple(attribute["levels"]), matrix, of))
+        apart = described.get("confusion_by_concept", {}).get(name, {}) if matrix is not None else {}
+        by_concept = {concept: np.array(rows, np.int64) for concept, rows in apart.items()}
+        found.append(Reading(name, attribute["title"], tuple(attribute["levels"]), matrix, of, by_concept))
     return found
 
 
@@ -186,35 +190,58 @@ def keys(planned: Plan) -> list[Key]:
     return [(*p.key, arm.name) for arm in planned.arms for p in planned.prompts]
 
 
-def corrected(counts: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> list[Shares]:
-    """The shares of every key `(G, K + 1)`, corrected where the classifier's errors are known."""
-    if reading.confusion is not None:
-        return corrected_shares_many(counts, reading.confusion, rng=rng)
-    plain = []
-    for row in counts:
-        raw = raw_shares(row[:-1], int(row[-1]))
-        draws = rng.dirichlet(row[:-1] + 0.5, 4000) if row[:-1].sum() else None
-        plain.append(Shares(value=raw.value, low=raw.low, high=raw.high, n=raw.n, method=UNCORRECTED, draws=draws))
-    return plain
+def corrected(planned: Plan, counts: Tally, attributes: Sequence[Reading]) -> dict[str, dict[Key, Shares]]:
+    """The shares of every attribute and key, corrected where the classifier's errors are known.
 
-
-def estimate(planned: Plan, counts: Tally, attributes: Sequence[Reading]) -> list[dict[str, Any]]:
-    """The rows of `estimates.csv`: a block per attribute and reference, every key and level in it.
-
-    Chance (the posterior's) comes from the study's seed and the attribute, so that the same run gives the same file.
+    Chance (the posterior's) comes from the study's seed and the attribute, so that the same run gives the same shares.
     """
-    rows: list[dict[str, Any]] = []
-    everyone = keys(planned)
-    against_all: list[Against | None] = [*references(planned)] or [None]
+    found: dict[str, dict[Key, Shares]] = {}
     for reading in attributes:
         rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute])[:16], 16))
-        table = np.array([counts.count(key, reading) for key in everyone])
-        shares = corrected(table, reading, rng)
+        found[reading.attribute] = {}
+        blocks: dict[tuple[str, ...], list[Key]] = {}
+        for key in keys(planned):
+            blocks.setdefault((key[0], *key[2:]), []).append(key)  # a concept is in a block once, and so are its labels
+        for block in blocks.values():
+            table = np.array([counts.count(key, reading) for key in block])
+            found[reading.attribute] |= zip(block, _block(block, table, reading, rng), strict=True)
+    return found
+
+
+def _block(
+    block: Sequence[Key], table: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator
+) -> list[Shares]:
+    """The shares of some keys with counts `(G, K + 1)`, no concept twice."""
+    if reading.confusion is None:
+        return [_uncorrected(row, rng) for row in table]
+    if not reading.by_concept:
+        return corrected_shares_many(table, reading.confusion, rng=rng)
+    concepts = [key[1] for key in block]
+    unseen = [concept for concept in reading.by_concept if concept not in concepts]  # their labels count all the same
+    none = np.zeros_like(reading.confusion)
+    matrices = np.array([reading.by_concept.get(concept, none) for concept in (*concepts, *unseen)])
+    padded = np.concatenate([table, np.zeros((len(unseen), table.shape[1]), np.int64)])
+    return corrected_shares_many(padded, matrices, rng=rng)[: len(block)]
+
+
+def _uncorrected(row: npt.NDArray[np.int64], rng: np.random.Generator) -> Shares:
+    raw = raw_shares(row[:-1], int(row[-1]))
+    draws = rng.dirichlet(row[:-1] + 0.5, 4000) if row[:-1].sum() else None
+    return Shares(value=raw.value, low=raw.low, high=raw.high, n=raw.n, method=UNCORRECTED, draws=draws)
+
+
+def estimate(
+    planned: Plan, counts: Tally, attributes: Sequence[Reading], shares: dict[str, dict[Key, Shares]]
+) -> list[dict[str, Any]]:
+    """The rows of `estimates.csv`: a block per attribute and reference, every key and level in it."""
+    rows: list[dict[str, Any]] = []
+    against_all: list[Against | None] = [*references(planned)] or [None]
+    for reading in attributes:
         for against in against_all:
             block = [
                 row
-                for key, row, share in zip(everyone, table, shares, strict=True)
-                for row in _rows(key, reading, row, share, against, counts)
+                for key, share in shares[reading.attribute].items()
+                for row in _rows(key, reading, counts.count(key, reading), share, against, counts)
             ]
             _adjust(block)
             rows += block
@@ -260,7 +287,14 @@ def _compared(mine: Estimate, found: Distribution, k: int, base: float, p: float
     if math.isnan(found.shares[k]):
         return _missing("the table does not give this level")
     reference = published(found, k)
-    away, odds = amplification.difference(mine, reference), amplification.log_odds_ratio(mine, reference)
+    if found.least[k] < found.shares[k]:
+        away = amplification.bounded_difference(mine, reference.low, reference.high).estimate
+        odds = amplification.bounded_log_odds_ratio(mine, reference.low, reference.high).estimate
+        whole = away.low <= 0 <= away.high
+        direction = "no evidence" if whole else f"{'above' if away.low > 0 else 'below'} all that the table allows"
+    else:
+        away, odds = amplification.difference(mine, reference), amplification.log_odds_ratio(mine, reference)
+        direction = amplification.direction(mine, reference, base)
     return {
         "reference": reference.value,
         "reference_low": reference.low,
@@ -271,14 +305,17 @@ def _compared(mine: Estimate, found: Distribution, k: int, base: float, p: float
         "log_odds_ratio": odds.value,
         "log_odds_low": odds.low,
         "log_odds_high": odds.high,
-        "direction": amplification.direction(mine, reference, base),
+        "direction": direction,
         "p_adjusted": p,
     }
 
 
 def _p_value(share: Shares, found: Distribution | str) -> float:
-    """One test per concept; NaN where there is no reference, or one that leaves no room for chance (0 or 1)."""
+    """One test per concept; NaN where there is no reference, one that is only bounded, or one that leaves no room for
+    chance (0 or 1)."""
     if isinstance(found, str) or share.draws is None or not all(0 < r < 1 for r in found.shares):
+        return math.nan
+    if found.least != found.shares:
         return math.nan
     return amplification.p_value(share, found.shares, answers=found.n)
 
@@ -309,110 +346,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return "" if math.isnan(value) else f"{float(value):.6g}"
     return value
-
-
-# -- summary -----------------------------------------------------------------------------------------
-
-
-def summary(planned: Plan, counts: Tally, attributes: Sequence[Reading]) -> dict[str, Any]:
-    """Pooled amplification per arm, attribute and reference, and everything else that the report prints."""
-    pools = [
-        entry
-        for reading in attributes
-        for against in references(planned)
-        for arm in planned.arms
-        for entry in _pool(planned, counts, reading, against, arm.name)
-    ]
-    made = {
-        name: sum(n for (_, s), n in counts.statuses.items() if s == name) for name in ("made", "blocked", "failed")
-    }
-    return {
-        "study": planned.study.name,
-        "model": planned.study.model.path,
-        "guidance_scale": planned.study.draw.guidance_scale,
-        "images": {**made, "total": sum(made.values()), "asked": len(planned)},
-        "headline": headline(planned, pools, made["made"]),
-        "pooled": pools,
-        "classifier": {reading.attribute: _record(reading, counts) for reading in attributes},
-    }
-
-
-def _pool(planned: Plan, counts: Tally, reading: Reading, against: Against, arm: str) -> Iterator[dict[str, Any]]:
-    """Over the neutral prompts of an arm: identity prompts name the group themselves."""
-    rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, arm, against.title])[:16], 16))
-    mine = [(key, against.of(key[1], reading)) for key in keys(planned) if key[4] == arm and not key[3]]
-    known = [
-        (key, found) for key, found in mine if isinstance(found, Distribution) and counts.count(key, reading)[:-1].any()
-    ]
-    known = [(key, found) for key, found in known if not any(math.isnan(s) for s in found.shares)]
-    if not known:
-        return
-    table = np.array([counts.count(key, reading) for key, _ in known])
-    reference = np.array([found.shares for _, found in known])
-    matrix = reading.confusion
-    if matrix is None:
-        table, matrix = table[:, :-1], np.eye(len(reading.levels), dtype=np.int64) * PERFECT
-    means = amplification.mean_difference(table, matrix, reference, rng=rng)
-    for k, level in enumerate(reading.levels[:1] if len(reading.levels) == 2 else reading.levels):
-        entry: dict[str, Any] = {
-            "arm": arm,
-            "attribute": reading.attribute,
-            "title": reading.title,
-            "level": level,
-            "reference": against.source(reading),
-            "n_concepts": len(known),
-            "n_images": int(table.sum()),
-            "mean_difference": means[k]._asdict(),
-        }
-        entry["base"] = base = against.base(reading)[k]
-        if len(reading.levels) == 2 and 0 < base < 1 and ((reference[:, k] > 0) & (reference[:, k] < 1)).all():
-            names = [key[1] for key, _ in known]
-            pool = amplification.pooled(table, matrix, reference[:, k], base, concepts=names, rng=rng)
-            entry |= {name: getattr(pool, name)._asdict() for name in ("shift", "stretch", "scatter")}
-        yield entry
-
-
-def _record(reading: Reading, counts: Tally) -> dict[str, Any]:
-    """How good the classifier was on labelled pictures, and how often it abstained here."""
-    here = Counter[str]()
-    for (_, attribute, decision), n in counts.decisions.items():
-        if attribute == reading.attribute:
-            here[decision] += n
-    total = sum(here.values())
-    matrix = reading.confusion
-    return {
-        "title": reading.title,
-        "levels": list(reading.levels),
-        "accuracy": None if matrix is None else float(np.trace(matrix) / max(matrix[:, :-1].sum(), 1)),
-        "n": None if matrix is None else int(matrix.sum()),
-        "confusion": None if matrix is None else matrix.tolist(),
-        "cannot_tell_rate": here[CANNOT_TELL] / total if total else None,
-    }
-
-
-def headline(planned: Plan, pools: Sequence[dict[str, Any]], images: int) -> str:
-    """The finding in one sentence that can be quoted: reference, year, table, interval and n are in it."""
-    pool = next((p for p in pools if p["arm"] == planned.arms[0].name and "stretch" in p), None)
-    model = f"{planned.study.model.path} at guidance {planned.study.draw.guidance_scale:g}"
-    if pool is None:
-        return f"{model}: {images:,} images were made; no reference covers enough of the concepts to say more."
-    stretch, mean = pool["stretch"], pool["mean_difference"]
-    said = "neither widens nor narrows, as far as can be told,"
-    if stretch["low"] > 1:
-        said = "amplifies"
-    elif stretch["high"] < 1:
-        said = "narrows"
-    return (
-        f"Against “{pool['reference']}”, the model {model} {said} the differences between {pool['n_concepts']} concepts in "
-        f"{pool['title']}: stretch {stretch['value']:.2f} on the log-odds scale (95% interval {stretch['low']:.2f} to "
-        f"{stretch['high']:.2f}; 1 is the reference); the share of “{pool['level']}” is on average "
-        f"{100 * mean['value']:+.1f} points from the reference "
-        f"({100 * mean['low']:+.1f} to {100 * mean['high']:+.1f}), "
-        f"over {pool['n_images']:,} images."
-    )
-
-
-def write(run: Run, rows: Sequence[dict[str, Any]], found: dict[str, Any]) -> None:
-    """Both files of the estimate stage."""
-    store.write_text(run.folder / "estimates.csv", to_csv(rows))
-    store.write_json(run.folder / "summary.json", found)

@@ -222,7 +222,9 @@ def by_eye(read: dict[str, Any], held_out: npt.NDArray[np.int64]) -> dict[str, A
     decided = [(u, g) for u, g in labels if g in emoji_world.GENDERS and concept[u] not in cue_free()]
     truth = np.array([emoji_world.GENDERS.index(g) for _, g in decided])
     counts = matrix(truth, np.array([said[u] for u, _ in decided]), 2)
-    p = [float(stats.fisher_exact([real, drawn]).pvalue) for real, drawn in zip(held_out, counts, strict=True)]
+    p = [
+        float(stats.fisher_exact(np.stack([real, drawn])).pvalue) for real, drawn in zip(held_out, counts, strict=True)
+    ]
     result = {
         "labelled": len(labels),
         "answers": dict(Counter(g for _, g in labels)),

@@ -23,7 +23,7 @@ STOREYS = [
     {"pipeline.amplification"},
     {"pipeline.robustness"},
     {"pipeline.stages", "pipeline.tables"},
-    {"pipeline.figures"},
+    {"pipeline.summary", "pipeline.figures"},
     {"pipeline.report"},
     {"pipeline.line"},
     {"pipeline.cli"},

@@ -1,0 +1,188 @@
+"""Everything over all concepts together -> `summary.json`: what the headline and the report say."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import amplification, robustness
+from pipeline.estimates import Shares
+from pipeline.plan import Plan
+from pipeline.tables import Against, Key, Reading, Tally, keys, references
+from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
+
+PERFECT = 10**9
+"""Labelled pictures per level of a matrix that stands for `taken at its word`."""
+
+
+DRAWS = 200
+"""Posterior draws per concept behind a distance's noise floor."""
+
+
+def summary(
+    planned: Plan, counts: Tally, attributes: Sequence[Reading], shares: dict[str, dict[Key, Shares]]
+) -> dict[str, Any]:
+    """Pooled amplification per arm, attribute and reference, and everything else that the report prints."""
+    pools = [
+        entry
+        for reading in attributes
+        for against in references(planned)
+        for arm in planned.arms
+        for entry in _pool(planned, counts, reading, against, arm.name, shares[reading.attribute])
+    ]
+    made = {
+        name: sum(n for (_, s), n in counts.statuses.items() if s == name) for name in ("made", "blocked", "failed")
+    }
+    return {
+        "study": planned.study.name,
+        "model": planned.study.model.path,
+        "guidance_scale": planned.study.draw.guidance_scale,
+        "images": {**made, "total": sum(made.values()), "asked": len(planned)},
+        "headline": headline(planned, pools, made["made"]),
+        "pooled": pools,
+        "classifier": {reading.attribute: _record(reading, counts) for reading in attributes},
+    }
+
+
+def _pool(
+    planned: Plan, counts: Tally, reading: Reading, against: Against, arm: str, shares: dict[Key, Shares]
+) -> Iterator[dict[str, Any]]:
+    """Over the neutral prompts of an arm: identity prompts name the group themselves. An entry per level."""
+    rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, arm, against.title])[:16], 16))
+    mine = [(key, against.of(key[1], reading)) for key in keys(planned) if key[4] == arm and not key[3]]
+    known = [
+        (key, found)
+        for key, found in mine
+        if isinstance(found, Distribution)
+        and counts.count(key, reading)[:-1].any()
+        and not np.isnan(found.shares).any()
+    ]
+    if not known:
+        return
+    table = np.array([counts.count(key, reading) for key, _ in known])
+    reference = np.array([found.shares for _, found in known])
+    least = np.array([found.least for _, found in known])
+    base = against.base(reading)
+    matrix = reading.confusion
+    if matrix is None:
+        table, matrix = table[:, :-1], np.eye(len(reading.levels), dtype=np.int64) * PERFECT
+    chance = int(rng.integers(2**63))  # the same for both ends of a bounded reference
+    means = amplification.mean_difference(table, matrix, reference, rng=np.random.default_rng(chance))
+    ends = amplification.mean_difference(table, matrix, least, rng=np.random.default_rng(chance))
+    for k, level in enumerate(reading.levels[:1] if len(reading.levels) == 2 else reading.levels):
+        entry: dict[str, Any] = {
+            "arm": arm,
+            "attribute": reading.attribute,
+            "title": reading.title,
+            "level": level,
+            "reference": against.source(reading),
+            "n_concepts": len(known),
+            "n_images": int(table.sum()),
+            "base": base[k],
+        }
+        bounded = (least[:, k] < reference[:, k]).any()
+        entry["mean_difference"] = (_hull(means[k], ends[k]) if bounded else means[k])._asdict()
+        if len(reading.levels) == 2:
+            entry["mean_difference"]["erased_by"] = robustness.erasing_difference(means[k], matrix)
+            if 0 < base[k] < 1 and ((reference[:, k] > 0) & (reference[:, k] < 1)).all():
+                names = [key[1] for key, _ in known]
+                entry |= _stretched(table, matrix, reference[:, k], base[k], names, reading, against, rng)
+        if k == 0:
+            entry |= _whole(table, matrix, reference, base, [shares[key] for key, _ in known], rng)
+        yield entry
+
+
+def _hull(upper: Estimate, lower: Estimate) -> Estimate:
+    """A mean difference from a bounded reference: from its upper bound and from its lower one."""
+    return Estimate(
+        math.nan, min(upper.low, lower.low), max(upper.high, lower.high), upper.n, f"bounded, {upper.method}"
+    )
+
+
+def _stretched(
+    table: npt.NDArray[np.int64],
+    matrix: npt.NDArray[np.int64],
+    reference: npt.NDArray[np.float64],
+    base: float,
+    concepts: Sequence[str],
+    reading: Reading,
+    against: Against,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Shift, stretch and scatter of one level, and how wrong the classifier would have to be to explain the stretch."""
+    pool = amplification.pooled(table, matrix, reference, base, concepts=concepts, rng=rng)
+    found: dict[str, Any] = {name: getattr(pool, name)._asdict() for name in ("shift", "stretch", "scatter")}
+    found["stretch"]["erased_by"] = robustness.erasing_lean(pool.stretch, table, matrix, reference, base, rng=rng)
+    labelled = [(rows, against.of(concept, reading)) for concept, rows in reading.by_concept.items()]
+    matched = [(rows, of.shares[0]) for rows, of in labelled if isinstance(of, Distribution)]
+    if matched:
+        rows, shares = (np.array(some) for some in zip(*matched, strict=True))
+        found["stretch"]["measured_lean"] = robustness.measured_lean(rows, shares, base)._asdict()
+    return found
+
+
+def _whole(
+    table: npt.NDArray[np.int64],
+    matrix: npt.NDArray[np.int64],
+    reference: npt.NDArray[np.float64],
+    base: Sequence[float],
+    shares: Sequence[Shares],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """What is said of all levels together: directional amplification, and distances beside their noise floors."""
+    if abs(reference.sum(1) - 1).max() > 1e-6 or abs(sum(base) - 1) > 1e-6:
+        return {}  # a table that leaves people out has no distribution
+    found: dict[str, Any] = {
+        "directional": amplification.directional_bias_amplification(table, matrix, reference, base, rng=rng)._asdict()
+    }
+    distances = {"total_variation": amplification.total_variation, "jensen_shannon": amplification.jensen_shannon}
+    for name, distance in distances.items():
+        apart = [distance(share.value, r) for share, r in zip(shares, reference, strict=True)]
+        floor = [np.mean([distance(draw, s.value) for draw in s.draws[:DRAWS]]) for s in shares if s.draws is not None]
+        found[name] = {"value": float(np.mean(apart)), "noise_floor": float(np.mean(floor))}
+    return found
+
+
+def _record(reading: Reading, counts: Tally) -> dict[str, Any]:
+    """How good the classifier was on labelled pictures, and how often it abstained here."""
+    here = Counter[str]()
+    for (_, attribute, decision), n in counts.decisions.items():
+        if attribute == reading.attribute:
+            here[decision] += n
+    total = sum(here.values())
+    matrix = reading.confusion
+    return {
+        "title": reading.title,
+        "levels": list(reading.levels),
+        "accuracy": None if matrix is None else float(np.trace(matrix) / max(matrix[:, :-1].sum(), 1)),
+        "n": None if matrix is None else int(matrix.sum()),
+        "confusion": None if matrix is None else matrix.tolist(),
+        "cannot_tell_rate": here[CANNOT_TELL] / total if total else None,
+    }
+
+
+def headline(planned: Plan, pools: Sequence[dict[str, Any]], images: int) -> str:
+    """The finding in one sentence that can be quoted: reference, year, table, interval and n are in it."""
+    pool = next((p for p in pools if p["arm"] == planned.arms[0].name and "stretch" in p), None)
+    model = f"{planned.study.model.path} at guidance {planned.study.draw.guidance_scale:g}"
+    if pool is None:
+        return f"{model}: {images:,} images were made; no reference covers enough of the concepts to say more."
+    stretch, mean = pool["stretch"], pool["mean_difference"]
+    said = "neither widens nor narrows, as far as can be told,"
+    if stretch["low"] > 1:
+        said = "amplifies"
+    elif stretch["high"] < 1:
+        said = "narrows"
+    return (
+        f"Against “{pool['reference']}”, the model {model} {said} the differences between {pool['n_concepts']} concepts in "
+        f"{pool['title']}: stretch {stretch['value']:.2f} on the log-odds scale (95% interval {stretch['low']:.2f} to "
+        f"{stretch['high']:.2f}; 1 is the reference); the share of “{pool['level']}” is on average "
+        f"{100 * mean['value']:+.1f} points from the reference "
+        f"({100 * mean['low']:+.1f} to {100 * mean['high']:+.1f}), "
+        f"over {pool['n_images']:,} images."
+    )
