@@ -139,11 +139,15 @@ def amount(value: Any) -> str:
 
 
 def interval(estimate: Mapping[str, Any] | None, kind: str = "plain") -> str:
-    """`1.46 (1.21 to 1.77)`, of an estimate of the summary."""
-    if not estimate or _number(estimate.get("value")) is None:
-        return "not known" if estimate else "–"
+    """`1.46 (1.21 to 1.77)`, of an estimate of the summary; `1.21 to 1.77` where only bounds are known."""
+    if not estimate:
+        return "–"
     say = {"plain": plain, "points": points, "percent": percent}[kind]
-    return f"{say(estimate['value'])} ({say(estimate.get('low'))} to {say(estimate.get('high'))})"
+    ends = [_number(estimate.get(end)) for end in ("low", "high")]
+    around = f"{say(ends[0])} to {say(ends[1])}"
+    if _number(estimate.get("value")) is not None:
+        return f"{say(estimate['value'])} ({around})"
+    return around if all(end is not None and math.isfinite(end) for end in ends) else "not known"
 
 
 def _p(text: str) -> str:
@@ -172,6 +176,8 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
             pools.setdefault((entry["reference"], entry["arm"]), []).append(entry)
     several = len(unique(rows, "arm")) > 1
     sentences = [_said(entries, mine, several_arms=several) for entries in pools.values()]
+    sentences += [said for entries in pools.values() if (said := _said_of_lean(entries[0]))]
+    sentences += [said for entries in pools.values() if (said := _said_of_distance(entries[0]))]
     if not any(row["share"] for row in mine):
         sentences = ["The probe could not tell in any image, so nothing is known: every share is between 0% and 100%."]
     elif not pools:
@@ -216,6 +222,39 @@ def _said_of_stretch(stretch: Mapping[str, Any]) -> str:
     else:
         said = "no evidence that its contrasts between concepts are amplified or flattened"
     return f"{said}, stretch {interval(stretch)}"
+
+
+def _said_of_lean(entry: Mapping[str, Any]) -> str:
+    """How wrong the probe would have to be for the stretch to vanish, and how wrong it was seen to be."""
+    stretch = entry.get("stretch") or {}
+    erased = stretch.get("erased_by")
+    if erased is None or math.isnan(erased) or erased == 0:
+        return ""
+    if math.isinf(erased):
+        return f"No lean of the probe towards a concept’s stereotype could explain the stretch against “{entry['reference']}”."
+    lean = stretch.get("measured_lean") or {}
+    value = _number(lean.get("value"))
+    measured = (
+        "how far it leans was not measured"
+        if value is None
+        else f"on labelled pictures it leans {interval(lean, 'points')} points"
+    )
+    return (
+        f"A probe that leaned {100 * erased:.1f} points towards (or, for a stretch below 1, away from) each concept’s "
+        f"stereotype would explain the stretch against “{entry['reference']}” away; {measured}."
+    )
+
+
+def _said_of_distance(entry: Mapping[str, Any]) -> str:
+    """Directional bias amplification, and the mean distance beside what chance alone would show."""
+    directional, apart = entry.get("directional"), entry.get("total_variation")
+    if not directional or not apart:
+        return ""
+    return (
+        f"Directional bias amplification (Wang and Russakovsky 2021) against “{entry['reference']}”: "
+        f"{interval(directional, 'points')} points; mean total variation from it {100 * apart['value']:.1f} points, "
+        f"of which sampling and the probe’s errors alone would show about {100 * apart['noise_floor']:.1f}."
+    )
 
 
 def _tally(entry: Mapping[str, Any], rows: Sequence[Row], *, directions: bool) -> str:

@@ -155,7 +155,15 @@ def _summary(
         | (
             {
                 "shift": {"value": -0.12, "low": -0.41, "high": 0.17},
-                "stretch": {"value": 1.46, "low": 1.21, "high": 1.77},
+                "stretch": {
+                    "value": 1.46,
+                    "low": 1.21,
+                    "high": 1.77,
+                    "erased_by": 0.0234,
+                    "measured_lean": {"value": 0.004, "low": -0.013, "high": 0.021},
+                },
+                "directional": {"value": 0.031, "low": 0.012, "high": 0.05},
+                "total_variation": {"value": 0.084, "noise_floor": 0.036},
                 "scatter": {"value": 0.22, "low": 0.03, "high": 0.51},
             }
             if len(LEVELS[attribute]) == 2
@@ -270,6 +278,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Seen:
     return read(folder / "report.html")
+
+
+def test_the_page_says_how_wrong_the_probe_would_have_to_be_and_what_chance_would_show(page: Seen) -> None:
+    text = " ".join(page.text.split())
+    assert "A probe that leaned 2.3 points towards" in text
+    assert "on labelled pictures it leans +0.4 (−1.3 to +2.1) points" in text
+    assert "+3.1 (+1.2 to +5.0) points; mean total variation from it 8.4 points" in text
+    assert "would show about 3.6" in text
 
 
 def test_the_headline_is_the_one_of_the_summary(page: Seen, folder: Path) -> None:
