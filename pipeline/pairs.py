@@ -217,8 +217,10 @@ def _exchange(
     levels = joint.shape[-1]
     keep = rng.uniform(0.01, 0.99, matrix.shape[:2])
     proposed = _stirred(matrix, rows, keep[..., None, None, None], rng)
-    predicted = (np.swapaxes(matrix[:, :, 0], -1, -2) @ joint @ matrix[:, :, -1]).reshape(*keep.shape, -1)
-    wanted = _stirred(predicted, 1.0 + pairs.reshape(len(pairs), 1, -1), keep[..., None], rng).reshape(joint.shape)
+    predicted = np.asarray(np.swapaxes(matrix[:, :, 0], -1, -2) @ joint @ matrix[:, :, -1]).reshape(*keep.shape, -1)
+    wanted = _stirred(predicted, np.asarray(1.0 + pairs.reshape(len(pairs), 1, -1)), keep[..., None], rng).reshape(
+        joint.shape
+    )
     half = np.linalg.solve(np.swapaxes(proposed[:, :, 0], -1, -2), wanted)
     solved = np.swapaxes(np.linalg.solve(np.swapaxes(proposed[:, :, -1], -1, -2), np.swapaxes(half, -1, -2)), -1, -2)
     inside = np.asarray((solved > 0).all((-1, -2)))

@@ -283,10 +283,10 @@ def _adjust(block: list[dict[str, Any]]) -> None:
         row["p_adjusted"] = float(adjusted[row["arm"]][tuple(row[name] for name in COLUMNS[:4])])
 
 
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
     """The table as text; an unknown number is an empty cell."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({name: _cell(value) for name, value in row.items()})
