@@ -225,7 +225,7 @@ def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Genera
     as many that don't. Each chain starts at a matrix drawn from the labels alone and the shares that fit it: spread
     wider than the posterior, and near it.
     """
-    matrix = _dirichlet(np.repeat(prior[:, None], CHAINS, 1), rng)
+    matrix = dirichlet(np.repeat(prior[:, None], CHAINS, 1), rng)
     shares = _most_likely(matrix, counts)
     _gibbs(shares, matrix, counts, prior, known, FIRST, rng)
     result: list[Floats] = [np.empty((0, prior.shape[1]))] * len(counts)
@@ -265,8 +265,8 @@ def _gibbs(
         weight = shares[:, :, None, :] * np.swapaxes(matrix, -1, -2)
         weight /= weight.sum(-1, keepdims=True)
         table = rng.multinomial(counts[:, None, :], weight)
-        shares[:] = _dirichlet(known[:, None] + table.sum(2), rng)
-        matrix[:] = _dirichlet(prior[:, None] + np.swapaxes(table, -1, -2), rng)
+        shares[:] = dirichlet(known[:, None] + table.sum(2), rng)
+        matrix[:] = dirichlet(prior[:, None] + np.swapaxes(table, -1, -2), rng)
         _exchange(shares, matrix, prior, known, rng)
         kept[:, :, step] = shares
     return kept
@@ -280,7 +280,7 @@ def _exchange(shares: Floats, matrix: Floats, prior: Floats, known: Floats, rng:
     was: the likelihood cancels. What is left is the Dirichlet of the shares, before the counts, and the Jacobian 1 / |det D|.
     """
     seen = np.swapaxes(matrix, -1, -2) @ shares[..., None]
-    proposed = _dirichlet(np.broadcast_to(prior[:, None], matrix.shape), rng)
+    proposed = dirichlet(np.broadcast_to(prior[:, None], matrix.shape), rng)
     solved = np.linalg.solve(np.swapaxes(proposed, -1, -2), seen)[..., 0]
     inside = np.asarray((solved > 0).all(-1))
     solved = np.where(inside[..., None], solved, shares)
@@ -290,7 +290,7 @@ def _exchange(shares: Floats, matrix: Floats, prior: Floats, known: Floats, rng:
     shares[accept], matrix[accept] = solved[accept], proposed[accept]
 
 
-def _dirichlet(concentration: Floats, rng: np.random.Generator) -> Floats:
+def dirichlet(concentration: Floats, rng: np.random.Generator) -> Floats:
     """One draw per last axis of `concentration` `(..., K)`; numpy's own takes a single vector."""
     gamma = np.maximum(rng.standard_gamma(concentration), TINY)
     return np.asarray(gamma / gamma.sum(-1, keepdims=True))

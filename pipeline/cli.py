@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pipeline.errors import TypecastError
+from pipeline.errors import InputError, TypecastError
 
 if TYPE_CHECKING:
     from pipeline.plan import Plan
@@ -134,6 +134,60 @@ def status(
         return
     for key, value in found.items():
         print(f"{key.replace('_', ' '):18} {value if value not in ([], {}) else '-'}")
+
+
+@app.command()
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders; the first is the baseline.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write. Default: outputs/<run>-vs-<run>.")] = None,
+) -> None:
+    """Several models or settings beside each other: how far every share moved from the first run."""
+    from rich.console import Console
+
+    from pipeline import compare as comparing
+    from pipeline import figures
+
+    rows, found = comparing.compare(folders)
+    where = out or Path("outputs") / "-vs-".join(folder.resolve().name for folder in folders)
+    written = comparing.write(where, rows, found)
+    figures.compared(written, where / "figures")
+    console = Console()
+    for table in comparing.shown(written, found):
+        console.print(table)
+    print(f"written: {where / 'compare.csv'}, compare.json and figures")
+
+
+@app.command()
+def plan(
+    study: StudyName,
+    precision: Annotated[float, typer.Option("--precision", help="Half-width of the 95% intervals, in points.")],
+    labels: Annotated[
+        int | None, typer.Option("--labels", help="What if as many pictures of each level were labelled.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Images per second. Default: as measured in the study's run.")
+    ] = None,
+    change: Changes = None,
+) -> None:
+    """How many images, labelled pictures and hours a wanted precision needs."""
+    from rich.console import Console
+
+    from pipeline import line
+    from pipeline import precision as precise
+    from pipeline import study as studies
+
+    if rate is not None and not 0 < rate < float("inf"):
+        raise InputError(f"--rate {rate:g}: give images per second, more than 0")
+    chosen = studies.load(study, tuple(change or ()))
+    folder = Path("outputs") / chosen.name
+    half = precision / 100
+    found = precise.needs(chosen, line.readings(chosen, folder), half, labels)
+    source = "--rate" if rate else f"measured in {folder}"
+    console = Console()
+    for part in precise.shown(chosen, found, half, rate or precise.measured_rate(folder), source):
+        console.print(part)
 
 
 @app.command()

@@ -64,6 +64,8 @@ MEASURES = (
 )
 """Of a pooled entry: its key, what it is where the images are as the reference, the factor to the unit, the least
 that the axis shows, and the unit."""
+RUNS = (("o", "#1d2026"), ("s", "#0072b2"), ("^", "#d55e00"), ("D", "#009e73"), ("v", "#cc79a7"), ("P", "#e69f00"))
+"""Marker and colour of each run of a comparison, the baseline first."""
 MOST_ROWS = 160
 """Concepts in one figure; more are drawn in parts."""
 
@@ -563,6 +565,97 @@ def _interval(panel: Axes, y: float, estimate: Mapping[str, Any] | None, factor:
     if low is not None and high is not None:
         panel.hlines(y, factor * low, factor * high, color="#0072b2", linewidth=2, zorder=2)
     panel.scatter([factor * value], [y], s=36, color="#0072b2", zorder=3)
+
+
+# -- several runs ------------------------------------------------------------------------------------
+
+
+def compared(rows: Sequence[Row], folder: Path) -> list[Chart]:
+    """Of the rows of `compare.csv`: a figure per attribute and arm, the runs beside each other in every concept."""
+    charts: list[Chart] = []
+    for attribute in unique(rows, "attribute"):
+        for arm in unique(rows, "arm"):
+            own = [row for row in rows if row["attribute"] == attribute and row["arm"] == arm]
+            charts += _compared(own, folder) if own else []
+    return charts
+
+
+def _compared(rows: Sequence[Row], folder: Path) -> Iterator[Chart]:
+    attribute, arm, levels = rows[0]["attribute"], rows[0]["arm"], unique(rows, "level")
+    levels = levels[:1] if len(levels) == 2 else levels
+    runs = [rows[0]["baseline"], *unique(rows, "run")]
+    first = list({_key(row): row for row in rows if row["level"] == levels[0]}.values())
+    named = dict(zip(map(_key, first), labels(first), strict=True))
+    order = sorted(first, key=lambda row: (bool(row["baseline_share"]), number(row, "baseline_share"), row["concept"]))
+    parts = _parts(order)
+    for place, part in enumerate(parts):
+        keys = [_key(row) for row in part]
+        note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
+        with matplotlib.rc_context(STYLE):
+            width = 8.2 if len(levels) == 1 else 2.2 + 1.9 * len(levels)
+            figure = Figure(figsize=(width, 1.8 + (0.12 + 0.09 * len(runs)) * len(keys)), layout="constrained")
+            panels = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
+            for panel, level in zip(panels, levels, strict=True):
+                _dumbbells(panel, [row for row in rows if row["level"] == level], keys, runs)
+                panel.set_title(level, pad=20 if len(keys) > 30 else 6)
+            panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
+            title = f"{title_of(attribute).capitalize()}, {len(runs)} runs"
+            figure.suptitle(f"{title} ({said_of_arm(arm)}{note})", x=0.01, ha="left")
+            panels[0].set_xlabel("share of images that show one person, with 95% intervals (%)", loc="left")
+            handles = [
+                Line2D([], [], linestyle="", marker=m, color=c, label=_wrapped(name, 40))
+                for name, (m, c) in zip(runs, _run_marks(len(runs)), strict=True)
+            ]
+            figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8)
+            _settle(figure)
+            stem = _write(figure, folder, "compare", attribute, arm, str(place + 1) if note else "")
+        yield Chart(
+            stem=stem,
+            attribute=attribute,
+            title=f"{title}, {said_of_arm(arm)}{note}",
+            caption=(
+                f"One line per concept, ordered by the share in {runs[0]}. Marks: the share in each run, with its 95% "
+                "interval. A filled mark: the change from the first run is told from none (p < 0.05 after Holm over the "
+                "concepts); a hollow one: it is not. On pairs the change is surer than the two intervals look."
+            ),
+            alt=(
+                f"Dot plot of {len(keys)} concepts: share of images by {title_of(attribute)} ({', '.join(levels)}) in "
+                f"{', '.join(runs)}. The table compare.csv holds every number."
+            ),
+        )
+
+
+def _run_marks(n: int) -> list[tuple[str, str]]:
+    return [RUNS[i % len(RUNS)] for i in range(n)]
+
+
+def _dumbbells(panel: Axes, rows: Sequence[Row], keys: Sequence[tuple[str, ...]], runs: Sequence[str]) -> None:
+    """One panel: line i belongs to `keys[i]`, and in it the runs from the top down."""
+    at = {key: y for y, key in enumerate(keys)}
+    mine = [row for row in rows if _key(row) in at]
+    step = 0.6 / len(runs)
+    baseline = list({_key(row): row for row in mine}.values())
+    for place, (run, (marker, colour)) in enumerate(zip(runs, _run_marks(len(runs)), strict=True)):
+        prefix = "" if place else "baseline_"
+        some = [row for row in mine if row["run"] == run] if place else baseline
+        y = [at[_key(row)] + step * ((len(runs) - 1) / 2 - place) for row in some]
+        known = [bool(row[f"{prefix}share"]) for row in some]
+        for is_known, style in ((True, "solid"), (False, "dotted")):
+            ends = _ends(
+                [row for row, k in zip(some, known, strict=True) if k == is_known], f"{prefix}low", f"{prefix}high"
+            )
+            lines = [v for v, k in zip(y, known, strict=True) if k == is_known]
+            panel.hlines(lines, *ends, color=colour, alpha=0.55, linewidth=1.4, linestyle=style, zorder=2)
+        told = [place == 0 or number(row, "p_adjusted") < 0.05 for row in some]
+        fill = [colour if is_told else "white" for is_told in told]
+        shares = _percents(some, f"{prefix}share")
+        panel.scatter(shares, y, s=20, marker=marker, facecolor=fill, edgecolor=colour, linewidth=1, zorder=3)
+    panel.set(xlim=(-2, 102), ylim=(-0.8, len(keys) - 0.2), xticks=range(0, 101, 25))
+    panel.grid(axis="x", color=GRID, linewidth=0.8)
+    panel.hlines([y + 0.5 for y in range(len(keys) - 1)], 0, 100, color="#eceef1", linewidth=0.8, zorder=0)
+    panel.tick_params(axis="both", length=0)
+    panel.tick_params(axis="x", top=False, labeltop=len(keys) > 30)
+    panel.spines[["left", "bottom"]].set_visible(False)
 
 
 # -- what all figures share --------------------------------------------------------------------------

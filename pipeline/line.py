@@ -73,13 +73,25 @@ def perceive(opened: Opened) -> None:
 
 
 def noted(run: Run, study: Study, perceiver: Perceiver) -> Perceiver:
-    """Write down what the perceiver is. The embedded CLIP's errors were measured on emoji, and hold for those alone."""
-    same_domain = study.perceive.clip != "embedded" or study.model.path == "embedded"
+    """Write down what the perceiver is."""
     store.write_json(
         run.perceptions(perceiver.name, "x").with_name("perceiver.json"),
-        stages.describe(perceiver, same_domain=same_domain),
+        stages.describe(perceiver, same_domain=_same_domain(study)),
     )
     return perceiver
+
+
+def readings(study: Study, folder: Path) -> list[tables.Reading]:
+    """What is known of a study's perceiver: from its run, if there is one, else by opening it."""
+    described = Run(folder).perceptions(study.perceive.name, "x").with_name("perceiver.json")
+    if described.is_file():
+        return tables.readings(stages.read_json(described))
+    return tables.readings(stages.describe(open_perceiver(study), same_domain=_same_domain(study)))
+
+
+def _same_domain(study: Study) -> bool:
+    """The embedded CLIP's errors were measured on emoji, and hold for those alone."""
+    return study.perceive.clip != "embedded" or study.model.path == "embedded"
 
 
 def estimate(opened: Opened) -> str:

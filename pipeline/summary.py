@@ -13,12 +13,8 @@ import numpy.typing as npt
 from pipeline import amplification, robustness
 from pipeline.estimates import Shares
 from pipeline.plan import Plan
-from pipeline.tables import Against, Key, Reading, Tally, keys, references
+from pipeline.tables import PERFECT, Against, Key, Reading, Tally, keys, references
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
-
-PERFECT = 10**9
-"""Labelled pictures per level of a matrix that stands for `taken at its word`."""
-
 
 DRAWS = 200
 """Posterior draws per concept behind a distance's noise floor."""

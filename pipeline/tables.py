@@ -224,6 +224,13 @@ def _block(
     return corrected_shares_many(padded, matrices, rng=rng)[: len(block)]
 
 
+def corrected_sum(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:
+    """The shares behind counts `(K + 1,)` of several concepts together, by the errors on all labelled pictures."""
+    if reading.confusion is None:
+        return _uncorrected(row, rng)
+    return corrected_shares_many(row[None], reading.confusion, rng=rng)[0]
+
+
 def _uncorrected(row: npt.NDArray[np.int64], rng: np.random.Generator) -> Shares:
     raw = raw_shares(row[:-1], int(row[-1]))
     draws = rng.dirichlet(row[:-1] + 0.5, 4000) if row[:-1].sum() else None
@@ -332,10 +339,10 @@ def _adjust(block: list[dict[str, Any]]) -> None:
         row["p_adjusted"] = float(adjusted[row["arm"]][tuple(row[name] for name in COLUMNS[:4])])
 
 
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
     """The table as text; an unknown number is an empty cell."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({name: _cell(value) for name, value in row.items()})
