@@ -30,6 +30,8 @@ from pipeline.types import digest
 AUDITS = 2000
 """Simulated audits of a cell."""
 SHORT_AUDITS = 200
+MISLED_AUDITS = 500
+"""Of an unfriendly case, in the full form."""
 PAGE = Path(__file__).parents[1] / "docs" / "validation.md"
 """Where a checkout keeps the tables."""
 OPEN, CLOSE = "<!-- measured -->\n", "<!-- end -->\n"
@@ -65,11 +67,11 @@ def validate(folder: Path, *, short: bool, seed: int) -> tuple[str, list[str]]:
     What is in the folder already is not simulated again. The full form also writes `docs/validation.md` of a
     checkout, after each cell: a run that is cut short has said what it knew.
     """
-    audits = SHORT_AUDITS if short else AUDITS
+    audits, fewer = (SHORT_AUDITS, SHORT_AUDITS) if short else (AUDITS, MISLED_AUDITS)
     friendly, others = (few(), unfriendly()[:4:3]) if short else (grid(), unfriendly())
     cells: Cells = []
     cases: Cases = []
-    total = audits * (len(friendly) + len(others))
+    total = audits * len(friendly) + fewer * len(others)
 
     def said() -> str:
         text = "\n".join(report(cells, cases, of=len(friendly), audits=audits, short=short, seed=seed))
@@ -89,12 +91,12 @@ def validate(folder: Path, *, short: bool, seed: int) -> tuple[str, list[str]]:
             cells.append((cell, measured))
             said()
         for case in others:
-            number, file = _place(folder, seed, audits, asdict(case))
+            number, file = _place(folder, seed, fewer, asdict(case))
             if file.exists():
                 misled = Misled(**stages.read_json(file))
-                advance(audits, "")
+                advance(fewer, "")
             else:
-                misled = mislead(case, audits, np.random.default_rng(number), advance)
+                misled = mislead(case, fewer, np.random.default_rng(number), advance)
                 store.write_json(file, asdict(misled))
             cases.append((case, misled))
     return said(), [_sentence(cell, found) for cell, found in cells if found.failed]
