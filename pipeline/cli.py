@@ -221,6 +221,23 @@ def prompts(
 
 
 @app.command()
+def validate(
+    short: Annotated[bool, typer.Option("--short", help="A few cells with 200 audits each: under a minute.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other audits.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="What was found; continue here.")] = Path("outputs/validation"),
+) -> None:
+    """Simulate audits whose truth is known: do the intervals hold it? Exit code 1 if some hold it too seldom."""
+    from pipeline import validate as proof
+
+    text, failed = proof.validate(out, short=short, seed=seed)
+    print(text)
+    for sentence in failed:
+        print(f"fails: {sentence}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def fetch(study: StudyName, change: Changes = None) -> None:
     """Download the models of a study once, for machines without a network."""
     from pipeline import line

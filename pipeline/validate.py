@@ -1,0 +1,215 @@
+"""The proof that the numbers are right: simulate, keep what was found, and write the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import stages, store
+from pipeline.progress import progress
+from pipeline.simulation import (
+    FLOOR,
+    UNFRIENDLY,
+    WIDEST,
+    Cell,
+    Measured,
+    Misled,
+    Unfriendly,
+    few,
+    grid,
+    measure,
+    mislead,
+    unfriendly,
+)
+from pipeline.types import digest
+
+AUDITS = 2000
+"""Simulated audits of a cell."""
+SHORT_AUDITS = 200
+MISLED_AUDITS = 500
+"""Of an unfriendly case, in the full form."""
+PAGE = Path(__file__).parents[1] / "docs" / "validation.md"
+"""Where a checkout keeps the tables."""
+OPEN, CLOSE = "<!-- measured -->\n", "<!-- end -->\n"
+
+Cells = list[tuple[Cell, Measured]]
+Cases = list[tuple[Unfriendly, Misled]]
+
+COLUMNS = (
+    "levels",
+    "shares",
+    "images",
+    "labels",
+    "errors",
+    "undecided",
+    "coverage",
+    "99 % bound",
+    "lowest level",
+    "width",
+    "× shortest",
+    "× told the shares",
+    "× told the errors",
+    "bias",
+    "naive coverage",
+    "naive bias",
+    "no number",
+    "verdict",
+)
+
+
+def validate(folder: Path, *, short: bool, seed: int) -> tuple[str, list[str]]:
+    """The tables as Markdown, and the cells that failed.
+
+    What is in the folder already is not simulated again. The full form also writes `docs/validation.md` of a
+    checkout, after each cell: a run that is cut short has said what it knew.
+    """
+    audits, fewer = (SHORT_AUDITS, SHORT_AUDITS) if short else (AUDITS, MISLED_AUDITS)
+    friendly, others = (few(), unfriendly()[:4:3]) if short else (grid(), unfriendly())
+    cells: Cells = []
+    cases: Cases = []
+    total = audits * len(friendly) + fewer * len(others)
+
+    def said() -> str:
+        text = "\n".join(report(cells, cases, of=len(friendly), audits=audits, short=short, seed=seed))
+        if not short:
+            publish(text)
+        return text
+
+    with progress("validate", total=total, unit="audits") as advance:
+        for cell in friendly:
+            number, file = _place(folder, seed, audits, asdict(cell) | {"chances": cell.chances, "truth": cell.truth})
+            if file.exists():
+                measured = Measured(**stages.read_json(file))
+                advance(audits, "")
+            else:
+                measured = measure(cell, audits, np.random.default_rng(number), advance)
+                store.write_json(file, asdict(measured))
+            cells.append((cell, measured))
+            said()
+        for case in others:
+            number, file = _place(folder, seed, fewer, asdict(case))
+            if file.exists():
+                misled = Misled(**stages.read_json(file))
+                advance(fewer, "")
+            else:
+                misled = mislead(case, fewer, np.random.default_rng(number), advance)
+                store.write_json(file, asdict(misled))
+            cases.append((case, misled))
+    return said(), [_sentence(cell, found) for cell, found in cells if found.failed]
+
+
+def _place(folder: Path, seed: int, audits: int, facts: dict[str, object]) -> tuple[int, Path]:
+    """The seed and the file of a cell, from everything that is simulated in it and not from its place in the grid."""
+    plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in facts.items()}
+    number = int(digest([seed, audits, plain])[:16], 16)
+    return number, folder / f"{number:016x}.json"
+
+
+def report(cells: Cells, cases: Cases, *, of: int, audits: int, short: bool, seed: int) -> Iterator[str]:
+    """Both tables, and above each what came out in a sentence."""
+    command = f"typecast validate{' --short' if short else ''} --seed {seed}"
+    failed = sum(found.failed for _, found in cells)
+    ratios = [ratio for ratio, _ in widths(cells) if not math.isnan(ratio)]
+    yield f"By `{command}`: {len(cells)} of {of} cells, {audits:,} audits each."
+    yield ""
+    yield (
+        f"{failed} of them fail (99 % upper bound of the coverage under {FLOOR:.0%}). "
+        f"Wider than {WIDEST} times the shortest: {sum(r > WIDEST for r in ratios)} of {len(ratios)}."
+    )
+    yield ""
+    yield from _markdown(COLUMNS, [_row(c, m, *w) for (c, m), w in zip(cells, widths(cells), strict=True)])
+    if not cases:
+        return
+    yield ""
+    yield "The unfriendly cases: two levels, shares 0.3 and 0.7, 200 labels per level of which 90 % are read right."
+    yield ""
+    for kind in dict.fromkeys(case.kind for case, _ in cases):
+        yield f"- **{kind}**: {UNFRIENDLY[kind]}"
+    yield ""
+    yield from _markdown(
+        ("kind", "gap, points", "images", "coverage", "width", "bias"),
+        [
+            (c.kind, f"{100 * c.gap:g}", f"{c.images:,}", f"{m.coverage:.3f}", _points(m.width), _signed(m.bias))
+            for c, m in cases
+        ],
+    )
+
+
+def widths(cells: Cells) -> list[tuple[float, float]]:
+    """Per cell, its mean width over the shortest that covers: without knowing the shares, and told them.
+
+    The posterior is the same, and central intervals of another credible level are taken from it. Told the shares (and
+    errors), the level is the one that covers 95 % of the audits of this very cell. But near an end every interval that
+    reaches it covers always, so that level belongs to nobody who has yet to find the shares out: the shortest interval
+    that an auditor can have covers in *each* cell of the same size, so its level is the highest of theirs.
+    """
+    highest: dict[tuple[int, int, int], float] = {}
+    for cell, found in cells:
+        if found.inner_width is not None:
+            highest[cell.size] = max(highest.get(cell.size, 0.0), found.rank())
+    return [
+        (math.nan, math.nan)
+        if found.inner_width is None
+        else (found.over(highest[cell.size]), found.over(found.rank()))
+        for cell, found in cells
+    ]
+
+
+def _row(cell: Cell, found: Measured, shortest: float, told: float) -> tuple[str, ...]:
+    return (
+        str(cell.levels),
+        cell.shares,
+        f"{cell.images:,}",
+        str(cell.labels),
+        cell.errors,
+        cell.undecided,
+        f"{found.coverage:.3f}",
+        f"{found.upper:.3f}",
+        f"{found.lowest:.3f}",
+        _points(found.width),
+        _ratio(shortest),
+        _ratio(told),
+        _ratio(found.width / found.oracle_width),
+        _signed(found.bias),
+        f"{found.naive_coverage:.3f}",
+        _signed(found.naive_bias),
+        str(found.unanswered),
+        "fails" if found.failed else "holds",
+    )
+
+
+def _sentence(cell: Cell, found: Measured) -> str:
+    return (
+        f"{cell.levels} levels, shares {cell.shares}, {cell.images} images, {cell.labels} labels, errors {cell.errors}, "
+        f"undecided {cell.undecided}: covers {found.coverage:.3f}, at most {found.upper:.3f}"
+    )
+
+
+def _ratio(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}"
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * len(columns)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def publish(text: str) -> None:
+    """Put the tables between the marks of the page, where there is a checkout that has it."""
+    if PAGE.exists():
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(OPEN)
+        store.write_text(PAGE, f"{before}{OPEN}\n{text}\n\n{CLOSE}{rest.partition(CLOSE)[2]}")
