@@ -46,6 +46,10 @@ class MadeUp:
         """As on labelled pictures `(K, K + 1)`."""
         return np.round(LABELS * chances(len(ATTRIBUTES[attribute].levels))).astype(np.int64)
 
+    def confusion_by_concept(self, attribute: str) -> dict[str, npt.NDArray[np.int64]]:
+        """Not by concept."""
+        return {}
+
     def of(self, concepts: Sequence[int], rng: np.random.Generator) -> Perceived:
         """What is read in one image of each concept."""
         decisions = {a.name: self._decisions(a, np.asarray(concepts), rng) for a in self.attributes}
