@@ -36,7 +36,7 @@ class Model(Part):
 class Draw(Part):
     """How the model is asked to draw."""
 
-    num_inference_steps: int = Field(16, ge=1, le=1000)
+    num_inference_steps: int = Field(25, ge=1, le=1000)
     guidance_scale: float = Field(3.0, ge=0, le=100)
     height: int = Field(64, ge=8, le=4096)
     width: int = Field(64, ge=8, le=4096)

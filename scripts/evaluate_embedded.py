@@ -1,9 +1,11 @@
-"""How good the embedded models are: `python -m scripts.evaluate_embedded clip | draw | sheets | judge | cards`.
+"""How good the embedded models are: `python -m scripts.evaluate_embedded PART`, for each PART in turn:
+`draw`, `sheets`, `judge`, `clip`, `read`, `cards`.
 
-In that order. `clip` measures the CLIP on held-out pictures and writes the confusion matrix that the estimates
-use. `draw` makes the runs under `outputs/evaluation/`. `sheets` lays 300 drawings out for labelling by eye.
-`judge` reads all drawings with a classifier trained on the real pictures, and measures the models by it.
-`cards` writes the figures into the models' cards. No accuracy is measured on a picture that a model has seen.
+`draw` makes the runs under `outputs/evaluation/`. `sheets` lays 300 drawings out for labelling by eye. `judge` reads all
+drawings with a classifier trained on the real pictures, and measures the text-to-image model by it. `clip` measures the
+CLIP on held-out pictures and writes the confusion matrix that the estimates use. `read` is the audit itself, of the same
+drawings, by that CLIP. `cards` writes the figures into the models' cards and the docs. No accuracy is measured on a
+picture that a model has seen.
 """
 
 from __future__ import annotations
@@ -104,8 +106,14 @@ def clip() -> None:
 def draw(names: Sequence[str]) -> None:
     """Make every run that is not finished; each goes through the line as a user's would."""
     for name in names:
-        opened = line.begin(study_of(name), RUNS / name)
-        line.generate(opened, perceive=True)
+        line.generate(line.begin(study_of(name), RUNS / name), perceive=False)
+
+
+def read(names: Sequence[str]) -> None:
+    """Audit the runs, as a user would: what does the instrument say, who knows nothing of the judge?"""
+    for name in names:
+        opened = line.resume(RUNS / name)
+        line.perceive(opened)
         print(line.estimate(opened))
 
 
@@ -326,6 +334,42 @@ def contact_sheet(per_row: int = 16) -> None:
     sheet.save(emoji_world.HOME / "docs" / "contact_sheet.webp", quality=85, method=6)
 
 
+def glass_box() -> list[str]:
+    """`docs/glass_box.png`: the audit's corrected shares against what was taught; and its pooled figures, as a table."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = [name for name in STUDIES if name != "identities"]
+    figure, panels = plt.subplots(1, len(names), figsize=(13, 3.7), sharey=True, layout="constrained")
+    lines = [
+        "| guidance | images each | mean difference, points | shift | stretch | scatter | erased by a lean of, points |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, panel in zip(names, panels, strict=True):
+        with (RUNS / name / "estimates.csv").open(newline="") as file:
+            rows = [r for r in csv.DictReader(file) if (r["attribute"], r["level"]) == ("gender", "woman")]
+        x, y, low, high = (np.array([100 * float(r[c]) for r in rows]) for c in ("reference", "share", "low", "high"))
+        held = int(((low <= x) & (x <= high)).sum())
+        panel.plot([0, 100], [0, 100], color="0.7", lw=1)
+        panel.errorbar(x, y, yerr=[y - low, high - y], fmt="o", ms=4, lw=1, color="#33608c")
+        panel.set(title=f"guidance {name.removeprefix('guidance-')}", xlabel="taught share of women, %")
+        panel.text(3, 92, f"the interval holds it: {held} of {len(rows)}", fontsize=8)
+        summary = json.loads((RUNS / name / "summary.json").read_text())
+        pool = next(p for p in summary["pooled"] if p["attribute"] == "gender")
+        mean = {end: 100 * pool["mean_difference"][end] for end in ("value", "low", "high")}
+        erased = pool["stretch"]["erased_by"]
+        lines.append(
+            f"| {name.removeprefix('guidance-')} | {STUDIES[name]['images_per_prompt']} | {mean['value']:+.1f} "
+            f"({mean['low']:+.1f} to {mean['high']:+.1f}) | {interval(pool['shift'])} | {interval(pool['stretch'])} | "
+            f"{interval(pool['scatter'])} | {100 * erased:.1f} |"
+        )
+    panels[0].set_ylabel("share of perceived women, corrected, %")
+    figure.savefig(emoji_world.HOME / "docs" / "glass_box.png", dpi=110)
+    return lines
+
+
 def percent(share: dict[str, float]) -> str:
     """A share with its interval and n."""
     return f"{100 * share['value']:.1f} % ({100 * share['low']:.1f} to {100 * share['high']:.1f}; n = {share['n']:,})"
@@ -343,14 +387,15 @@ def cards() -> None:
     docs = emoji_world.HOME / "docs" / "embedded.md"
     fill(train_embedded.TEXT_TO_IMAGE / "README.md", measured_text_to_image(found))
     fill(docs, measured_text_to_image(found))
+    fill(docs, glass_box(), mark="audited")
     fill(train_embedded.CLIP / "README.md", measured_clip(found))
 
 
-def fill(file: Path, lines: list[str]) -> None:
+def fill(file: Path, lines: list[str], mark: str = "measured") -> None:
     """Replace what stands between the marks of a file."""
-    before, _, rest = file.read_text(encoding="utf-8").partition("<!-- measured -->\n")
+    before, _, rest = file.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
     _, _, after = rest.partition("<!-- end -->\n")
-    text = "\n".join(["<!-- measured -->", "", *lines, "", "<!-- end -->", ""])
+    text = "\n".join([f"<!-- {mark} -->", "", *lines, "", "<!-- end -->", ""])
     store.write_text(file, before + text + after)
 
 
@@ -422,13 +467,13 @@ def measured_clip(found: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Read the command line and do one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["clip", "draw", "sheets", "judge", "cards"])
+    parser.add_argument("part", choices=["draw", "sheets", "judge", "clip", "read", "cards"])
     parser.add_argument(
-        "runs", nargs="*", help=f"for draw: some of {', '.join(STUDIES)}; several at once fill the cores"
+        "runs", nargs="*", help=f"for draw and read: some of {', '.join(STUDIES)}; several at once fill the cores"
     )
     args = parser.parse_args()
-    if args.part == "draw":
-        draw(args.runs or list(STUDIES))
+    if args.part in ("draw", "read"):
+        globals()[args.part](args.runs or list(STUDIES))
     else:
         globals()[args.part]()
 
