@@ -299,11 +299,16 @@ def _summary(draws: Floats, table: Ints, level: float, *, mcnemar: bool) -> Pair
 
 
 def _side(draws: Floats, n: int, level: float) -> Shares:
-    value = draws.mean(0)
+    """One side's shares from draws `(S, K)`.
+
+    The prior has 1 on each level where `central_interval` expects ½, and piles up at an end less sharply, so the
+    interval goes to the end at twice that rule's distance: after no event among many pairs, and not after one.
+    """
+    alpha, middle, value = 1 - level, np.median(draws, 0), draws.mean(0)
     low, high = central_interval(draws.T, level, floor=0.0, ceiling=1.0)
-    return Shares(
-        value=value, low=np.minimum(low, value), high=np.maximum(high, value), n=n, method=METHOD, draws=draws
-    )
+    low = np.minimum(np.where(low < 2 * alpha * middle, 0.0, low), value)
+    high = np.maximum(np.where(1 - high < 2 * alpha * (1 - middle), 1.0, high), value)
+    return Shares(value=value, low=low, high=high, n=n, method=METHOD, draws=draws)
 
 
 def _log_odds(moved: Floats, first: Estimate, second: Estimate, level: float) -> Estimate:

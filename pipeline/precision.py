@@ -25,6 +25,8 @@ from pipeline.types import Distribution, digest
 
 AUDITS = 64
 """Simulated audits behind a check."""
+MANY = 10_000
+"""Images per prompt at which a floor is checked by simulation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +45,13 @@ class Need:
     """Half-width in 0..1 that is left with any number of images: the floor."""
     images: int | None
     """Per prompt; `None` where the floor is above the wanted half-width."""
-    labels_for_half: int | None
-    """Labelled pictures per level that halve the matrix's part."""
     labels_needed: int | None
-    """Labelled pictures per level at which half of the wanted variance is left to the images; `None` if there are."""
+    """Labelled pictures of that level, all levels grown alike, at which half of the wanted variance is left to the
+    images; `None` where that is so, or where no matrix is known."""
     images_then: int | None
     """Images per prompt that do with `labels_needed`."""
     simulated: float
-    """Mean half-width of the corrected shares of simulated audits with `images`; NaN where there is no number."""
+    """Mean half-width of the corrected share in simulated audits with as many `images`, or with `MANY` at a floor."""
 
 
 def variances(shares: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Floats, Floats]:
@@ -165,10 +166,9 @@ def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> N
         labels=fewest if known else None,
         from_matrix=z(0.95) * math.sqrt(floor_k) if known else 0.0,
         images=images,
-        labels_for_half=4 * fewest if known else None,
         labels_needed=math.ceil(fewest * factor) if more else None,
         images_then=math.ceil(per_image_k / (wanted / 2)) if more else None,
-        simulated=math.nan if images is None else simulated_half_width(shares, matrix, images, k, rng=rng),
+        simulated=simulated_half_width(shares, matrix, images or MANY, k, rng=rng),
     )
 
 
@@ -229,7 +229,7 @@ def shown(study: Study, found: Sequence[Need], half: float, rate: float | None, 
     """For the terminal: what each attribute needs, and what the study would cost."""
     points = f"±{100 * half:g} points"
     table = Table(title=f"for 95% intervals of {points}, worst concept and level", title_justify="left", box=SIMPLE)
-    headings = ("perceived", "concept", "level", "share", "labels per level", "matrix's part", "images per prompt")
+    headings = ("perceived", "concept", "level", "share", "fewest labels", "matrix's part", "images per prompt")
     for heading in (*headings, "simulated"):
         table.add_column(heading, justify="left" if heading in headings[:3] else "right")
     for need in found:
@@ -241,7 +241,7 @@ def shown(study: Study, found: Sequence[Need], half: float, rate: float | None, 
             "-" if need.labels is None else f"{need.labels:,}",
             "-" if need.labels is None else f"±{100 * need.from_matrix:.1f}",
             "no number" if need.images is None else f"{need.images:,}",
-            "-" if math.isnan(need.simulated) else f"±{100 * need.simulated:.1f}",
+            f"±{100 * need.simulated:.1f}" + ("" if need.images else f" with {MANY:,}"),
         )
     yield table
     for need in found:
@@ -252,12 +252,14 @@ def shown(study: Study, found: Sequence[Need], half: float, rate: float | None, 
 def _sentence(need: Need, points: str, half: float) -> str:
     if need.labels is None:
         return f"{need.title}: no labelled pictures of this image domain are known, so the probe is taken at its word."
-    text = f"{need.title}: the matrix alone makes ±{100 * need.from_matrix:.1f}; "
-    text += f"{need.labels_for_half:,} labelled pictures per level in place of {need.labels:,} would halve that."
+    text = f"{need.title}: the matrix alone makes ±{100 * need.from_matrix:.1f}. Four times the labelled pictures, "
+    text += f"{3 * need.labels:,} more of the level that has {need.labels:,} and the others alike, would halve that."
     if need.images is None:
         text += f" More images cannot give {points}: the matrix is the floor."
     if need.labels_needed is not None:
-        text += f" With {need.labels_needed:,} labelled pictures per level, {need.images_then:,} images per prompt do."
+        text += f" With {need.labels_needed:,} of that level, {need.images_then:,} images per prompt do."
+    if need.images is None and need.simulated < half:
+        text += f" But simulated, {MANY:,} images give ±{100 * need.simulated:.1f}: near 0 or 1 the formula is rough."
     if need.images is not None and abs(need.simulated / half - 1) > 0.1:
         text += f" Simulated, these images give ±{100 * need.simulated:.1f}: near 0 or 1 the formula is rough."
     return text

@@ -1,0 +1,238 @@
+"""Several runs beside each other, on runs that are made in the test."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from statsmodels.stats.multitest import multipletests
+
+from pipeline import compare, figures, line, store
+from pipeline.compare import either_way, equal_weights, pair_counts
+from pipeline.errors import InputError, RunError
+from pipeline.line import Opened
+from pipeline.types import Attribute, Estimate, Perceived, digest
+from tests.conftest import fake_study
+from tests.test_cli import typecast
+
+LEVELS = ("woman", "man")
+MATRIX = [[180, 10, 10], [20, 170, 10]]
+
+
+def perceive_anew(opened: Opened, decide: Callable[[int, int], str], matrix: Any = MATRIX) -> None:
+    """Other perceptions in place of the fake's: a decision per image from its seed and number, and a known matrix."""
+    run, study, planned = opened
+    gender = Attribute(name="gender", title="perceived gender presentation", levels=LEVELS, wordings={})
+    number = 0
+    for shard in planned.shards():
+        table = run.read_images(shard, ["unit_id", "seed"]).to_pydict()
+        n = len(table["seed"])
+        said = [decide(seed, number + i) for i, seed in enumerate(table["seed"])]
+        number += n
+        seen = Perceived(np.zeros((n, 2), np.float16), {"gender": np.zeros((n, 2), np.float32)}, {"gender": said})
+        run.perceptions(study.perceive.name, shard).unlink()
+        run.write_perceptions(study.perceive.name, shard, table["unit_id"], seen, [gender])
+    described = {
+        "name": study.perceive.name,
+        "attributes": {"gender": {"title": gender.title, "levels": list(LEVELS)}},
+        "confusion": {"gender": matrix},
+    }
+    store.write_json(run.perceptions(study.perceive.name, "x").with_name("perceiver.json"), described)
+    line.estimate(opened)
+
+
+def chance(seed: int, what: str) -> float:
+    return int(digest([seed, what])[:8], 16) / 16**8
+
+
+def women(share: float) -> Callable[[int, int], str]:
+    """So many women, the same seeds first: the pictures of two runs go together."""
+    return lambda seed, _: "cannot tell" if chance(seed, "told") < 0.05 else LEVELS[chance(seed, "who") > share]
+
+
+@pytest.fixture
+def runs(drawn: Callable[..., Opened]) -> Callable[..., Opened]:
+    def make(folder: str, share: float, matrix: Any = MATRIX, **changes: Any) -> Opened:
+        opened = drawn(folder, images_per_prompt=40, perceive={"clip": "fake", "attributes": ["gender"]}, **changes)
+        perceive_anew(opened, women(share), matrix)
+        return opened
+
+    return make
+
+
+def guided(scale: float) -> dict[str, Any]:
+    return {"height": 16, "width": 16, "threads": 1, "guidance_scale": scale}
+
+
+def folders(*opened: Opened) -> list[Path]:
+    return [o[0].folder for o in opened]
+
+
+def test_runs_of_one_model_are_compared_on_pairs_and_the_pairs_are_surer(runs: Callable[..., Opened]) -> None:
+    one, two = runs("one", 0.3), runs("two", 0.5, draw=guided(5))
+    rows, found = compare.compare(folders(one, two))
+    assert len(rows) == 20 * 2
+    women_rows = [row for row in rows if row["level"] == "woman"]
+    assert all("paired" in row["method"] and "unpaired" not in row["method"] for row in rows)
+    assert all(row["pairs"] + row["missing_partners"] == 40 for row in rows)
+    assert np.mean([row["change_low"] <= 0.25 <= row["change_high"] for row in women_rows]) >= 0.8
+    for row in women_rows:
+        wide = math.hypot(row["baseline_high"] - row["baseline_low"], row["high"] - row["low"])
+        assert row["change_high"] - row["change_low"] < wide and row["variance_factor"] < 1
+    pooled = next(e for e in found["changes"] if e["level"] == "woman")
+    # In raw shares 0.20, and the matrix says 170/190 + 180/190 - 1 of a change is seen.
+    assert pooled["paired"] and pooled["change"]["low"] < 0.2 / (170 / 190 + 180 / 190 - 1) < pooled["change"]["high"]
+    assert found["runs"][1]["differs"] == ["draw.guidance_scale = 5.0"]
+
+
+def test_the_pairs_are_those_of_a_dictionary_of_seeds(runs: Callable[..., Opened]) -> None:
+    one, two = runs("one", 0.3), runs("two", 0.5, draw=guided(5))
+    first, other = (compare._member(folder, folder.name) for folder in folders(one, two))
+    found = pair_counts(first, other)
+
+    def decided(opened: Opened) -> dict[tuple[str, int], str]:
+        run, study, planned = opened
+        return {
+            (concept, seed): said
+            for shard in planned.shards()
+            for concept, seed, said in zip(
+                *(run.read_images(shard, ["concept", "seed"])[c].to_pylist() for c in ("concept", "seed")),
+                run.read_perceptions(study.perceive.name, shard)["gender"].to_pylist(),
+                strict=True,
+            )
+        }
+
+    mine, theirs = decided(one), decided(two)
+    columns = (*LEVELS, "cannot tell")
+    for (key, _), (counts, alone) in found.items():
+        own = [(said, theirs[at]) for at, said in mine.items() if at[0] == key[1]]
+        assert counts.tolist() == [[own.count((i, j)) for j in columns] for i in columns] and alone == 0
+
+
+def test_the_shares_are_those_of_the_runs_own_estimates(runs: Callable[..., Opened]) -> None:
+    one, two = runs("one", 0.3), runs("two", 0.5, draw=guided(5))
+    rows, _ = compare.compare(folders(one, two))
+    for opened, names in ((one, ("baseline_share", "baseline_low", "baseline_high")), (two, ("share", "low", "high"))):
+        with (opened[0].folder / "estimates.csv").open(newline="") as file:
+            own = {(r["concept"], r["level"]): r for r in csv.DictReader(file)}
+        for row in rows:
+            given = own[row["concept"], row["level"]]
+            assert [row[n] for n in names] == pytest.approx(
+                [float(given[n]) for n in ("share", "low", "high")], abs=1e-5
+            )
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"seed": 7}, "the seed of the study is 0 and 7"),
+        ({"draw": {"height": 8, "width": 8, "threads": 1}}, "another size"),
+    ],
+)
+def test_other_noise_is_compared_unpaired_and_it_says_why(runs: Callable[..., Opened], changes: Any, why: str) -> None:
+    rows, found = compare.compare(folders(runs("one", 0.3), runs("two", 0.5, **changes)))
+    assert all(row["method"].startswith("unpaired; MOVER") and row["pairs"] == 0 for row in rows)
+    assert all(why in entry["why_unpaired"] and not entry["paired"] for entry in found["changes"])
+    pooled = next(e for e in found["changes"] if e["level"] == "woman")["change"]
+    assert pooled["low"] < 0.2 / (170 / 190 + 180 / 190 - 1) < pooled["high"]
+
+
+def test_weights_that_are_not_those_of_the_images_make_no_pairs(
+    runs: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = runs("one", 0.3), runs("two", 0.5, draw=guided(5))
+    monkeypatch.setattr("pipeline.generate.weights_digest", lambda path, revision: "retrained since")
+    _, found = compare.compare(folders(one, two))
+    assert {e["why_unpaired"] for e in found["changes"]} == {
+        "the weights that drew one are not here, so the two models may differ"
+    }
+
+
+def test_images_that_one_run_lacks_are_missing_partners(
+    runs: Callable[..., Opened], drawn: Callable[..., Opened]
+) -> None:
+    one = runs("one", 0.3)
+    two = drawn("two", images_per_prompt=30, perceive={"clip": "fake", "attributes": ["gender"]}, draw=guided(5))
+    perceive_anew(two, women(0.5))
+    rows, _ = compare.compare(folders(one, two))
+    assert all(row["pairs"] + row["missing_partners"] == 40 and row["missing_partners"] >= 10 for row in rows)
+
+
+def test_holm_is_over_concepts_with_one_test_each(runs: Callable[..., Opened]) -> None:
+    rows, _ = compare.compare(folders(runs("one", 0.3), runs("two", 0.55, draw=guided(5))))
+    tests = [row["p"] for row in rows if row["level"] == "woman"]
+    adjusted = [row["p_adjusted"] for row in rows if row["level"] == "woman"]
+    assert adjusted == pytest.approx(multipletests(tests, method="holm")[1]) and len(tests) == 20
+    assert adjusted == [row["p_adjusted"] for row in rows if row["level"] == "man"]
+
+
+def test_without_a_matrix_the_undecided_may_be_any_level(runs: Callable[..., Opened]) -> None:
+    rows, _ = compare.compare(folders(runs("one", 0.3, None), runs("two", 0.5, None, draw=guided(5))))
+    assert all("undecided counted either way, raw" in row["method"] for row in rows)
+    raw = Estimate(0.1, 0.0, 0.2, 8, "")
+    pairs = np.array([[3, 1, 1], [2, 2, 0], [0, 1, 0]])
+    # Two of ten are half known: one may have left the level, and the other may have left or stayed out.
+    low, high = either_way(raw, pairs, 0)[1:3]
+    assert (low, high) == pytest.approx(((0.0 * 8 - 2) / 10, 0.2 * 8 / 10))
+
+
+def test_concepts_weigh_alike_and_the_size_is_what_the_variance_is_worth() -> None:
+    counts = np.array([[10, 10], [90, 10], [5, 35]])
+    levelled = equal_weights(counts)
+    mean = np.mean([0.5, 0.9, 0.125])
+    assert levelled[0] / levelled.sum() == pytest.approx(mean, abs=0.01)
+    assert levelled.sum() == round(9 / (1 / 20 + 1 / 100 + 1 / 40))
+    assert equal_weights(np.array([[30, 20], [10, 40]])).tolist() == [40, 60]
+
+
+def test_runs_that_cannot_be_compared_are_one_message(
+    runs: Callable[..., Opened], drawn: Callable[..., Opened]
+) -> None:
+    one = runs("one", 0.3)
+    plain = drawn("plain")
+    with pytest.raises(InputError, match="is named twice"):
+        compare.compare([one[0].folder, one[0].folder / "."])
+    with pytest.raises(InputError, match="at least two"):
+        compare.compare(folders(one))
+    with pytest.raises(RunError, match=r"no estimates yet; run: typecast estimate"):
+        compare.compare(folders(one, plain))
+    strict = line.begin(
+        fake_study(perceive={"clip": "fake", "attributes": ["gender"], "threshold": 0.9}), one[0].folder.with_name("s")
+    )
+    line.generate(strict, perceive=True)
+    line.estimate(strict)
+    with pytest.raises(RunError, match=r"threshold is 0\.6 there and 0\.9 here.*needs one perceiver"):
+        compare.compare(folders(one, strict))
+
+
+def test_the_command_writes_the_table_the_summary_and_the_figure(runs: Callable[..., Opened], tmp_path: Path) -> None:
+    names = [str(f) for f in folders(runs("one", 0.3), runs("two", 0.55, draw=guided(5)), runs("three", 0.4, seed=3))]
+    done = typecast("compare", *names, "--out", "both", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "three: unpaired, since the seed of the study is 0 and 3" in done.stdout and "guidance_scale" in done.stdout
+    with (tmp_path / "both/compare.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == compare.COLUMNS and len(rows) == 2 * 20 * 2
+    found = json.loads((tmp_path / "both/compare.json").read_text())
+    assert [run["name"] for run in found["runs"]] == ["one", "two", "three"]
+    assert all("stretch" in entry for run in found["runs"] for entry in run["pooled"])
+    assert sorted(p.name for p in (tmp_path / "both/figures").iterdir()) == [
+        "compare-gender-none.png",
+        "compare-gender-none.svg",
+    ]
+    again = typecast("compare", names[0], names[0], cwd=tmp_path)
+    assert again.returncode == 2 and "is named twice" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_a_share_that_is_unknown_is_drawn_as_nothing(tmp_path: Path) -> None:
+    row: dict[str, Any] = dict.fromkeys(compare.COLUMNS, "")
+    row |= {"concept": "a", "arm": "none", "attribute": "gender", "level": "woman", "baseline": "x", "run": "y"}
+    row |= {"baseline_low": "0", "baseline_high": "1", "low": "0.1", "high": "0.3", "share": "0.2", "p_adjusted": ""}
+    chart = figures.compared([row], tmp_path)[0]
+    assert (tmp_path / f"{chart.stem}.svg").stat().st_size > 1000
