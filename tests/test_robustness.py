@@ -10,8 +10,8 @@ import pytest
 from scipy import special
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from pipeline.amplification import pooled
-from pipeline.estimates import Floats, Ints
+from pipeline.amplification import difference, pooled
+from pipeline.estimates import Floats, Ints, wilson
 from pipeline.robustness import erasing_difference, erasing_lean, measured_lean
 from pipeline.types import Estimate
 
@@ -101,7 +101,10 @@ def test_a_lean_that_was_put_in_is_covered_though_concepts_differ() -> None:
 
 def test_a_level_that_nobody_labelled_on_one_side_leaves_the_lean_unknown() -> None:
     result = measured_lean([[[9, 1], [0, 0]], [[8, 2], [1, 9]]], [0.8, 0.2], BASE)
-    assert math.isnan(result.value) and result.low < -0.2 and result.high > 0.2 and "not known" in result.method
+    known, unknown = difference(wilson(9, 10), wilson(8, 10)), wilson(1, 10)
+    assert math.isnan(result.value) and "not known" in result.method
+    ends = (known.low - unknown.high) / 4, (known.high + 1 - unknown.low) / 4
+    assert (result.low, result.high) == pytest.approx(ends)
 
 
 @pytest.mark.parametrize(
