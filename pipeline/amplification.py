@@ -20,6 +20,7 @@ from pipeline.estimates import (
     central_interval,
     checked_counts,
     checked_level,
+    shortest_interval,
 )
 from pipeline.types import Estimate
 
@@ -185,9 +186,10 @@ def jensen_shannon(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
 
     Endres and Schindelin (2003), IEEE Trans. Information Theory 49:1858: the root is a metric, the divergence is not.
     """
-    divergence = float(scipy_distance.jensenshannon(_distribution("p", p), _distribution("q", q), base=2))
     # Of two that are all but equal, rounding can put the divergence below 0, whose root scipy gives as NaN.
-    return 0.0 if math.isnan(divergence) else divergence
+    with np.errstate(invalid="ignore"):
+        distance = float(scipy_distance.jensenshannon(_distribution("p", p), _distribution("q", q), base=2))
+    return 0.0 if math.isnan(distance) else distance
 
 
 def noise_floor(
@@ -357,9 +359,9 @@ def pooled(
     2006, Bayesian Analysis 1:515), Dirichlet ½ on the matrix's rows. u is integrated out, the rest
     sampled in `pipeline.mixed_model`.
 
-    Values are posterior medians, intervals equal-tailed. Fewer than three concepts say nothing about scatter or
-    stretch: all three are NaN. References that are all alike say nothing about stretch: it is NaN, and the shift is
-    the one at stretch 1. What is NaN says why in its method.
+    Values are posterior medians, intervals equal-tailed, for the scatter the shortest, which may start at 0. Fewer
+    than three concepts say nothing about scatter or stretch: all three are NaN. References that are all alike say
+    nothing about stretch: it is NaN, and the shift is the one at stretch 1. What is NaN says why in its method.
     """
     counts, matrix, x = checked_pool(predicted, confusion, reference, base, concepts)
     checked_level(level)
@@ -378,13 +380,13 @@ def pooled(
     return Pooled(
         shift=_estimate(draws[0], level, n, method),
         stretch=stretch,
-        scatter=_estimate(draws[2], level, n, method, floor=0.0),
+        scatter=Estimate(float(np.median(draws[2])), *shortest_interval(draws[2], level, floor=0.0), n, method),
         n_concepts=len(counts),
     )
 
 
-def _estimate(draws: Floats, level: float, n: int, method: str, *, floor: float = -math.inf) -> Estimate:
-    low, high = central_interval(draws, level, floor=floor)
+def _estimate(draws: Floats, level: float, n: int, method: str) -> Estimate:
+    low, high = central_interval(draws, level, floor=-math.inf)
     return Estimate(float(np.median(draws)), float(low), float(high), n, method)
 
 

@@ -189,6 +189,23 @@ def central_interval(draws: Floats, level: float, *, floor: float, ceiling: floa
     return low, high
 
 
+def shortest_interval(draws: Floats, level: float, *, floor: float) -> tuple[float, float]:
+    """The shortest interval of draws `(S,)` that holds `level` of them: Chen and Shao (1999), J. Computational and
+    Graphical Statistics 8:69, section 2.
+
+    For a scatter, which may well be none: an equal-tailed interval all but always cuts off the floor, the shortest one
+    only where that is less likely than its upper end. It goes to the floor if that costs no more than 5 % of the width,
+    since near a tie the noise of the draws would decide.
+    """
+    ordered = np.sort(draws)
+    inside = math.ceil(level * len(ordered)) - 1
+    widths = ordered[inside:] - ordered[: len(ordered) - inside]
+    start = int(widths.argmin())
+    if ordered[inside] - floor <= 1.05 * widths[start]:
+        return floor, float(ordered[inside])
+    return float(ordered[start]), float(ordered[start + inside])
+
+
 def effective_size(draws: Floats) -> Floats:
     """How many independent draws the chains `(..., chains, n)` are worth: `(...)`.
 

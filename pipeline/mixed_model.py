@@ -73,10 +73,13 @@ def log_marginal(counts: Ints | Floats, hit: Floats, mean: Floats, scatter: Floa
 
 
 def _peak(counts: Ints | Floats, hit: Floats, mean: Floats, precision: Floats) -> tuple[Floats, Floats]:
-    """Where the integrand of `log_marginal` peaks, in logit ω, and the information of the counts there: `(M, C)`."""
+    """Where the integrand of `log_marginal` peaks, in logit ω, and the information of the counts there: `(M, C)`.
+
+    Climbed from 0, where the counts are heard best, and from the mean, where they may say nothing: near a share of 0
+    or 1 the counts are flat, a step is short of a far mean, and from a far mean no step leads back. The higher wins.
+    """
     n = counts.sum(-1)
-    at = np.zeros_like(mean)
-    information = at
+    at = np.stack([np.zeros_like(mean), mean])
     for _ in range(6):
         share = special.expit(at)
         chance = _chance(share, hit[:, :, None])
@@ -85,7 +88,10 @@ def _peak(counts: Ints | Floats, hit: Floats, mean: Floats, precision: Floats) -
         information = n * change**2 / (chance * (1 - chance))
         # Far from the peak the information is a poor guide; a step of two is a factor of seven in the odds.
         at = at + np.clip(score / (information + precision), -2, 2)
-    return at, information
+    chance = _chance(special.expit(at), hit[:, :, None])
+    height = counts[:, 0] * np.log(chance) + counts[:, 1] * np.log1p(-chance) - (at - mean) ** 2 * precision / 2
+    second = height[1] > height[0]
+    return np.where(second, at[1], at[0]), np.where(second, information[1], information[0])
 
 
 def _chance(share: Floats, hit: Floats) -> Floats:

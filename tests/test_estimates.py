@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from statsmodels.stats.proportion import proportion_confint
 
-from pipeline.estimates import Floats, Ints, central_interval, effective_size, prediction_powered, raw_shares, wilson
+from pipeline.estimates import (
+    Floats,
+    Ints,
+    central_interval,
+    effective_size,
+    prediction_powered,
+    raw_shares,
+    shortest_interval,
+    wilson,
+)
 
 
 @given(st.integers(1, 5000), st.data(), st.sampled_from([0.8, 0.95, 0.99]))
@@ -92,6 +101,18 @@ def test_a_posterior_that_piles_up_at_an_end_reaches_it_and_another_does_not() -
     assert every[1] == 1 and every[0] == pytest.approx(stats.beta(50.5, 0.5).ppf(0.025), rel=0.03)
     one = central_interval(rng.beta(1.5, 49.5, 100_000), 0.95, floor=0, ceiling=1)
     assert one[0] == pytest.approx(stats.beta(1.5, 49.5).ppf(0.025), rel=0.05)
+
+
+def test_the_shortest_interval_of_known_densities() -> None:
+    rng = np.random.default_rng(0)
+    low, high = shortest_interval(np.abs(rng.normal(size=100_000)), 0.95, floor=0)
+    assert low == 0 and high == pytest.approx(stats.halfnorm.ppf(0.95), abs=0.03)
+    low, high = shortest_interval(rng.normal(10, 1, size=100_000), 0.95, floor=0)
+    assert (low, high) == pytest.approx(stats.norm(10, 1).interval(0.95), abs=0.15)
+    # A gamma's shortest interval has equal density at its ends, and lies below the equal-tailed one.
+    low, high = shortest_interval(rng.gamma(4, size=200_000), 0.95, floor=0)
+    assert stats.gamma(4).pdf(low) == pytest.approx(stats.gamma(4).pdf(high), rel=0.3)
+    assert low < stats.gamma(4).ppf(0.025) and high < stats.gamma(4).ppf(0.975)
 
 
 def test_the_effective_size_of_an_autoregression_is_known() -> None:
