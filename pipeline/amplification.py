@@ -342,6 +342,7 @@ def pooled(
     reference: npt.ArrayLike,
     base: float,
     *,
+    answers: npt.ArrayLike | None = None,
     concepts: Sequence[str] = (),
     level: float = 0.95,
     rng: np.random.Generator,
@@ -350,7 +351,9 @@ def pooled(
 
     `predicted` `(C, 2)` or `(C, 3)` counts: the level, any other level, and perhaps `cannot tell`. `confusion` `(2, 2)`
     or `(2, 3)` counts on labelled pictures, rows true, in the same order. `reference` `(C,)` shares of the level,
-    strictly between 0 and 1, taken as exact; `base` the same among all employed. `concepts` are names for messages.
+    strictly between 0 and 1; `base` the same among all employed, taken as exact. `answers` `(C,)` is how many
+    independent answers of a survey each reference stands on, NaN or None where it is exact. `concepts` are names for
+    messages.
 
     Model (design, section 7): logit p = logit base + shift + stretch · (logit r - logit base) + u, u ~ N(0, scatter²),
     for a concept's share p; what is predicted of the decided images is binomial through the confusion matrix, and a
@@ -363,13 +366,13 @@ def pooled(
     than three concepts say nothing about scatter or stretch: all three are NaN. References that are all alike say
     nothing about stretch: it is NaN, and the shift is the one at stretch 1. What is NaN says why in its method.
     """
-    counts, matrix, x = checked_pool(predicted, confusion, reference, base, concepts)
+    counts, matrix, x, doubt = checked_pool(predicted, confusion, reference, base, answers, concepts)
     checked_level(level)
     n = int(counts.sum())
     if len(counts) < 3:
         return _not_fitted(n, len(counts), f"too few concepts ({len(counts)}; three are needed)")
     spread = float(np.ptp(x)) > 1e-9
-    draws = mixed_model.posterior(counts[:, :2], matrix, x, float(special.logit(base)), rng, spread=spread)
+    draws = mixed_model.posterior(counts[:, :2], matrix, x, doubt, float(special.logit(base)), rng, spread=spread)
     if draws is None:
         return _not_fitted(n, len(counts), f"the fit did not reach {mixed_model.WORTH} effective draws")
     method = "binomial mixed model through the confusion matrix"
@@ -396,9 +399,15 @@ def _not_fitted(n: int, concepts: int, why: str) -> Pooled:
 
 
 def checked_pool(
-    predicted: npt.ArrayLike, confusion: npt.ArrayLike, reference: npt.ArrayLike, base: float, concepts: Sequence[str]
-) -> tuple[Ints, Ints, Floats]:
-    """The arguments of `pooled`: counts of the concepts that have any, matrix, and logit reference − logit base."""
+    predicted: npt.ArrayLike,
+    confusion: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    base: float,
+    answers: npt.ArrayLike | None,
+    concepts: Sequence[str],
+) -> tuple[Ints, Ints, Floats, Floats]:
+    """The arguments of `pooled`: counts of the concepts that have any, matrix, logit reference − logit base, and the
+    variance of the error in it, 1 / (n r (1 - r)) by the delta method."""
     """Counts and references, on the logit scale from the base, of the concepts that have images."""
     counts = checked_counts("predicted", predicted, dimensions=(2,))
     matrix = checked_confusion(confusion)
@@ -413,7 +422,11 @@ def checked_pool(
         name = concepts[i] if concepts else f"number {i}"
         raise ValueError(f"reference of concept {name} is {shares[i]}; on the logit scale it must be between 0 and 1")
     used = counts.sum(1) > 0
-    return counts[used], matrix, np.asarray(special.logit(shares[used]) - special.logit(base))
+    n = np.full(len(shares), np.nan) if answers is None else np.asarray(answers, dtype=np.float64)
+    if n.shape != shares.shape or (n <= 0).any():
+        raise ValueError(f"answers must be numbers above 0, one for each of the {len(counts)} concepts")
+    doubt = np.where(np.isnan(n), 0.0, 1 / (n * shares * (1 - shares)))
+    return counts[used], matrix, np.asarray(special.logit(shares[used]) - special.logit(base)), doubt[used]
 
 
 # What the formulas above share.

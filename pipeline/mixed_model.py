@@ -26,15 +26,31 @@ TINY, EPSILON = np.finfo(float).tiny, np.finfo(float).eps
 
 
 def posterior(
-    counts: Ints | Floats, confusion: Ints, x: Floats, base: float, rng: np.random.Generator, *, spread: bool
+    counts: Ints | Floats,
+    confusion: Ints,
+    x: Floats,
+    doubt: Floats,
+    base: float,
+    rng: np.random.Generator,
+    *,
+    spread: bool,
 ) -> Floats | None:
     """Draws `(3, S)` of shift, stretch and scatter, if the fit is good enough.
+
+    `counts` `(C, 2)`, `confusion` `(2, J)`; `x` `(C,)` is logit reference − logit base and `doubt` `(C,)` the variance of
+    the error in it, 0 where the reference is exact. A slope on a noisy x is too flat, so x is replaced by what is to be
+    expected of its true value given the noisy one, if the true values are normal, and what remains unsure of it is
+    scatter: regression calibration (Carroll, Ruppert, Stefanski and Crainiceanu 2006, Measurement Error in Nonlinear
+    Models, chapter 4).
 
     Every parameter is written as a function of a standard normal that has its prior, for the matrix its posterior
     given the labels. What the counts add is then a smooth weight, whatever corner a cell of the matrix sits in.
     """
     decided, undecided = told(confusion)
     right = np.asarray(PRIOR + confusion[:, :2])
+    between = max(float(x.var(ddof=1) - doubt.mean()), 0.0)
+    trust = np.where(doubt > 0, between / (between + np.where(doubt > 0, doubt, 1.0)), 1.0)
+    x, unsure = x.mean() + trust * (x - x.mean()), trust * doubt
 
     def log_likelihood(state: Floats) -> Floats:
         shift, stretch = WIDE * state[:, :1], 1 + WIDE * state[:, 1:2]
@@ -43,7 +59,8 @@ def posterior(
         if undecided.any():
             rate = np.log(_beta(state[:, 5:7], decided, undecided))
             mean += rate[:, :1] - rate[:, 1:]
-        return np.asarray(log_marginal(counts, hit, mean, _scatter(state[:, 2])).sum(-1))
+        own = np.sqrt(_scatter(state[:, 2:3]) ** 2 + stretch**2 * unsure)
+        return np.asarray(log_marginal(counts, hit, mean, own).sum(-1))
 
     state = _adaptive_sample(log_likelihood, 7 if undecided.any() else 5, rng)
     if state is None:
@@ -55,12 +72,12 @@ def log_marginal(counts: Ints | Floats, hit: Floats, mean: Floats, scatter: Floa
     """log ∫ Binomial(counts | ω h₁ + (1 - ω) h₂) N(logit ω | mean, scatter²) d logit ω, but for the coefficient.
 
     `counts` `(C, 2)` predicted to be the level or not; `hit` `(M, 2)` the chances h that an image of the level, and
-    one that is not, is predicted to be; `mean` `(M, C)`, `scatter` `(M,)` -> `(M, C)`, for M settings of these.
+    one that is not, is predicted to be; `mean` and `scatter` `(M, C)` -> `(M, C)`, for M settings of these.
 
     Adaptive Gauss-Hermite quadrature (Liu and Pierce 1994, Biometrika 81:624): nodes around the peak, which a few steps
     of Fisher scoring find; fixed nodes miss a peak that is narrower than their distance.
     """
-    precision = np.broadcast_to(1 / scatter[:, None] ** 2, mean.shape)
+    precision = np.broadcast_to(1 / scatter**2, mean.shape)
     peak, information = _peak(counts, hit, mean, precision)
     nodes, weights = np.polynomial.hermite.hermgauss(NODES)
     width = np.sqrt(2 / (information + precision))

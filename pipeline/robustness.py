@@ -31,6 +31,7 @@ def erasing_lean(
     reference: npt.ArrayLike,
     base: float,
     *,
+    answers: npt.ArrayLike | None = None,
     level: float = 0.95,
     rng: np.random.Generator,
 ) -> float:
@@ -42,7 +43,7 @@ def erasing_lean(
     interval just reaches 1, to 0.002 (Brent's method; all fits share their chance, so that they differ by δ alone).
     0 where the interval holds 1 already, inf where no lean is enough, NaN where there is no stretch.
     """
-    counts, matrix, x = checked_pool(predicted, confusion, reference, base, ())
+    counts, matrix, x, doubt = checked_pool(predicted, confusion, reference, base, answers, ())
     if not stretch.known:
         return math.nan
     if stretch.low <= 1 <= stretch.high:
@@ -52,7 +53,7 @@ def erasing_lean(
 
     def left(lean: float) -> float:
         """How far the interval's end is still beyond 1."""
-        fitted = _stretch(counts[:, :2], lean * towards, matrix, x, base, level, np.random.default_rng(chance))
+        fitted = _stretch(counts[:, :2], lean * towards, matrix, x, doubt, base, level, np.random.default_rng(chance))
         return math.nan if fitted is None else float(fitted[0] - 1 if upwards else 1 - fitted[1])
 
     tried = 0.0
@@ -71,6 +72,7 @@ def _stretch(
     lean: Floats,
     matrix: npt.NDArray[np.int64],
     x: Floats,
+    doubt: Floats,
     base: float,
     level: float,
     rng: np.random.Generator,
@@ -79,7 +81,7 @@ def _stretch(
     n = counts.sum(1)
     hits = np.clip(counts[:, 0] - lean * n, 0, n)
     left = np.column_stack([hits, n - hits])
-    draws = mixed_model.posterior(left, matrix, x, float(special.logit(base)), rng, spread=True)
+    draws = mixed_model.posterior(left, matrix, x, doubt, float(special.logit(base)), rng, spread=True)
     return None if draws is None else np.array(central_interval(draws[1], level, floor=-math.inf))
 
 

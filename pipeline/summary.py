@@ -86,8 +86,8 @@ def _pool(
         if len(reading.levels) == 2:
             entry["mean_difference"]["erased_by"] = robustness.erasing_difference(means[k], matrix)
             if 0 < base[k] < 1 and ((reference[:, k] > 0) & (reference[:, k] < 1)).all():
-                names = [key[1] for key, _ in known]
-                entry |= _stretched(table, matrix, reference[:, k], base[k], names, reading, against, rng)
+                answers = np.array([found.n or math.nan for _, found in known])
+                entry |= _stretched(table, matrix, reference[:, k], base[k], answers, reading, against, rng)
         if k == 0:
             entry |= _whole(table, matrix, reference, base, [shares[key] for key, _ in known], rng)
         yield entry
@@ -105,15 +105,17 @@ def _stretched(
     matrix: npt.NDArray[np.int64],
     reference: npt.NDArray[np.float64],
     base: float,
-    concepts: Sequence[str],
+    answers: npt.NDArray[np.float64],
     reading: Reading,
     against: Against,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Shift, stretch and scatter of one level, and how wrong the classifier would have to be to explain the stretch."""
-    pool = amplification.pooled(table, matrix, reference, base, concepts=concepts, rng=rng)
+    pool = amplification.pooled(table, matrix, reference, base, answers=answers, rng=rng)
     found: dict[str, Any] = {name: getattr(pool, name)._asdict() for name in ("shift", "stretch", "scatter")}
-    found["stretch"]["erased_by"] = robustness.erasing_lean(pool.stretch, table, matrix, reference, base, rng=rng)
+    found["stretch"]["erased_by"] = robustness.erasing_lean(
+        pool.stretch, table, matrix, reference, base, answers=answers, rng=rng
+    )
     labelled = [(rows, against.of(concept, reading)) for concept, rows in reading.by_concept.items()]
     matched = [(rows, of.shares[0]) for rows, of in labelled if isinstance(of, Distribution)]
     if matched:

@@ -455,6 +455,34 @@ def test_shift_stretch_and_scatter_are_covered() -> None:
     assert (covered >= 0.88 * runs).all(), covered / runs
 
 
+def test_a_noisy_reference_flattens_the_stretch_only_where_its_noise_is_not_told() -> None:
+    rng, runs, n = np.random.default_rng(8), 30, 40
+    told, untold, covered = [], [], 0
+    for _ in range(runs):
+        true = special.expit(rng.normal(special.logit(BASE), 0.7, 30))
+        predicted = rng.binomial(400, true)
+        table = np.column_stack([predicted, 400 - predicted])
+        asked = np.clip(rng.binomial(n, true), 1, n - 1) / n
+        with_noise = pooled(table, PERFECT, asked, BASE, answers=np.full(30, n), rng=rng)
+        told.append(with_noise.stretch.value)
+        untold.append(pooled(table, PERFECT, asked, BASE, rng=rng).stretch.value)
+        covered += with_noise.stretch.low <= 1 <= with_noise.stretch.high
+    assert np.mean(untold) < 0.88
+    assert np.mean(told) == pytest.approx(1, abs=0.05)
+    assert covered >= 0.85 * runs
+
+
+def test_answers_without_end_are_an_exact_reference() -> None:
+    predicted, confusion, reference = audit(
+        np.random.default_rng(9), concepts=8, n=60, shift=0, stretch=1.5, scatter=0.3, accuracy=0.9, labels=100
+    )
+    exactly, nearly = (
+        pooled(predicted, confusion, reference, BASE, answers=answers, rng=np.random.default_rng(1)).stretch
+        for answers in (None, np.full(8, 1e12))
+    )
+    assert nearly[:3] == pytest.approx(exactly[:3], abs=1e-3)
+
+
 def test_a_poor_classifier_flattens_the_raw_slope_and_not_the_pooled_one() -> None:
     rng = np.random.default_rng(6)
     predicted, confusion, reference = audit(
@@ -507,6 +535,7 @@ def test_too_few_concepts_or_references_that_are_alike_say_so() -> None:
         ({"reference": [0.2, math.nan, 0.8]}, "^reference of concept nurse is nan"),
         ({"reference": [0.2, 0.8]}, "^reference "),
         ({"base": 1.0}, "^base "),
+        ({"answers": [10, 0, 10]}, "^answers "),
         ({"predicted": [[1, -2], [3, 4], [5, 6]]}, "^predicted "),
         ({"predicted": [[1, 2, 0], [3, 4, 0], [5, 6, 0]]}, "^predicted "),
         ({"confusion": [[9, 1], [0, 0]]}, "^confusion "),
