@@ -106,7 +106,9 @@ def _make(
 def estimating(perceptions: int, folder: Path) -> tuple[int, float, float]:
     """Images, seconds and the process's peak memory in GiB so far, for about so many perceptions."""
     per_prompt = max(1, round(perceptions / (153 * len(ARMS) * len(MadeUp.attributes))))
-    chosen = study.load("fair_diffusion", (f"images_per_prompt={per_prompt}", "perceive.clip=made-up"))
+    chosen = study.load(
+        "fair_diffusion", (f"images_per_prompt={per_prompt}", "perceive.clip=made-up", "perceive.pretrained=null")
+    )
     planned = replace(plan(chosen, weights="none"), arms=ARMS)
     run = Run(folder)
     make(run, planned)

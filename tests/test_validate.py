@@ -106,9 +106,9 @@ def test_the_curve_of_a_posterior_that_is_right_follows_the_credible_level() -> 
 
 def test_the_shortest_interval_that_covers_is_found_between_two_levels() -> None:
     n = len(CREDIBLE)
-    covered, width = np.linspace(0.8, 1.0, n), np.linspace(1.0, 2.0, n)
+    covered, width = np.linspace(0.8, 0.99, n), np.linspace(1.0, 2.0, n)
     found = told(covered.tolist(), width.tolist(), inner=2.0)
-    assert found.over(found.rank()) == pytest.approx(2.0 / (1 + (0.95 - 0.8) / 0.2))
+    assert found.over(found.rank()) == pytest.approx(2.0 / (1 + (0.95 - 0.8) / 0.19))
     assert told([0.99] * n, width.tolist(), 2.0).rank() == 0 and told([0.5] * n, width.tolist(), 2.0).rank() == n - 1
 
 
