@@ -341,9 +341,8 @@ def _paired(counts: Sequence[Counts], mine: Reading, theirs: Reading, rng: np.ra
     """The change in every table of pairs. Where no matrix is known, the classifier is taken at its word."""
     if not counts:
         return []
-    matrices = [_matrix(reading) for reading in (mine, theirs)]
-    other = None if np.array_equal(*matrices) else matrices[1]
-    return paired_shares_many(np.array(counts), matrices[0], other, rng=rng)
+    matrix, other = _matrix(mine), _matrix(theirs)
+    return paired_shares_many(np.array(counts), matrix, None if np.array_equal(matrix, other) else other, rng=rng)
 
 
 def _matrix(reading: Reading) -> Counts:
@@ -470,4 +469,4 @@ def equal_weights(counts: Counts) -> Counts:
     # What rounding down has left goes to the largest remainders, so that the sum stays.
     order = np.argsort(whole - mean, kind="stable")
     whole[order[: round(float(mean.sum())) - int(whole.sum())]] += 1
-    return whole
+    return np.asarray(whole)
