@@ -467,4 +467,4 @@ def equal_weights(counts: Counts) -> Counts:
     # What rounding down has left goes to the largest remainders, so that the sum stays.
     order = np.argsort(whole - mean, kind="stable")
     whole[order[: round(float(mean.sum())) - int(whole.sum())]] += 1
-    return whole
+    return np.asarray(whole)

@@ -141,17 +141,15 @@ def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> N
     if known and labels is not None:
         matrix = scaled(matrix, labels)
     wanted = (half / z(0.95)) ** 2
-    worst, ask = -math.inf, None
-    for concept, reference, shares, columns in _shares(planned, reading):
-        per_image, floor = variances(shares, matrix)
-        for k in columns:
-            # Beyond the floor no number of images compares; the wider floor is worse.
-            left = wanted - floor[k]
-            cost = per_image[k] / left if left > 0 else 1e12 * floor[k]
-            if cost > worst:
-                worst, ask = cost, (concept, reference, shares, k, float(per_image[k]), float(floor[k]))
-    assert ask is not None
-    concept, reference, shares, k, per_image_k, floor_k = ask
+    asked = [
+        (concept, reference, shares, k, float(per_image[k]), float(floor[k]))
+        for concept, reference, shares, columns in _shares(planned, reading)
+        for per_image, floor in [variances(shares, matrix)]
+        for k in columns
+    ]
+    # Beyond the floor no number of images compares; the highest floor is worst.
+    worst = max(asked, key=lambda a: (max(a[5] - wanted, 0.0), a[4] / (wanted - a[5]) if a[5] < wanted else 0.0))
+    concept, reference, shares, k, per_image_k, floor_k = worst
     images = images_needed(per_image_k, floor_k, half)
     fewest = int(matrix.sum(1).min())
     factor = floor_k / (wanted / 2)
@@ -185,7 +183,7 @@ def scaled(confusion: Ints, labels: int) -> Ints:
     for row, given in zip(result, confusion, strict=True):
         if row[: len(result)].sum() == 0:
             row[int(np.argmax(given[: len(result)]))] = 1
-    return result
+    return np.asarray(result)
 
 
 def _shares(planned: Plan, reading: Reading) -> Iterator[tuple[str, str, Floats, Sequence[int]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -30,9 +31,8 @@ def test_a_perfect_classifier_at_one_half_needs_the_textbooks_1068_images_for_th
 
 def test_two_levels_have_the_variance_of_rogan_and_gladen() -> None:
     sensitivity, specificity, share, labels = 0.9, 0.8, 0.3, 10_000
-    per_image, floor = variances(
-        [share, 1 - share], np.array([[sensitivity, 1 - sensitivity], [1 - specificity, specificity]]) * labels
-    )
+    rows = np.array([[sensitivity, 1 - sensitivity], [1 - specificity, specificity]])
+    per_image, floor = variances([share, 1 - share], np.rint(rows * labels))
     youden = sensitivity + specificity - 1
     seen = share * sensitivity + (1 - share) * (1 - specificity)
     assert per_image[0] == pytest.approx(seen * (1 - seen) / youden**2, rel=0.001)
@@ -82,7 +82,7 @@ def test_the_images_that_the_formula_asks_for_give_the_width_that_was_wanted(
 
 
 def test_where_the_matrix_is_the_floor_there_is_no_number_and_more_labels_help() -> None:
-    few = SHARP // 500
+    few = SHARP // 100
     per_image, floor = variances([0.5, 0.5], few)
     assert images_needed(per_image[0], floor[0], 0.03) is None
     assert math.sqrt(floor[0] / variances([0.5, 0.5], few * 4)[1][0]) == pytest.approx(2, rel=0.1)
@@ -107,10 +107,11 @@ def reading(confusion: np.ndarray | None) -> Reading:
 
 
 def said(found: list[precision.Need], half: float, rate: float | None = None) -> str:
-    console = Console(width=300, record=True, quiet=True)
+    console = Console(width=300, file=io.StringIO())
     for part in precision.shown(fake_study(), found, half, rate, "--rate"):
         console.print(part)
-    return console.export_text()
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 def test_the_worst_concept_is_the_one_whose_reference_is_nearest_to_one_half() -> None:
