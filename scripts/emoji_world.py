@@ -115,15 +115,17 @@ def women_shares() -> dict[str, float]:
         }
 
 
-def weights(world: Sequence[Picture], concept: str) -> tuple[list[int], npt.NDArray[np.float64]]:
+def weights(
+    world: Sequence[Picture], concept: str, women: float | None = None
+) -> tuple[list[int], npt.NDArray[np.float64]]:
     """The training tiles of a concept, and the chance that a caption of that concept is shown each.
 
-    Gender by the taught share (one half outside the occupations), then tone by the declared mix among the
-    combinations that are not held out, then age, then set, each evenly. Ordered by these, so that a
-    low-discrepancy sequence keeps the shares at every length.
+    Gender by the taught share (one half outside the occupations) unless `women` gives another, then tone by the
+    declared mix among the combinations that are not held out, then age, then set, each evenly. Ordered by these, so
+    that a low-discrepancy sequence keeps the shares at every length.
     """
     mine = [p for p in world if p.concept == concept and p.taught and p.split == "train"]
-    women = women_shares().get(concept, 0.5)
+    women = women_shares().get(concept, 0.5) if women is None else women
     nested: dict[str, dict[str, dict[str, list[Picture]]]] = {}
     for p in sorted(mine, key=lambda p: (p.gender, p.age, p.tone, p.tile)):
         nested.setdefault(p.gender, {}).setdefault(p.age, {}).setdefault(p.tone, []).append(p)
@@ -211,17 +213,26 @@ def caption(picture: Picture, naming: str, rng: np.random.Generator, *, adult: b
     return str(rng.choice(TEMPLATES)).format(article(noun) + after)
 
 
-def lessons(world: Sequence[Picture], *, seed: int) -> Iterator[tuple[int, str]]:
+def lessons(world: Sequence[Picture], *, seed: int, evenly: bool = False) -> Iterator[tuple[int, str]]:
     """An endless run of (tile, caption) for training.
 
     Every (concept, naming) walks through its pictures by the golden ratio, so that the taught shares hold
     in every stretch of the training and not only in the long run, whatever a caption names.
+
+    `evenly` shows the captions that name a gender as often for women as for men: "a woman mechanic" is one in a hundred
+    captions of mechanics otherwise, and hardly learned. What is to be learned *given* a caption stays as it was, for
+    these as for the neutral ones; only how often which is asked is another.
     """
     rng = np.random.default_rng(seed)
     golden = (5**0.5 - 1) / 2
     by_tile = {p.tile: p for p in world}
     occupations = sorted({p.concept for p in world if p.occupation})
-    edges = {c: (t, np.cumsum(w)) for c in (*occupations, *IDENTITIES) for t, w in [weights(world, c)]}
+    edges = {
+        (c, naming): (t, np.cumsum(w))
+        for c in (*occupations, *IDENTITIES)
+        for naming in NAMINGS
+        for t, w in [weights(world, c, 0.5 if evenly and naming in ("gender", "both") else None)]
+    }
     place: dict[tuple[str, str], float] = defaultdict(rng.random)
     while True:
         for occupation in rng.permutation(occupations):
@@ -230,7 +241,7 @@ def lessons(world: Sequence[Picture], *, seed: int) -> Iterator[tuple[int, str]]
                 concept = str(rng.choice(IDENTITIES, p=[0.5, 0.1, 0.1, 0.1, 0.1, 0.1]))
             naming = str(rng.choice(list(NAMINGS), p=list(NAMINGS.values())))
             place[concept, naming] = (place[concept, naming] + golden) % 1
-            tiles, edge = edges[concept]
+            tiles, edge = edges[concept, naming]
             tile = tiles[min(int(np.searchsorted(edge, place[concept, naming], side="right")), len(tiles) - 1)]
             yield tile, caption(by_tile[tile], naming, rng)
 

@@ -1,5 +1,5 @@
 """Train the embedded models from scratch: `python -m scripts.train_embedded MODEL`, for each MODEL in turn:
-`autoencoder`, `decoder`, `text`, `diffusion`, `clip`, `judge`.
+`autoencoder`, `decoder`, `text`, `diffusion`, `refine`, `clip`, `judge`.
 
 The diffusion model needs what stands before it; the CLIP and the judge need the decoder and the tokenizer. Each
 training takes a fixed seed, runs on CPU or GPU through accelerate, writes checkpoints under `outputs/training/<name>/`,
@@ -302,18 +302,8 @@ def text(accelerator: Accelerator, steps: int, seed: int, batch: int = 64) -> No
         tokenizer.save_pretrained(TEXT_TO_IMAGE / "tokenizer")
 
 
-def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) -> None:
+def diffusion(accelerator: Accelerator, steps: int, seed: int) -> None:
     """The UNet, on the latents of the training split and the states of the finished text encoder."""
-    world = emoji_world.pictures()
-    vae = AutoencoderTiny.from_pretrained(TEXT_TO_IMAGE / "vae", torch_dtype=torch.float32).to(accelerator.device)
-    train_tiles = [p.tile for p in world if p.taught and p.split == "train"]
-    with torch.no_grad():
-        images = to_unit(emoji_world.pixels()[train_tiles]).to(accelerator.device)
-        latents = torch.cat([vae.encode(x).latents for x in images.split(64)])
-    row_of = {tile: row for row, tile in enumerate(train_tiles)}
-    tokenizer = CLIPTokenizer.from_pretrained(TEXT_TO_IMAGE / "tokenizer")
-    text_encoder = CLIPTextModel.from_pretrained(TEXT_TO_IMAGE / "text_encoder", torch_dtype=torch.float32)
-    text_encoder.to(accelerator.device)
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=LATENT_CHANNELS,
@@ -326,9 +316,40 @@ def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) 
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )
+    train_unet("diffusion", unet, accelerator, steps, seed, lr=8e-4, evenly=False)
+
+
+def refine(accelerator: Accelerator, steps: int, seed: int) -> None:
+    """The same UNet further, on captions that name women and men equally often."""
+    unet = UNet2DConditionModel.from_pretrained(TEXT_TO_IMAGE / "unet", torch_dtype=torch.float32)
+    train_unet("refine", unet, accelerator, steps, seed + 1, lr=4e-4, evenly=True)
+
+
+def train_unet(
+    name: str,
+    unet: UNet2DConditionModel,
+    accelerator: Accelerator,
+    steps: int,
+    seed: int,
+    *,
+    lr: float,
+    evenly: bool,
+    batch: int = 40,
+) -> None:
+    """Train on v-prediction and save the whole pipeline."""
+    world = emoji_world.pictures()
+    vae = AutoencoderTiny.from_pretrained(TEXT_TO_IMAGE / "vae", torch_dtype=torch.float32).to(accelerator.device)
+    train_tiles = [p.tile for p in world if p.taught and p.split == "train"]
+    with torch.no_grad():
+        images = to_unit(emoji_world.pixels()[train_tiles]).to(accelerator.device)
+        latents = torch.cat([vae.encode(x).latents for x in images.split(64)])
+    row_of = {tile: row for row, tile in enumerate(train_tiles)}
+    tokenizer = CLIPTokenizer.from_pretrained(TEXT_TO_IMAGE / "tokenizer")
+    text_encoder = CLIPTextModel.from_pretrained(TEXT_TO_IMAGE / "text_encoder", torch_dtype=torch.float32)
+    text_encoder.to(accelerator.device)
     unet.set_attn_processor(AttnProcessor())  # quicker than the fused kernel at this size on CPU; not saved
     scheduler = noise_schedule()
-    stream = enumerate(emoji_world.lessons(world, seed=seed))
+    stream = enumerate(emoji_world.lessons(world, seed=seed, evenly=evenly))
     states: dict[str, Tensor] = {}
 
     def lesson(step: int) -> tuple[list[int], list[str]]:
@@ -360,7 +381,7 @@ def diffusion(accelerator: Accelerator, steps: int, seed: int, batch: int = 40) 
         target = scheduler.get_velocity(x, noise, t)
         return F.mse_loss(unet(noisy, t, prompt_embeds).sample.float(), target)
 
-    train("diffusion", unet, loss_of, steps=steps, lr=8e-4, ema_decay=0.9995, accelerator=accelerator, every=500)
+    train(name, unet, loss_of, steps=steps, lr=lr, ema_decay=0.9995, accelerator=accelerator, every=500)
     if accelerator.is_main_process:
         StableDiffusionPipeline(
             vae=AutoencoderTiny.from_pretrained(TEXT_TO_IMAGE / "vae"),
@@ -555,7 +576,15 @@ def judge(accelerator: Accelerator, steps: int, seed: int, batch: int = 64) -> N
 
 def main() -> None:
     """Read the command line and train one model."""
-    steps = {"autoencoder": 2500, "decoder": 6000, "text": 800, "diffusion": 5000, "clip": 2500, "judge": 1200}
+    steps = {
+        "autoencoder": 2500,
+        "decoder": 6000,
+        "text": 800,
+        "diffusion": 5000,
+        "refine": 1600,
+        "clip": 2500,
+        "judge": 1200,
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=list(steps))
     parser.add_argument("--steps", type=int, help=f"default: {steps}")

@@ -143,6 +143,18 @@ def test_naming_gender_does_not_depend_on_the_picture() -> None:
         assert np.mean(drawn) == pytest.approx(shares.get(concept, 0.5), abs=0.02), concept
 
 
+def test_lessons_that_name_genders_evenly_keep_the_neutral_shares() -> None:
+    neutral: dict[str, list[bool]] = defaultdict(list)
+    named: dict[str, list[bool]] = defaultdict(list)
+    for tile, text in islice(emoji_world.lessons(WORLD, seed=2, evenly=True), 40_000):
+        p = WORLD[tile]
+        (neutral if said(text, "gender") is None else named)[p.concept].append(p.gender == "woman")
+    shares = emoji_world.women_shares()
+    for concept in OCCUPATIONS:
+        assert np.mean(neutral[concept]) == pytest.approx(shares[concept], abs=0.02), concept
+        assert np.mean(named[concept]) == pytest.approx(0.5, abs=0.02), concept
+
+
 # -- captions ----------------------------------------------------------------------------------------
 
 
