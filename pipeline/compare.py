@@ -335,12 +335,17 @@ def shares_of(member: Member, attribute: str) -> dict[Key, Shares]:
 
 
 def _paired(counts: Sequence[Counts], mine: Reading, theirs: Reading, rng: np.random.Generator) -> list[Paired]:
-    """The change in every table of pairs, by the errors on all labelled pictures together: the runs share each concept
-    and its errors with it. Where no matrix is known, the classifier is taken at its word."""
+    """The change in every table of pairs, by the errors on all labelled pictures together.
+
+    Where no matrix is known the classifier is taken at its word, and then nothing is known of the undecided.
+    """
     if not counts:
         return []
-    one, two = _matrix(mine), _matrix(theirs)
-    return paired_shares_many(np.array(counts), one, None if np.array_equal(one, two) else two, rng=rng)
+    tables_of_pairs, levels = np.array(counts), len(mine.levels)
+    columns = levels + 1 if mine.confusion is not None and theirs.confusion is not None else levels
+    matrix, other = _matrix(mine)[:, :columns], _matrix(theirs)[:, :columns]
+    same = np.array_equal(matrix, other)
+    return paired_shares_many(tables_of_pairs[:, :columns, :columns], matrix, None if same else other, rng=rng)
 
 
 def _matrix(reading: Reading) -> Counts:
@@ -360,7 +365,7 @@ def _rows(
         change, odds = amplification.difference(b, a), amplification.log_odds_ratio(b, a)
         if moved and pairs and raw:
             change = either_way(moved.change[k], pairs[0], k)
-            odds = odds if moved.missing else moved.log_odds[k]
+            odds = odds if pairs[0].sum() > moved.n else moved.log_odds[k]
         elif moved:
             change, odds = moved.change[k], moved.log_odds[k]
         yield {
@@ -371,7 +376,7 @@ def _rows(
             **_cells("log_odds_change", "log_odds_", odds),
             "method": f"{test}; {change.method}",
             "pairs": moved.n if moved else 0,
-            "missing_partners": moved.missing + pairs[1] if moved and pairs else "",
+            "missing_partners": int(pairs[0].sum()) - moved.n + pairs[1] if moved and pairs else "",
             "variance_factor": moved.variance_factor[k] if moved else math.nan,
             "raw_variance_factor": moved.raw_variance_factor[k] if moved else math.nan,
             "p": p,

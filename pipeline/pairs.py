@@ -25,6 +25,8 @@ from pipeline.types import Estimate
 
 BLOCK = 16
 """Groups sampled together: the memory of the longest round stays under 1 GiB at ten levels or fewer."""
+MOVES = 2
+"""Metropolis steps between two draws that are kept."""
 METHOD = "joint posterior of pairs and confusion matrix"
 
 
@@ -33,7 +35,7 @@ class Paired:
     """How the shares of K levels changed from the first to the second picture of the same seeds."""
 
     first: Shares
-    """Among the pairs of which both are decided."""
+    """Among all pairs; `n` are those of which both are decided."""
     second: Shares
     change: tuple[Estimate, ...]
     """Second − first per level, in -1..1 (0.1 is ten points); `n` are the pairs of which both are decided."""
@@ -88,22 +90,24 @@ def paired_shares_many(
 
     `pairs` `(G, J, J)`, the matrices `(K, J)` for all groups or `(G, K, J)`.
 
-    The pairs decided on both sides: counts ~ Multinomial(Dᵀ Ω D′), Ω `(K, K)` the true pairs and D, D′ the errors,
-    which are independent given the truth (Joseph, Gyorkos and Coupal 1995, American J. Epidemiology 141:263, for one
-    share). All are learnt together by Gibbs sampling over the unseen table true × predicted (Tanner and Wong 1987, JASA
-    82:528). One matrix for both sides is one unknown: its rows learn from both, and its errors cancel in the change.
-    Where errors go together in a pair, because both pictures puzzle the probe alike, the predicted table agrees more
-    often than independent errors allow. The marginals still hold, and with them the change; but the model explains
-    the surplus by a sharper matrix than the labels show, which draws changes towards the raw ones: tests/test_pairs.py
-    measures what that costs.
+    Counts ~ Multinomial(Q), Q `(J, J)` the table of both decisions, whose margins among the decided are Dᵀ ω and D′ᵀ ω′:
+    ω, ω′ the true shares and D, D′ the errors of each side, seen as often as the matrices say. How the sides hang
+    together is left open. The posterior is that of Q and of the matrices' rows, kept to where ω and ω′ are shares at
+    all. `cannot tell`: π ∝ ω / t as in `corrected_shares_many`; an image whose partner is undecided still counts on its
+    own side. One matrix for both sides is one unknown, and its errors cancel in the change.
 
-    Prior on Ω: ½ on each cell of the diagonal and ½ / (K - 1) on the others, so that the pairs which leave a level, and
-    those which reach it, have Jeffreys' ½ together. That is Dirichlet ½ on the four cells of two levels (Agresti and
-    Min 2005, Biometrics 61:515). Half of that, which would give each *marginal* the ½ of `corrected_shares_many`,
-    covers a change of one-sided pairs in 85 % of audits only (50 pairs, 4 % of them changing, a perfect probe).
+    Errors may go together in a pair, and often do: the same noise puzzles the probe twice. To learn the table of *true*
+    pairs Ω from Q = Dᵀ Ω D′ (Joseph, Gyorkos and Coupal 1995, American J. Epidemiology 141:263, for one share) takes
+    errors that are independent given the truth. Where they are shared, the decisions agree more often than that
+    allows, the model explains it by a sharper matrix than the labels show, and the change is drawn towards the raw
+    one: tests/test_pairs.py has the case. Without that assumption nothing is lost inside the table, where both give
+    ω′ − ω = D⁻ᵀ (q′ − q).
 
-    `cannot tell`: as in `corrected_shares_many`, the shares among all pairs are Π ∝ Ω / (t t′), with t a level's chance
-    to be decided, so only the ratio of these chances between levels must carry over from the labelled pictures.
+    Prior on Q: ½ on each cell of the diagonal and ½ / (K - 1) on the others, so that the pairs which leave a level, and
+    those which reach it, have Jeffreys' ½ together; with `cannot tell` ½ / K. Two levels: Dirichlet ½ on the four
+    cells (Agresti and Min 2005, Biometrics 61:515). Half of that, which would give each *margin* the ½ of
+    `corrected_shares_many`, covers a change of one-sided pairs in 86 % of audits only (50 pairs, 4 % of them changing, a
+    perfect probe).
 
     Two levels and one matrix: the p-value is McNemar's exact one on the raw decisions (1947, Psychometrika 12:153),
     which errors and abstentions do not invalidate if they are the same on both sides. Else it is the posterior's,
@@ -113,12 +117,11 @@ def paired_shares_many(
     counts, matrices = _checked(pairs, confusion, other_confusion)
     checked_level(level)
     levels = matrices.shape[2]
-    decided = counts[:, :levels, :levels]
     result = [_unknown(table, levels, METHOD) for table in counts]
-    some = np.flatnonzero(decided.sum((1, 2)))
+    some = np.flatnonzero(counts[:, :levels, :levels].any((1, 2)))
     for start in range(0, len(some), BLOCK):
         block = some[start : start + BLOCK]
-        for group, draws in zip(block.tolist(), _posterior(decided[block], matrices[block], rng), strict=True):
+        for group, draws in zip(block.tolist(), _posterior(counts[block], matrices[block], rng), strict=True):
             if draws is None:
                 why = "not sampled: the pairs contradict the confusion matrix, or outnumber its labels too far"
                 result[group] = _unknown(counts[group], levels, why)
@@ -146,90 +149,74 @@ def _checked(
 # -- the chain ---------------------------------------------------------------------------------------
 
 
-def _prior(levels: int) -> Floats:
-    return np.where(np.eye(levels, dtype=bool), PRIOR, PRIOR / (levels - 1))
+def _prior(levels: int, columns: int) -> Floats:
+    """The Dirichlet prior of the table of decisions `(J, J)`."""
+    table = np.full((columns, columns), PRIOR / levels)
+    table[:levels, :levels] = np.where(np.eye(levels, dtype=bool), PRIOR, PRIOR / (levels - 1))
+    return table
 
 
 def _posterior(pairs: Ints, matrices: Ints, rng: np.random.Generator) -> list[Floats | None]:
     """Draws `(S, 2, K)` of both sides' shares per group, `None` where the chains did not settle.
 
-    `pairs` `(G, K, K)`, `matrices` `(G, 1 or 2, K, J)`. Rounds as in `classifiers.correction`: each is as long as all
-    before it and only the last is kept. The chains start at matrices drawn from the labels alone, and at the pairs
-    taken at their word.
+    `pairs` `(G, J, J)`, `matrices` `(G, 1 or 2, K, J)`. Rounds as in `classifiers.correction`: each is as long as all
+    before it and only the last is kept. A chain starts at matrices drawn from the labels alone, and at what decisions
+    they would give if the pairs were right.
     """
-    levels = pairs.shape[-1]
-    rows = np.asarray(PRIOR + matrices[..., :levels])
-    matrix = dirichlet(np.repeat(rows[:, None], CHAINS, 1), rng)
-    joint = _dirichlet_table(np.repeat((_prior(levels) + pairs)[:, None], CHAINS, 1), rng)
-    _gibbs(joint, matrix, pairs, matrices, FIRST, rng)
+    levels, columns = matrices.shape[-2:]
+    concentration = (_prior(levels, columns) + pairs)[:, None]
+    rows = np.asarray(PRIOR + matrices[..., :levels])[:, None]
+    matrix = dirichlet(np.repeat(rows, CHAINS, 1), rng)
+    table = _dirichlet_table(np.repeat(concentration, CHAINS, 1), rng)
+    table[..., :levels, :] = np.swapaxes(matrix[:, :, 0], -1, -2) @ table[..., :levels, :]
+    table[..., :levels] = table[..., :levels] @ matrix[:, :, -1]
+    _walk(table, matrix, concentration, rows, FIRST, rng)
     result: list[Floats | None] = [None] * len(pairs)
     unsettled, steps = np.arange(len(pairs)), FIRST
     while len(unsettled) and steps <= LONGEST:
-        some, other = joint[unsettled], matrix[unsettled]
-        draws = _gibbs(some, other, pairs[unsettled], matrices[unsettled], steps, rng)
-        joint[unsettled], matrix[unsettled] = some, other
+        some, other = table[unsettled], matrix[unsettled]
+        draws = _walk(some, other, concentration[unsettled], rows[unsettled], steps, rng)
+        table[unsettled], matrix[unsettled] = some, other
         watched = np.concatenate([draws, draws[..., 1:, :] - draws[..., :1, :]], -2).reshape(*draws.shape[:3], -1)
         settled = effective_size(np.moveaxis(watched, -1, 1)).min(-1) >= ENOUGH
         for group, of_group in zip(unsettled[settled].tolist(), draws[settled], strict=True):
-            result[group] = of_group.reshape(-1, 2, levels)
+            result[group] = _among_all(of_group.reshape(-1, 2, levels), matrices[group], rng)
         unsettled, steps = unsettled[~settled], 2 * steps
     return result
 
 
-def _gibbs(joint: Floats, matrix: Floats, pairs: Ints, labels: Ints, steps: int, rng: np.random.Generator) -> Floats:
-    """Move the chains in place and return both sides' shares among all pairs, `(G, chains, steps, 2, K)`.
+def _walk(
+    table: Floats, matrix: Floats, concentration: Floats, rows: Floats, steps: int, rng: np.random.Generator
+) -> Floats:
+    """Move the chains in place and return both sides' shares among the decided, `(G, chains, steps, 2, K)`.
 
-    `joint` Ω `(G, chains, K, K)`, `matrix` `(G, chains, 1 or 2, K, K)`. One step: the true level k behind each first
-    decision i, then l behind each second decision j, which given k no longer depends on i; then Ω; then the matrices;
-    then all together.
+    `table` Q `(G, chains, J, J)`, `matrix` `(G, chains, 1 or 2, K, K)`. A Metropolis step moves the matrices as the
+    labels alone would let them and Q as the pairs alone would, so that all of the posterior cancels but its edge: the
+    step is taken if the shares that it leads to are shares. Each chain moves by a part of its own, since long steps mix
+    and short ones stay inside.
     """
-    levels = joint.shape[-1]
-    prior, rows = _prior(levels), np.asarray(PRIOR + labels[..., :levels])[:, None]
-    chances = told(labels)
-    kept = np.empty((*joint.shape[:2], steps, 2, levels))
+    levels = rows.shape[-1]
+    shares = _shares(table, matrix)
+    kept = np.empty((*table.shape[:2], steps, 2, levels))
+    flat = concentration.reshape(*concentration.shape[:2], -1)
     for step in range(steps):
-        first, second = np.swapaxes(matrix[:, :, 0], -1, -2), np.swapaxes(matrix[:, :, -1], -1, -2)
-        reached = np.swapaxes(joint @ matrix[:, :, -1], -1, -2)
-        left = _allotted(pairs[:, None], first[..., :, None, :] * reached[..., None, :, :], rng)
-        right = _allotted(left.sum(2), joint[..., None, :, :] * second[..., :, None, :], rng)
-        joint[:] = _dirichlet_table(prior + right.sum(2), rng)
-        seen = np.swapaxes(np.stack([left.sum(3), right.sum(3)], 2), -1, -2)
-        matrix[:] = dirichlet(rows + (seen if matrix.shape[2] == 2 else seen.sum(2, keepdims=True)), rng)
-        _exchange(joint, matrix, pairs, prior, rows, rng)
-        kept[:, :, step] = _among_all(joint, chances, rng)
+        for _ in range(MOVES):
+            keep = rng.uniform(0.01, 0.99, table.shape[:2])
+            moved = _stirred(matrix, rows, keep[..., None, None, None], rng)
+            other = _stirred(table.reshape(*keep.shape, -1), flat, keep[..., None], rng).reshape(table.shape)
+            proposed = _shares(other, moved)
+            inside = (proposed > 0).all((-1, -2))
+            table[inside], matrix[inside], shares[inside] = other[inside], moved[inside], proposed[inside]
+        kept[:, :, step] = shares
     return kept
 
 
-def _allotted(counts: Ints, weight: Floats, rng: np.random.Generator) -> Ints:
-    """Counts `(..., )` divided at random over the last axis of `weight` `(..., K)`."""
-    return np.asarray(rng.multinomial(counts, weight / weight.sum(-1, keepdims=True)))
-
-
-def _exchange(
-    joint: Floats, matrix: Floats, pairs: Ints, prior: Floats, rows: Floats, rng: np.random.Generator
-) -> None:
-    """Metropolis step that moves the matrices and the predicted table Q = Dᵀ Ω D′, and solves for Ω, in place.
-
-    The matrices move as the labels alone would let them, and Q as the pairs alone would, so both likelihoods cancel.
-    What is left is the prior of Ω, and the Jacobian |det D|⁻ᴷ |det D′|⁻ᴷ of the change from Ω to Q. Pairs that agree
-    leave Ω near its edges, where a matrix drawn afresh would push it out: so each chain moves by a part of its own.
-    """
-    levels = joint.shape[-1]
-    keep = rng.uniform(0.01, 0.99, matrix.shape[:2])
-    proposed = _stirred(matrix, rows, keep[..., None, None, None], rng)
-    predicted = np.asarray(np.swapaxes(matrix[:, :, 0], -1, -2) @ joint @ matrix[:, :, -1]).reshape(*keep.shape, -1)
-    wanted = _stirred(predicted, np.asarray(1.0 + pairs.reshape(len(pairs), 1, -1)), keep[..., None], rng).reshape(
-        joint.shape
-    )
-    half = np.linalg.solve(np.swapaxes(proposed[:, :, 0], -1, -2), wanted)
-    solved = np.swapaxes(np.linalg.solve(np.swapaxes(proposed[:, :, -1], -1, -2), np.swapaxes(half, -1, -2)), -1, -2)
-    inside = np.asarray((solved > 0).all((-1, -2)))
-    solved = np.where(inside[..., None, None], solved, joint)
-    gain = ((prior - 1) * (np.log(solved) - np.log(joint))).sum((-1, -2))
-    shrunk = np.log(np.abs(np.linalg.det(proposed) / np.linalg.det(matrix))).sum(-1)
-    gain -= levels * shrunk * (2 if matrix.shape[2] == 1 else 1)
-    accept = inside & (np.log(rng.random(gain.shape)) < gain)
-    joint[accept], matrix[accept] = solved[accept], proposed[accept]
+def _shares(table: Floats, matrix: Floats) -> Floats:
+    """Both sides' shares among the decided, D⁻ᵀ q, `(..., 2, K)`; negative where no shares would give these decisions."""
+    levels = matrix.shape[-1]
+    seen = np.stack([table[..., :levels, :].sum(-1), table[..., :, :levels].sum(-2)], -2)
+    seen /= seen.sum(-1, keepdims=True)
+    return np.asarray(np.linalg.solve(np.swapaxes(matrix, -1, -2), seen[..., None])[..., 0])
 
 
 def _stirred(shares: Floats, concentration: Floats, keep: Floats, rng: np.random.Generator) -> Floats:
@@ -244,19 +231,17 @@ def _stirred(shares: Floats, concentration: Floats, keep: Floats, rng: np.random
     return np.asarray(gamma / gamma.sum(-1, keepdims=True))
 
 
-def _among_all(joint: Floats, chances: tuple[Floats, Floats], rng: np.random.Generator) -> Floats:
-    """Ω `(G, chains, K, K)` -> both sides' shares among all pairs, decided or not, `(G, chains, 2, K)`."""
-    decided, undecided = chances
-    if undecided.any():
-        size = (*joint.shape[:2], *decided.shape[1:])
-        rate = rng.beta(decided[:, None], undecided[:, None], size)
-        joint = joint / (rate[:, :, 0, :, None] * rate[:, :, -1, None, :])
-        joint = joint / joint.sum((-1, -2), keepdims=True)
-    return np.stack([joint.sum(-1), joint.sum(-2)], -2)
+def _among_all(shares: Floats, confusion: Ints, rng: np.random.Generator) -> Floats:
+    """Shares among the decided `(S, 2, K)` -> among all that show one person. `confusion` `(1 or 2, K, J)`."""
+    decided, undecided = told(confusion)
+    if not undecided.any():
+        return shares
+    weight = shares / rng.beta(decided, undecided, (len(shares), *decided.shape))
+    return np.asarray(weight / weight.sum(-1, keepdims=True))
 
 
 def _dirichlet_table(concentration: Floats, rng: np.random.Generator) -> Floats:
-    """One table `(..., K, K)` that sums to 1 per table of concentrations."""
+    """One table `(..., J, J)` that sums to 1 per table of concentrations."""
     flat = concentration.reshape(*concentration.shape[:-2], -1)
     return dirichlet(flat, rng).reshape(concentration.shape)
 

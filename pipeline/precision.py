@@ -154,6 +154,7 @@ def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> N
     fewest = int(matrix.sum(1).min())
     factor = floor_k / (wanted / 2)
     more = known and factor > 1
+    grown = variances(shares, np.rint(matrix * max(factor, 1.0)))
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, "precision"])[:16], 16))
     return Need(
         title=reading.title,
@@ -165,7 +166,7 @@ def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> N
         from_matrix=z(0.95) * math.sqrt(floor_k) if known else 0.0,
         images=images,
         labels_needed=math.ceil(fewest * factor) if more else None,
-        images_then=math.ceil(per_image_k / (wanted / 2)) if more else None,
+        images_then=images_needed(float(grown[0][k]), float(grown[1][k]), half) if more else None,
         simulated=simulated_half_width(shares, matrix, images or MANY, k, rng=rng),
     )
 
@@ -255,7 +256,7 @@ def _sentence(need: Need, points: str, half: float) -> str:
     if need.images is None:
         text += f" More images cannot give {points}: the matrix is the floor."
     if need.labels_needed is not None:
-        text += f" With {need.labels_needed:,} of that level, {need.images_then:,} images per prompt do."
+        text += f" With {need.labels_needed:,} of that level, {need.images_then or 0:,} images per prompt do."
     if need.images is None and need.simulated < half:
         text += f" But simulated, {MANY:,} images give ±{100 * need.simulated:.1f}: near 0 or 1 the formula is rough."
     if need.images is not None and abs(need.simulated / half - 1) > 0.1:

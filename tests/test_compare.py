@@ -81,13 +81,14 @@ def test_runs_of_one_model_are_compared_on_pairs_and_the_pairs_are_surer(runs: C
     women_rows = [row for row in rows if row["level"] == "woman"]
     assert all("paired" in row["method"] and "unpaired" not in row["method"] for row in rows)
     assert all(row["pairs"] + row["missing_partners"] == 40 for row in rows)
-    assert np.mean([row["change_low"] <= 0.25 <= row["change_high"] for row in women_rows]) >= 0.8
+    # In raw shares 0.2; the matrix says that so much of a change is seen.
+    truth = 0.2 / (170 / 190 + 180 / 190 - 1)
+    assert np.mean([row["change_low"] <= truth <= row["change_high"] for row in women_rows]) >= 0.85
     for row in women_rows:
         wide = math.hypot(row["baseline_high"] - row["baseline_low"], row["high"] - row["low"])
         assert row["change_high"] - row["change_low"] < wide and row["variance_factor"] < 1
     pooled = next(e for e in found["changes"] if e["level"] == "woman")
-    # In raw shares 0.20, and the matrix says 170/190 + 180/190 - 1 of a change is seen.
-    assert pooled["paired"] and pooled["change"]["low"] < 0.2 / (170 / 190 + 180 / 190 - 1) < pooled["change"]["high"]
+    assert pooled["paired"] and pooled["change"]["low"] < truth < pooled["change"]["high"]
     assert found["runs"][1]["differs"] == ["draw.guidance_scale = 5.0"]
 
 
