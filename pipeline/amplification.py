@@ -358,7 +358,7 @@ def pooled(
     Model (design, section 7): logit p = logit base + shift + stretch · (logit r - logit base) + u, u ~ N(0, scatter²),
     for a concept's share p; what is predicted of the decided images is binomial through the confusion matrix, and a
     level that is more often decided has more odds there, as in `classifiers.correction`. The matrix is learnt along
-    with the rest, once for all concepts. Priors: shift ~ N(0, 5²), stretch ~ N(1, 5²), scatter half-Cauchy(1) (Gelman
+    with the rest, once for all concepts. Priors: shift ~ 2.5 t₃, stretch ~ Cauchy(1, 1), scatter half-Cauchy(1) (Gelman
     2006, Bayesian Analysis 1:515), Dirichlet ½ on the matrix's rows. u is integrated out, the rest
     sampled in `pipeline.mixed_model`.
 

@@ -11,8 +11,8 @@ from scipy import special, stats
 from classifiers.correction import PRIOR, told
 from pipeline.estimates import Floats, Ints
 
-WIDE = 5.0
-"""Standard deviation of the normal priors on shift and stretch: on the logit scale, next to no opinion."""
+WIDE = 2.5
+"""Scale of the prior on the shift, a t with 3 degrees of freedom: on the logit scale, next to no opinion."""
 NODES = 13
 """Points of the quadrature over one concept's scatter."""
 FREEDOM = 5
@@ -22,6 +22,8 @@ DRAWS = 1000
 WORTH = 1000
 """Effective draws behind its intervals."""
 ROUNDS = 40
+FAR = 7.0
+"""Where the tail of a standard normal is next to lost in rounding."""
 TINY, EPSILON = np.finfo(float).tiny, np.finfo(float).eps
 
 
@@ -53,7 +55,7 @@ def posterior(
     x, unsure = x.mean() + trust * (x - x.mean()), trust * doubt
 
     def log_likelihood(state: Floats) -> Floats:
-        shift, stretch = WIDE * state[:, :1], 1 + WIDE * state[:, 1:2]
+        shift, stretch = _shift(state[:, :1]), _stretch(state[:, 1:2])
         hit = _beta(state[:, 3:5], right[:, 0], right[:, 1])
         mean = base + x + shift + (stretch - 1) * (x if spread else 0 * x)
         if undecided.any():
@@ -65,7 +67,7 @@ def posterior(
     state = _adaptive_sample(log_likelihood, 7 if undecided.any() else 5, rng)
     if state is None:
         return None
-    return np.stack([WIDE * state[:, 0], 1 + WIDE * state[:, 1], _scatter(state[:, 2])])
+    return np.stack([_shift(state[:, 0]), _stretch(state[:, 1]), _scatter(state[:, 2])])
 
 
 def log_marginal(counts: Ints | Floats, hit: Floats, mean: Floats, scatter: Floats) -> Floats:
@@ -116,14 +118,28 @@ def _chance(share: Floats, hit: Floats) -> Floats:
     return np.clip(share * hit[:, 0] + (1 - share) * hit[:, 1], TINY, 1 - EPSILON)
 
 
+def _shift(normal: Floats) -> Floats:
+    """Standard normals as a t with 3 degrees of freedom."""
+    return np.asarray(WIDE * special.stdtrit(3, special.ndtr(np.clip(normal, -FAR, FAR))), dtype=np.float64)
+
+
+def _stretch(normal: Floats) -> Floats:
+    """Standard normals as Cauchy(1, 1).
+
+    Through a poor classifier all large stretches look alike, so a prior that is flat there is an opinion for them, and
+    one that ends there an opinion against. A density that falls with the square is neither.
+    """
+    return np.asarray(1 + np.tan(math.pi * (special.ndtr(np.clip(normal, -FAR, FAR)) - 0.5)), dtype=np.float64)
+
+
 def _scatter(normal: Floats) -> Floats:
     """Standard normals as half-Cauchy(1). Below a millionth nothing changes but the rounding."""
     return np.maximum(np.tan(math.pi / 2 * special.ndtr(normal)), 1e-6)
 
 
 def _beta(normal: Floats, a: Floats, b: Floats) -> Floats:
-    """Standard normals as Beta(a, b); beyond 8 the normal's tail is lost in rounding."""
-    return np.asarray(special.betaincinv(a, b, special.ndtr(np.clip(normal, -8, 8))), dtype=np.float64)
+    """Standard normals as Beta(a, b)."""
+    return np.asarray(special.betaincinv(a, b, special.ndtr(np.clip(normal, -FAR, FAR))), dtype=np.float64)
 
 
 def _adaptive_sample(
