@@ -38,7 +38,7 @@ LABELS = emoji_world.WORLD / "labels_by_eye.csv"
 """What a person saw in 300 drawings: run, unit id, gender. Made before the judge was run."""
 TONES = list(emoji_world.TONES.values())
 STUDIES: dict[str, dict[str, Any]] = {
-    "guidance-1": {"images_per_prompt": 400, "guidance_scale": 1.0},
+    "guidance-1": {"images_per_prompt": 150, "guidance_scale": 1.0},
     "guidance-3": {"images_per_prompt": 50, "guidance_scale": 3.0},
     "guidance-5": {"images_per_prompt": 25, "guidance_scale": 5.0},
     "guidance-7.5": {"images_per_prompt": 25, "guidance_scale": 7.5},
