@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,14 @@ def estimate(opened: Opened) -> str:
     described = stages.read_json(run.perceptions(name, "x").with_name("perceiver.json"))
     attributes = tables.readings(described)
     counts = tables.tally(run, planned, name, attributes)
-    shares = tables.corrected(planned, counts, attributes)
-    rows = tables.estimate(planned, counts, attributes, shares)
-    found = summary.summary(planned, counts, attributes, shares)
+    for reading in attributes:
+        for warning in tables.doubts(reading):
+            stages.say(f"{reading.title}: {warning}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "confusion is almost singular")  # said above, once and with its attribute
+        shares = tables.corrected(planned, counts, attributes)
+        rows = tables.estimate(planned, counts, attributes, shares)
+        found = summary.summary(planned, counts, attributes, shares)
     store.write_text(run.folder / "estimates.csv", tables.to_csv(rows))
     store.write_json(run.folder / "summary.json", found)
     return str(found["headline"])

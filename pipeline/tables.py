@@ -6,6 +6,7 @@ import csv
 import functools
 import io
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import prompt_sets
-from classifiers.correction import corrected_shares_many
+from classifiers.correction import checked_confusion, corrected_shares_many
 from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import Shares, published, raw_shares
@@ -63,6 +64,10 @@ UNCORRECTED = "raw: no labelled pictures of this image domain, so the classifier
 PERFECT = 10**9
 """Labelled pictures per level of a matrix that stands for `taken at its word`."""
 
+APART, FEWEST = 5, 3
+"""Errors are taken by concept where so many labelled pictures of every level are there, of so many concepts at least:
+how much the concepts differ cannot be told from fewer, and nothing would be left of what the pictures say together."""
+
 Key = tuple[str, str, str, str, str]
 """Prompt set, concept, template, identity, arm."""
 
@@ -98,8 +103,19 @@ def readings(described: dict[str, Any]) -> list[Reading]:
         of = tuple(attribute.get("of", ()))
         apart = described.get("confusion_by_concept", {}).get(name, {}) if matrix is not None else {}
         by_concept = {concept: np.array(rows, np.int64) for concept, rows in apart.items()}
+        if sum(bool((rows.sum(1) >= APART).all()) for rows in by_concept.values()) < FEWEST:
+            by_concept = {}
         found.append(Reading(name, attribute["title"], tuple(attribute["levels"]), matrix, of, by_concept))
     return found
+
+
+def doubts(reading: Reading) -> list[str]:
+    """What the errors on labelled pictures warn of, in words."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if reading.confusion is not None:
+            checked_confusion(reading.confusion)
+    return [str(warning.message) for warning in caught]
 
 
 @dataclass

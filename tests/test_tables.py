@@ -6,7 +6,9 @@ import csv
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
+import pytest
 
 from classifiers.attributes import GENDER, SKIN_TONE
 from pipeline import line, tables
@@ -22,6 +24,28 @@ def test_decisions_together_are_those_of_the_noun() -> None:
     assert joined == both.together({"gender": genders, "skin_tone": tones})
     assert joined == ["woman, dark", CANNOT_TELL, CANNOT_TELL, "man, medium"]
     assert set(joined) - {CANNOT_TELL} <= set(both.levels) and len(both.levels) == 10
+
+
+def described(labels: int, concepts: int) -> dict[str, object]:
+    rows = [[labels, 0, 0], [1, labels - 1, 0]]
+    return {
+        "attributes": {"gender": {"title": "perceived gender presentation", "levels": ["woman", "man"]}},
+        "confusion": {"gender": (np.array(rows) * concepts).tolist()},
+        "confusion_by_concept": {"gender": {f"c{i}": rows for i in range(concepts)}},
+    }
+
+
+@pytest.mark.parametrize(("labels", "concepts", "apart"), [(5, 3, True), (4, 3, False), (50, 2, False)])
+def test_errors_are_taken_by_concept_only_where_enough_is_labelled(labels: int, concepts: int, apart: bool) -> None:
+    (reading,) = tables.readings(described(labels, concepts))
+    assert bool(reading.by_concept) is apart
+    assert tables.doubts(reading) == []
+
+
+def test_a_classifier_that_hardly_tells_levels_apart_is_said_so_once_and_by_name() -> None:
+    blind = described(9, 3) | {"confusion": {"gender": [[5, 5, 0], [5, 5, 0]]}}
+    (warning,) = tables.doubts(tables.readings(blind)[0])
+    assert "hardly tells some levels apart" in warning
 
 
 def test_an_intersection_is_counted_image_by_image_and_every_level_stays(drawn: Callable[..., Opened]) -> None:
