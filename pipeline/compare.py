@@ -132,12 +132,13 @@ def shown(rows: Sequence[Mapping[str, str]], found: Mapping[str, Any], most: int
     yield from dict.fromkeys(reasons)
     known = [row for row in rows if row["change"]]
     largest = sorted(known, key=lambda row: (float(row["p_adjusted"] or 1), -abs(float(row["change"]))))
-    one = {(row["run"], row["attribute"], *(row[name] for name in KEY)): row for row in reversed(largest)}
-    told = [row for row in largest if row in list(one.values())]
+    told: dict[tuple[str, ...], Mapping[str, str]] = {}
+    for row in largest:
+        told.setdefault((row["run"], row["attribute"], *(row[name] for name in KEY)), row)
     concepts = Table(title="concepts that moved most, points (95% interval)", title_justify="left", box=SIMPLE)
     for heading in ("run", "concept", "level", "share before", "share", "change", "p (Holm)"):
         concepts.add_column(heading, justify="left" if heading in ("run", "concept", "level") else "right")
-    for row in told[:most]:
+    for row in list(told.values())[:most]:
         name = ", ".join([row["concept"], *(row[k] for k in ("identity", "arm") if row[k] not in ("", "none"))])
         share = (_percent(float(row[column])) for column in ("baseline_share", "share"))
         change = _points(*(float(row[column]) for column in ("change", "change_low", "change_high")))

@@ -76,6 +76,8 @@ def test_a_dry_run_makes_nothing(fake: str, tmp_path: Path) -> None:
         (["status", "nowhere"], "no run here"),
         (["perceive", "nowhere"], "no run here"),
         (["prompts", "nowhere"], "nowhere"),
+        (["compare", "nowhere", "elsewhere"], "no run here"),
+        (["plan", "emoji", "--precision", "3", "--rate", "0"], "--rate 0"),
     ],
 )
 def test_wrong_input_is_one_message_and_exit_code_2(words: list[str], said: str, tmp_path: Path) -> None:
