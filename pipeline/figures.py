@@ -12,12 +12,12 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from classifiers.attributes import ATTRIBUTES
+from classifiers.attributes import ATTRIBUTES, INTERSECTIONS
 from pipeline import store
 
 Row = Mapping[str, str]
@@ -52,6 +52,8 @@ DIRECTIONS = {
 }
 """Marker and fill of each direction: the colours of Okabe and Ito (2008), told apart by shape too."""
 ORDERED = ("skin_tone", "age")
+MOST_PANELS = 6
+"""Levels that fit beside each other with a panel each; more are only shown as a composition."""
 STEPS = ("#eceef1", "#c3c9d2", "#949dab", "#626d7e", "#2f3947")
 """For levels with an order: neutral, light to dark, so that a tone is not drawn as a skin."""
 KINDS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#999999", "#f0e442")
@@ -118,7 +120,8 @@ def _of_block(
         }
         given = [level for level in shown if any(row["reference"] for row in block if row["level"] == level)]
         yield shares_against_reference(block, folder, levels=given, reference=reference, base=base)
-    yield from concepts(block, folder, levels=shown, reference=reference)
+    if len(levels) <= MOST_PANELS:
+        yield from concepts(block, folder, levels=shown, reference=reference)
     if len(levels) > 2:
         yield from composition(block, folder, levels=levels, reference=reference)
 
@@ -138,7 +141,9 @@ def number(row: Row, column: str) -> float:
 
 def title_of(attribute: str) -> str:
     """`perceived gender presentation`."""
-    return ATTRIBUTES[attribute].title if attribute in ATTRIBUTES else f"perceived {attribute.replace('_', ' ')}"
+    titles = {name: attribute.title for name, attribute in ATTRIBUTES.items()}
+    titles |= {both.name: both.title for both in INTERSECTIONS}
+    return titles.get(attribute, f"perceived {attribute.replace('_', ' ')}")
 
 
 def said_of_arm(arm: str) -> str:
@@ -442,7 +447,10 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
             panels[0].set_xlabel("share of images that show one person (%)", loc="left")
             colours = _colours(attribute, len(levels))
             handles = [Patch(facecolor=c, edgecolor="#c3c9d2", label=v) for v, c in zip(levels, colours, strict=True)]
-            figure.legend(handles=handles, loc="outside lower left", ncols=min(len(levels), 6), fontsize=8)
+            columns = len(levels) // 2 if len(levels) > MOST_PANELS else len(levels)
+            if columns < len(levels):  # a legend fills its columns first: a row for each half
+                handles = [handle for pair in zip(handles[:columns], handles[columns:], strict=True) for handle in pair]
+            figure.legend(handles=handles, loc="outside lower left", ncols=columns, fontsize=7.5)
             _settle(figure)
             stem = _write(figure, folder, "composition", attribute, arm, reference, str(place + 1) if note else "")
         yield Chart(
@@ -492,7 +500,11 @@ def _bars(
 
 
 def _colours(attribute: str, n: int) -> list[str]:
-    """Neutral steps for an order, else colours that say nothing."""
+    """Neutral steps for an order, for each level of the first attribute its own in an intersection of two, else colours
+    that say nothing."""
+    if attribute in {both.name for both in INTERSECTIONS}:
+        families = (matplotlib.colormaps[name] for name in ("Purples", "Greens"))
+        return [to_hex(family(0.25 + 0.7 * i / (n // 2 - 1))) for family in families for i in range(n // 2)]
     if attribute not in ORDERED:
         return [KINDS[i % len(KINDS)] for i in range(n)]
     return [STEPS[round(i * (len(STEPS) - 1) / max(n - 1, 1))] for i in range(n)]
