@@ -599,6 +599,7 @@ def _compared(rows: Sequence[Row], folder: Path) -> Iterator[Chart]:
     first = list({_key(row): row for row in rows if row["level"] == levels[0]}.values())
     named = dict(zip(map(_key, first), labels(first), strict=True))
     order = sorted(first, key=lambda row: (bool(row["baseline_share"]), number(row, "baseline_share"), row["concept"]))
+    said = "share of images that show one person, with 95% intervals (%)\nhollow: not told from the first run (Holm)"
     parts = _parts(order)
     for place, part in enumerate(parts):
         keys = [_key(row) for row in part]
@@ -613,7 +614,7 @@ def _compared(rows: Sequence[Row], folder: Path) -> Iterator[Chart]:
             panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
             title = f"{title_of(attribute).capitalize()}, {len(runs)} runs"
             figure.suptitle(f"{title} ({said_of_arm(arm)}{note})", x=0.01, ha="left")
-            panels[0].set_xlabel("share of images that show one person, with 95% intervals (%)", loc="left")
+            panels[0].set_xlabel(said, loc="left")
             handles = [
                 Line2D([], [], linestyle="", marker=m, color=c, label=_wrapped(name, 40))
                 for name, (m, c) in zip(runs, _run_marks(len(runs)), strict=True)
