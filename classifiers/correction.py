@@ -141,8 +141,7 @@ def partially_pooled(confusion: npt.ArrayLike, prior: npt.ArrayLike = PRIOR) -> 
     # Steps in logit ρ; a uniform ρ has density ρ (1 - ρ) there.
     weight = special.softmax(total.sum(1) + np.log(rho * (1 - rho))[:, 0], axis=0)
     expected = (weight[:, None] * apart).sum(0)
-    kappa = np.where(others == 0, weak.sum(), 1 / expected - 1)
-    return np.asarray(np.maximum(kappa[..., None] * mean, weak) + counts)
+    return np.asarray(np.maximum((1 / expected - 1)[..., None] * mean, weak) + counts)
 
 
 def checked_confusion(confusion: npt.ArrayLike, *, dimensions: tuple[int, ...] = (2,)) -> Ints:

@@ -342,8 +342,10 @@ def as_published(shares: Floats, reference: Floats, base: Floats) -> float:
 def test_with_a_perfect_classifier_it_is_the_published_formula(levels: int) -> None:
     rng = np.random.default_rng(10)
     reference, base = rng.dirichlet(np.ones(levels), 8), np.full(levels, 1 / levels)
-    reference[0] = base
     shares = rng.dirichlet(np.ones(levels), 8)
+    # At the base in some levels and not in others: what lies on neither side is not counted.
+    reference[0], shares[0] = base + 0.1 * np.eye(levels)[1] - 0.1 * np.eye(levels)[-1], 0.1 / (levels - 1)
+    shares[0, 0] = 0.9
     counts = np.rint(shares * rng.integers(2000, 9000, (8, 1)))
     result = directional_bias_amplification(counts, np.eye(levels) * 10**7, reference, base, rng=rng)
     expected = as_published(counts / counts.sum(1, keepdims=True), reference, base)
