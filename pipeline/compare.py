@@ -79,6 +79,11 @@ class Member:
 def compare(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of `compare.csv` and the content of `compare.json`. The first run is the baseline."""
     members = _members(folders)
+    with tables.doubts([*members[0].readings.values()], stages.say):
+        return _compared(members)
+
+
+def _compared(members: Sequence[Member]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     first, *others = members
     rows: list[dict[str, Any]] = []
     changes: list[dict[str, Any]] = []
@@ -292,15 +297,9 @@ def pair_counts(first: Member, other: Member) -> dict[tuple[Key, str], tuple[Cou
 
 def _decisions(member: Member, attributes: Sequence[str]) -> pa.Table:
     """A light row per image: its place, and what was decided about it."""
-    parts = []
-    for shard in member.planned.shards():
-        if member.run.images(shard).exists():
-            seen = member.run.read_perceptions(member.study.perceive.name, shard, list(attributes))
-            table = member.run.read_images(shard, list(PLACE)).replace_schema_metadata(None)
-            for name in attributes:
-                table = table.append_column(name, seen[name].cast(pa.string()))
-            parts.append(table)
-    return pa.concat_tables(parts)
+    readings, perceiver = [member.readings[name] for name in attributes], member.study.perceive.name
+    shards = [shard for shard in member.planned.shards() if member.run.images(shard).exists()]
+    return pa.concat_tables(tables.decided(member.run, perceiver, shard, readings, PLACE) for shard in shards)
 
 
 # -- changes -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,6 +98,15 @@ def published(reference: Distribution, k: int, *, level: float = 0.95) -> Estima
         low = min(low, _score_interval(least, reference.n, level)[0])
         high = max(high, _score_interval(share, reference.n, level)[1])
     return Estimate(share, low, high, reference.n or 0, "reference")
+
+
+def whole(shares: Sequence[float]) -> Floats | None:
+    """Reference shares `(K,)` that sum to exactly 1, or `None` where they leave people out.
+
+    A table's rounding (to 0.1 %, up to ten levels) makes the sum miss 1 by at most half a point.
+    """
+    total = math.fsum(shares)
+    return np.array(shares) / total if abs(total - 1) <= 0.005 else None
 
 
 def raw_shares(counts: npt.ArrayLike, undecided: int = 0, *, level: float = 0.95) -> Shares:

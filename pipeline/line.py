@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +101,7 @@ def estimate(opened: Opened) -> str:
     described = stages.read_json(run.perceptions(name, "x").with_name("perceiver.json"))
     attributes = tables.readings(described)
     counts = tables.tally(run, planned, name, attributes)
-    for reading in attributes:
-        for warning in tables.doubts(reading):
-            stages.say(f"{reading.title}: {warning}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "confusion is almost singular")  # said above, once and with its attribute
+    with tables.doubts(attributes, stages.say):
         shares = tables.corrected(planned, counts, attributes)
         rows = tables.estimate(planned, counts, attributes, shares)
         found = summary.summary(planned, counts, attributes, shares)

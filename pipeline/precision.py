@@ -16,7 +16,7 @@ from scipy import special
 from classifiers.correction import checked_confusion, corrected_shares_many, told
 from pipeline import stages, tables
 from pipeline.errors import InputError
-from pipeline.estimates import Floats, Ints, checked_level
+from pipeline.estimates import Floats, Ints, checked_level, whole
 from pipeline.plan import Plan, plan
 from pipeline.store import Run
 from pipeline.study import Study
@@ -130,9 +130,9 @@ def needs(study: Study, readings: Sequence[Reading], half: float, labels: int | 
     if labels is not None and labels < 1:
         raise InputError(f"--labels {labels}: give a number of labelled pictures per level, from 1 on")
     planned = plan(study, weights="")
-    return [
-        _need(planned, reading, half, labels) for reading in readings if reading.attribute in study.perceive.attributes
-    ]
+    asked = [reading for reading in readings if reading.attribute in study.perceive.attributes]
+    with tables.doubts(asked, stages.say):
+        return [_need(planned, reading, half, labels) for reading in asked]
 
 
 def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> Need:
@@ -196,8 +196,9 @@ def _shares(planned: Plan, reading: Reading) -> Iterator[tuple[str, str, Floats,
     for concept in dict.fromkeys(prompt.concept for prompt in planned.prompts):
         for against in tables.references(planned):
             found = against.of(concept, reading)
-            if isinstance(found, Distribution) and abs(sum(found.shares) - 1) < 1e-6:
-                yield concept, against.source(reading), np.array(found.shares), range(levels)
+            shares = whole(found.shares) if isinstance(found, Distribution) else None
+            if shares is not None:
+                yield concept, against.source(reading), shares, range(levels)
                 break
         else:
             for k in range(levels):

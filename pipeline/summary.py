@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import amplification, robustness
-from pipeline.estimates import Shares
+from pipeline.estimates import Shares, whole
 from pipeline.plan import Plan
 from pipeline.tables import PERFECT, Against, Key, Reading, Tally, keys, references
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
@@ -89,7 +89,9 @@ def _pool(
                 answers = np.array([found.n or math.nan for _, found in known])
                 entry |= _stretched(table, matrix, reference[:, k], base[k], answers, reading, against, rng)
         if k == 0:
-            entry |= _whole(table, matrix, reference, base, [shares[key] for key, _ in known], rng)
+            entry |= _distances(
+                table, matrix, [found for _, found in known], base, [shares[key] for key, _ in known], rng
+            )
         yield entry
 
 
@@ -124,26 +126,34 @@ def _stretched(
     return found
 
 
-def _whole(
+def _distances(
     table: npt.NDArray[np.int64],
     matrix: npt.NDArray[np.int64],
-    reference: npt.NDArray[np.float64],
+    found: Sequence[Distribution],
     base: Sequence[float],
     shares: Sequence[Shares],
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """What is said of all levels together: directional amplification, and distances beside their noise floors."""
-    if abs(reference.sum(1) - 1).max() > 1e-6 or abs(sum(base) - 1) > 1e-6:
-        return {}  # a table that leaves people out has no distribution
-    found: dict[str, Any] = {
-        "directional": amplification.directional_bias_amplification(table, matrix, reference, base, rng=rng)._asdict()
+    """What is said of all levels together: directional amplification, and distances beside their noise floors.
+
+    Nothing where the table leaves people out. A concept whose shares were not sampled is in no distance.
+    """
+    rows, at_base = [r for r in (whole(d.shares) for d in found) if r is not None], whole(base)
+    if len(rows) < len(found) or at_base is None:
+        return {}
+    reference = np.array(rows)
+    entry: dict[str, Any] = {
+        "directional": amplification.directional_bias_amplification(
+            table, matrix, reference, at_base, rng=rng
+        )._asdict()
     }
+    sampled = [(s.value, s.draws[:DRAWS], r) for s, r in zip(shares, rows, strict=True) if s.draws is not None]
     distances = {"total_variation": amplification.total_variation, "jensen_shannon": amplification.jensen_shannon}
-    for name, distance in distances.items():
-        apart = [distance(share.value, r) for share, r in zip(shares, reference, strict=True)]
-        floor = [np.mean([distance(draw, s.value) for draw in s.draws[:DRAWS]]) for s in shares if s.draws is not None]
-        found[name] = {"value": float(np.mean(apart)), "noise_floor": float(np.mean(floor))}
-    return found
+    for name, distance in distances.items() if sampled else ():
+        apart = [distance(value, r) for value, _, r in sampled]
+        floor = [np.mean([distance(draw, value) for draw in draws]) for value, draws, _ in sampled]
+        entry[name] = {"value": float(np.mean(apart)), "noise_floor": float(np.mean(floor)), "n_concepts": len(sampled)}
+    return entry
 
 
 def _record(reading: Reading, counts: Tally) -> dict[str, Any]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import io
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 import prompt_sets
 from classifiers.correction import checked_confusion, corrected_shares_many
@@ -22,7 +25,7 @@ from pipeline.errors import RunError
 from pipeline.estimates import Shares, published, raw_shares
 from pipeline.plan import Plan
 from pipeline.store import Run
-from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
+from pipeline.types import CANNOT_TELL, Distribution, Estimate, Shard, digest
 
 COLUMNS = (
     "prompt_set",
@@ -109,13 +112,19 @@ def readings(described: dict[str, Any]) -> list[Reading]:
     return found
 
 
-def doubts(reading: Reading) -> list[str]:
-    """What the errors on labelled pictures warn of, in words."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        if reading.confusion is not None:
-            checked_confusion(reading.confusion)
-    return [str(warning.message) for warning in caught]
+@contextlib.contextmanager
+def doubts(attributes: Sequence[Reading], say: Callable[[str], None]) -> Iterator[None]:
+    """Say once, and with the attribute's name, what its errors on labelled pictures warn of; not again inside."""
+    for reading in attributes:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if reading.confusion is not None:
+                checked_confusion(reading.confusion)
+        for warning in caught:
+            say(f"{reading.title}: {warning.message}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "confusion is almost singular")
+        yield
 
 
 @dataclass
@@ -133,35 +142,39 @@ class Tally:
 
 def tally(run: Run, planned: Plan, perceiver: str, attributes: Sequence[Reading]) -> Tally:
     """Count what is on the disk, one shard in memory at a time. Images that are not drawn yet are not counted."""
-    import pyarrow as pa
-
     counts = Tally()
     names = ["prompt_set", "concept", "template", "identity", "arm"]
     for shard in planned.shards():
         if not run.images(shard).exists():
             continue
-        if not run.perceptions(perceiver, shard).exists():
-            raise RunError(f"{run.folder}: {shard.name} is not perceived yet; run: typecast perceive {run.folder}")
-        images = run.read_images(shard, ["unit_id", *names, "status"])
-        seen = run.read_perceptions(perceiver, shard, ["unit_id", *(a.attribute for a in attributes if not a.of)])
-        if images["unit_id"] != seen["unit_id"]:
-            raise RunError(f"{run.perceptions(perceiver, shard)}: is of other images; delete it and perceive again")
-        for row in images.group_by([*names, "status"]).aggregate([([], "count_all")]).to_pylist():
+        table = decided(run, perceiver, shard, attributes, [*names, "status"])
+        for row in table.group_by([*names, "status"]).aggregate([([], "count_all")]).to_pylist():
             counts.statuses[tuple(row[n] for n in names), row["status"]] += row["count_all"]
         for a in attributes:
-            decision = together([seen[part] for part in a.of]) if a.of else seen[a.attribute]
-            table = pa.table([*(images[n] for n in names), decision], names=[*names, "decision"])
-            for row in table.group_by([*names, "decision"]).aggregate([([], "count_all")]).to_pylist():
-                if row["decision"] is not None:
+            for row in table.group_by([*names, a.attribute]).aggregate([([], "count_all")]).to_pylist():
+                if row[a.attribute] is not None:
                     key = tuple(row[n] for n in names)
-                    counts.decisions[key, a.attribute, row["decision"]] += row["count_all"]
+                    counts.decisions[key, a.attribute, row[a.attribute]] += row["count_all"]
     return counts
 
 
-def together(parts: Sequence[Any]) -> Any:
-    """Columns of decisions as one column of their combinations, as `pipeline.types.Intersection` names them."""
-    import pyarrow.compute as pc
+def decided(run: Run, perceiver: str, shard: Shard, attributes: Sequence[Reading], columns: Sequence[str]) -> pa.Table:
+    """The images of a shard: `columns` of them, and one of decisions per attribute, null where no image was made."""
+    if not run.perceptions(perceiver, shard).exists():
+        raise RunError(f"{run.folder}: {shard.name} is not perceived yet; run: typecast perceive {run.folder}")
+    images = run.read_images(shard, ["unit_id", *columns]).replace_schema_metadata(None)
+    on_disk = {part for a in attributes for part in (a.of or (a.attribute,))}
+    seen = run.read_perceptions(perceiver, shard, ["unit_id", *sorted(on_disk)])
+    if images["unit_id"] != seen["unit_id"]:
+        raise RunError(f"{run.perceptions(perceiver, shard)}: is of other images; delete it and perceive again")
+    for a in attributes:
+        parts = [seen[part].cast("string") for part in (a.of or (a.attribute,))]
+        images = images.append_column(a.attribute, together(parts) if a.of else parts[0])
+    return images.drop_columns(["unit_id"])
 
+
+def together(parts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Columns of decisions as one column of their combinations, as `pipeline.types.Intersection` names them."""
     undecided = functools.reduce(pc.or_, (pc.equal(part, CANNOT_TELL) for part in parts))
     return pc.if_else(undecided, CANNOT_TELL, pc.binary_join_element_wise(*parts, ", "))
 
@@ -237,7 +250,8 @@ def _block(
     none = np.zeros_like(reading.confusion)
     matrices = np.array([reading.by_concept.get(concept, none) for concept in (*concepts, *unseen)])
     padded = np.concatenate([table, np.zeros((len(unseen), table.shape[1]), np.int64)])
-    return corrected_shares_many(padded, matrices, rng=rng)[: len(block)]
+    shares = corrected_shares_many(padded, matrices, rng=rng)[: len(block)]
+    return [replace(share, method=f"{share.method}, errors by concept") for share in shares]
 
 
 def corrected_sum(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -116,12 +116,12 @@ def women_shares() -> dict[str, float]:
 
 
 def weights(
-    world: Sequence[Picture], concept: str, women: float | None = None
+    world: Sequence[Picture], concept: str, women: float | None = None, mix: Mapping[str, float] = TONE_MIX
 ) -> tuple[list[int], npt.NDArray[np.float64]]:
     """The training tiles of a concept, and the chance that a caption of that concept is shown each.
 
-    Gender by the taught share (one half outside the occupations) unless `women` gives another, then tone by the
-    declared mix among the combinations that are not held out, then age, then set, each evenly. Ordered by these, so
+    Gender by the taught share (one half outside the occupations) unless `women` gives another, then tone by `mix`
+    among the combinations that are not held out, then age, then set, each evenly. Ordered by these, so
     that a low-discrepancy sequence keeps the shares at every length.
     """
     mine = [p for p in world if p.concept == concept and p.taught and p.split == "train"]
@@ -132,12 +132,12 @@ def weights(
     tiles, chance = [], []
     for gender, by_age in nested.items():
         for by_tone in by_age.values():
-            total = sum(TONE_MIX[tone] for tone in by_tone)
+            total = sum(mix[tone] for tone in by_tone)
             for tone, same in by_tone.items():
                 for p in same:
                     tiles.append(p.tile)
                     share = women if gender == "woman" else 1 - women
-                    chance.append(share / len(by_age) * TONE_MIX[tone] / total / len(same))
+                    chance.append(share / len(by_age) * mix[tone] / total / len(same))
     return tiles, np.array(chance)
 
 
@@ -162,6 +162,8 @@ TEMPLATES = (
 )
 NAMINGS = {"neutral": 0.46, "gender": 0.18, "tone": 0.18, "both": 0.18}
 """How often a caption names what. The choice is independent of the picture given its concept."""
+NAMINGS_EVENLY = {"neutral": 0.3, "gender": 0.2, "tone": 0.1, "both": 0.4}
+"""The same where a model is refined: more of what is learned last, a gender and a tone together."""
 
 
 def article(noun: str) -> str:
@@ -219,27 +221,30 @@ def lessons(world: Sequence[Picture], *, seed: int, evenly: bool = False) -> Ite
     Every (concept, naming) walks through its pictures by the golden ratio, so that the taught shares hold
     in every stretch of the training and not only in the long run, whatever a caption names.
 
-    `evenly` shows the captions that name a gender as often for women as for men: "a woman mechanic" is one in a hundred
-    captions of mechanics otherwise, and hardly learned. What is to be learned *given* a caption stays as it was, for
-    these as for the neutral ones; only how often which is asked is another.
+    `evenly` shows the captions that name a gender as often for women as for men, those that name a tone as often for
+    each tone: "a woman mechanic" is one in a hundred captions of mechanics otherwise, and hardly learned. What is to be
+    learned *given* a caption stays as it was, for these as for the neutral ones; only how often which is asked is
+    another.
     """
     rng = np.random.default_rng(seed)
     golden = (5**0.5 - 1) / 2
     by_tile = {p.tile: p for p in world}
     occupations = sorted({p.concept for p in world if p.occupation})
-    edges = {
-        (c, naming): (t, np.cumsum(w))
-        for c in (*occupations, *IDENTITIES)
-        for naming in NAMINGS
-        for t, w in [weights(world, c, 0.5 if evenly and naming in ("gender", "both") else None)]
-    }
+    namings = NAMINGS_EVENLY if evenly else NAMINGS
+    edges = {}
+    for naming in namings:
+        women = 0.5 if evenly and naming in ("gender", "both") else None
+        mix = dict.fromkeys(TONE_MIX, 0.2) if evenly and naming in ("tone", "both") else TONE_MIX
+        for c in (*occupations, *IDENTITIES):
+            tiles, chance = weights(world, c, women, mix)
+            edges[c, naming] = tiles, np.cumsum(chance)
     place: dict[tuple[str, str], float] = defaultdict(rng.random)
     while True:
         for occupation in rng.permutation(occupations):
             concept = str(occupation)
             if rng.random() >= OCCUPATION_SHARE:
                 concept = str(rng.choice(IDENTITIES, p=[0.5, 0.1, 0.1, 0.1, 0.1, 0.1]))
-            naming = str(rng.choice(list(NAMINGS), p=list(NAMINGS.values())))
+            naming = str(rng.choice(list(namings), p=list(namings.values())))
             place[concept, naming] = (place[concept, naming] + golden) % 1
             tiles, edge = edges[concept, naming]
             tile = tiles[min(int(np.searchsorted(edge, place[concept, naming], side="right")), len(tiles) - 1)]

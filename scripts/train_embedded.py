@@ -9,6 +9,7 @@ and the same command continues from the last one. The finished weights go to `pi
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -320,9 +321,9 @@ def diffusion(accelerator: Accelerator, steps: int, seed: int) -> None:
 
 
 def refine(accelerator: Accelerator, steps: int, seed: int) -> None:
-    """The same UNet further, on captions that name women and men equally often."""
+    """The same UNet further, on captions that name both genders and all tones equally often."""
     unet = UNet2DConditionModel.from_pretrained(TEXT_TO_IMAGE / "unet", torch_dtype=torch.float32)
-    train_unet("refine", unet, accelerator, steps, seed + 1, lr=4e-4, evenly=True)
+    train_unet("refine", unet, accelerator, steps, seed + 1, lr=6e-4, evenly=True)
 
 
 def train_unet(
@@ -350,7 +351,6 @@ def train_unet(
     unet.set_attn_processor(AttnProcessor())  # quicker than the fused kernel at this size on CPU; not saved
     scheduler = noise_schedule()
     stream = enumerate(emoji_world.lessons(world, seed=seed, evenly=evenly))
-    states: dict[str, Tensor] = {}
 
     def lesson(step: int) -> tuple[list[int], list[str]]:
         """The pictures and captions of a step; a resumed training skips what it has had."""
@@ -362,12 +362,11 @@ def train_unet(
         chance = rng.random()
         return "" if chance < 0.1 else emoji_world.padded(text, rng) if chance < 0.2 else text
 
+    @functools.lru_cache(maxsize=20_000)  # 20 kB each
     def encoded(text: str, device: torch.device) -> Tensor:
-        if text not in states:
-            ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
-            with torch.no_grad():
-                states[text] = text_encoder(ids).last_hidden_state[0].bfloat16()
-        return states[text]
+        ids = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
+        with torch.no_grad():
+            return text_encoder(ids).last_hidden_state[0].bfloat16()
 
     def loss_of(step: int, device: torch.device) -> Tensor:
         rows, texts = lesson(step)
@@ -581,7 +580,7 @@ def main() -> None:
         "decoder": 6000,
         "text": 800,
         "diffusion": 5000,
-        "refine": 1600,
+        "refine": 7000,
         "clip": 2500,
         "judge": 1200,
     }

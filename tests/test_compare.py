@@ -116,6 +116,27 @@ def test_the_pairs_are_those_of_a_dictionary_of_seeds(runs: Callable[..., Opened
         assert counts.tolist() == [[own.count((i, j)) for j in columns] for i in columns] and alone == 0
 
 
+def test_attributes_are_compared_together_as_well_as_apart(drawn: Callable[..., Opened]) -> None:
+    opened = [drawn("one", images_per_prompt=12), drawn("two", images_per_prompt=12, draw=guided(5))]
+    for one in opened:
+        line.estimate(one)
+    members = [compare._member(folder, folder.name) for folder in folders(*opened)]
+    found = pair_counts(members[0], members[1])
+    names = ("gender", "skin_tone", "gender_x_skin_tone")
+    sizes = {name: found[next(key for key, attribute in found if attribute == name), name][0] for name in names}
+    assert {name: counts.shape for name, counts in sizes.items()} == dict(
+        zip(names, [(3, 3), (6, 6), (11, 11)], strict=True)
+    )
+    for key in {key for key, _ in found}:
+        apart, tones, both = (found[key, name][0] for name in names)
+        assert apart.sum() == tones.sum() == both.sum()
+        # ten combinations, woman first: whoever is read as two women has both tones told
+        assert both[:5, :5].sum() <= apart[0, 0] and both[5:10, 5:10].sum() <= apart[1, 1]
+        assert both[:10, :10].sum() <= min(apart[:2, :2].sum(), tones[:5, :5].sum())
+    rows, _ = compare.compare(folders(*opened))
+    assert len([row for row in rows if row["attribute"] == "gender_x_skin_tone"]) == 20 * 10
+
+
 def test_the_shares_are_those_of_the_runs_own_estimates(runs: Callable[..., Opened]) -> None:
     one, two = runs("one", 0.3), runs("two", 0.5, draw=guided(5))
     rows, _ = compare.compare(folders(one, two))

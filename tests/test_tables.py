@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from classifiers.attributes import GENDER, SKIN_TONE
-from pipeline import line, tables
+from pipeline import line, stages, tables
 from pipeline.line import Opened
 from pipeline.types import CANNOT_TELL, Intersection
 
@@ -39,13 +41,45 @@ def described(labels: int, concepts: int) -> dict[str, object]:
 def test_errors_are_taken_by_concept_only_where_enough_is_labelled(labels: int, concepts: int, apart: bool) -> None:
     (reading,) = tables.readings(described(labels, concepts))
     assert bool(reading.by_concept) is apart
-    assert tables.doubts(reading) == []
+    assert doubted(reading) == []
 
 
 def test_a_classifier_that_hardly_tells_levels_apart_is_said_so_once_and_by_name() -> None:
     blind = described(9, 3) | {"confusion": {"gender": [[5, 5, 0], [5, 5, 0]]}}
-    (warning,) = tables.doubts(tables.readings(blind)[0])
-    assert "hardly tells some levels apart" in warning
+    (warning,) = doubted(*tables.readings(blind))
+    assert warning.startswith("perceived gender presentation: ") and "hardly tells some levels apart" in warning
+
+
+def doubted(*attributes: tables.Reading) -> list[str]:
+    """What is said of attributes, while correcting by their matrices warns of nothing more."""
+    said: list[str] = []
+    with warnings.catch_warnings(), tables.doubts(attributes, said.append):
+        for reading in attributes:
+            tables.corrected_sum(np.array([5, 5, 1]), reading, np.random.default_rng(0))
+    return said
+
+
+def test_the_method_says_so_where_errors_are_taken_by_concept(drawn: Callable[..., Opened]) -> None:
+    run, study, planned = drawn(images_per_prompt=4)
+    (reading,) = tables.readings(described(9, 3))
+    counts = tables.tally(run, planned, study.perceive.name, [reading])
+    by_concept = tables.corrected(planned, counts, [reading])["gender"]
+    alike = tables.corrected(planned, counts, [replace(reading, by_concept={})])["gender"]
+    assert all(share.method.endswith(", errors by concept") for share in by_concept.values())
+    assert not any("by concept" in share.method for share in alike.values())
+
+
+def test_what_was_decided_stands_beside_its_image_apart_and_together(drawn: Callable[..., Opened]) -> None:
+    run, study, planned = drawn(images_per_prompt=4)
+    described = stages.read_json(run.perceptions(study.perceive.name, "x").with_name("perceiver.json"))
+    attributes = tables.readings(described)
+    shard = planned.shards()[0]
+    table = tables.decided(run, study.perceive.name, shard, attributes, ["concept", "seed"])
+    assert table.column_names == ["concept", "seed", "gender", "skin_tone", "gender_x_skin_tone"]
+    both = Intersection(of=(GENDER, SKIN_TONE))
+    for row in table.to_pylist():
+        (expected,) = both.together({name: [row[name]] for name in ("gender", "skin_tone")})
+        assert row["gender_x_skin_tone"] == expected
 
 
 def test_an_intersection_is_counted_image_by_image_and_every_level_stays(drawn: Callable[..., Opened]) -> None:
