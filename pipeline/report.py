@@ -147,7 +147,7 @@ def interval(estimate: Mapping[str, Any] | None, kind: str = "plain") -> str:
     around = f"{say(ends[0])} to {say(ends[1])}"
     if _number(estimate.get("value")) is not None:
         return f"{say(estimate['value'])} ({around})"
-    return around if all(end is not None and math.isfinite(end) for end in ends) else "not known"
+    return "not known" if None in ends else around
 
 
 def _p(text: str) -> str:
@@ -252,8 +252,9 @@ def _said_of_distance(entry: Mapping[str, Any]) -> str:
         return ""
     return (
         f"Directional bias amplification (Wang and Russakovsky 2021) against “{entry['reference']}”: "
-        f"{interval(directional, 'points')} points; mean total variation from it {100 * apart['value']:.1f} points, "
-        f"of which sampling and the probe’s errors alone would show about {100 * apart['noise_floor']:.1f}."
+        f"{interval(directional, 'points')} points; mean total variation from it {100 * apart['value']:.1f} points "
+        f"over {apart['n_concepts']} concepts, of which sampling and the probe’s errors alone "
+        f"would show about {100 * apart['noise_floor']:.1f}."
     )
 
 

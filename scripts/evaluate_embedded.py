@@ -38,7 +38,7 @@ LABELS = emoji_world.WORLD / "labels_by_eye.csv"
 """What a person saw in 300 drawings: run, unit id, gender. Made before the judge was run."""
 TONES = list(emoji_world.TONES.values())
 STUDIES: dict[str, dict[str, Any]] = {
-    "guidance-1": {"images_per_prompt": 150, "guidance_scale": 1.0},
+    "guidance-1": {"images_per_prompt": 400, "guidance_scale": 1.0},
     "guidance-3": {"images_per_prompt": 50, "guidance_scale": 3.0},
     "guidance-5": {"images_per_prompt": 25, "guidance_scale": 5.0},
     "guidance-7.5": {"images_per_prompt": 25, "guidance_scale": 7.5},
@@ -359,11 +359,12 @@ def glass_box() -> list[str]:
         summary = json.loads((RUNS / name / "summary.json").read_text())
         pool = next(p for p in summary["pooled"] if p["attribute"] == "gender")
         mean = {end: 100 * pool["mean_difference"][end] for end in ("value", "low", "high")}
-        erased = pool["stretch"]["erased_by"]
+        stretch = pool["stretch"]
+        erased = "–" if stretch["low"] <= 1 <= stretch["high"] else f"{100 * stretch['erased_by']:.1f}"
         lines.append(
             f"| {name.removeprefix('guidance-')} | {STUDIES[name]['images_per_prompt']} | {mean['value']:+.1f} "
             f"({mean['low']:+.1f} to {mean['high']:+.1f}) | {interval(pool['shift'])} | {interval(pool['stretch'])} | "
-            f"{interval(pool['scatter'])} | {100 * erased:.1f} |"
+            f"{interval(pool['scatter'])} | {erased} |"
         )
     panels[0].set_ylabel("share of perceived women, corrected, %")
     figure.savefig(emoji_world.HOME / "docs" / "glass_box.png", dpi=110)

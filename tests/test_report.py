@@ -163,7 +163,7 @@ def _summary(
                     "measured_lean": {"value": 0.004, "low": -0.013, "high": 0.021},
                 },
                 "directional": {"value": 0.031, "low": 0.012, "high": 0.05},
-                "total_variation": {"value": 0.084, "noise_floor": 0.036},
+                "total_variation": {"value": 0.084, "noise_floor": 0.036, "n_concepts": 20},
                 "scatter": {"value": 0.22, "low": 0.03, "high": 0.51},
             }
             if len(LEVELS[attribute]) == 2
