@@ -131,11 +131,12 @@ def shifted(x: Tensor, most: int, rng: np.random.Generator) -> Tensor:
 
 
 def quiet(folder: Path) -> None:
-    """Take out of an autoencoder's config what diffusers writes into it and then warns about, and where it lay."""
+    """Take out of a config where it lay, and of an autoencoder's what diffusers writes into it and then warns about."""
     file = folder / "config.json"
     config = json.loads(file.read_text())
-    config.pop("block_out_channels", None)
     config.pop("_name_or_path", None)
+    if config["_class_name"] == "AutoencoderTiny":
+        config.pop("block_out_channels", None)
     file.write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -392,7 +393,8 @@ def train_unet(
             feature_extractor=None,
             requires_safety_checker=False,
         ).save_pretrained(TEXT_TO_IMAGE)
-        quiet(TEXT_TO_IMAGE / "vae")
+        for part in ("vae", "unet"):
+            quiet(TEXT_TO_IMAGE / part)
 
 
 # -- CLIP and the judge ------------------------------------------------------------------------------
