@@ -61,7 +61,7 @@ class Imported:
     @property
     def made_with(self) -> dict[str, Any]:
         """The models, by arm."""
-        return {"model": ", ".join(dict.fromkeys(arm.model for arm in self.arms)), "guidance_scale": None}
+        return {"model": " and ".join(dict.fromkeys(arm.model for arm in self.arms)), "guidance_scale": None}
 
     def model_of(self, arm: str) -> str:
         """The model that made an arm."""
@@ -77,13 +77,18 @@ def begin(chosen: ImportStudy, folder: Path, out: Path) -> tuple[Run, Imported]:
     found = read(chosen, folder)
     run = Run(out)
     if run.study_file.exists():
-        raw = checks.read_yaml(run.study_file)
-        if not studies.made_elsewhere(raw) or studies.parse_import(raw, where=str(run.study_file)) != chosen:
+        if study_of(run) != chosen:
             raise RunError(f"{out}: holds another study; name another folder with --out")
     elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise RunError(f"{out}: is not empty and holds no study.yaml; name another folder with --out")
     store.write_text(run.study_file, studies.dump(chosen))
     return run, found
+
+
+def study_of(run: Run) -> ImportStudy | None:
+    """The study of a run that was imported; `None` of one that was drawn."""
+    raw = checks.read_yaml(run.study_file) if run.study_file.is_file() else {}
+    return studies.parse_import(raw, where=str(run.study_file)) if studies.made_elsewhere(raw) else None
 
 
 def estimate(run: Run, found: Imported) -> str:

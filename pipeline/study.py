@@ -290,6 +290,11 @@ def made_elsewhere(raw: dict[str, Any]) -> bool:
     return "data" in raw
 
 
+def is_import(name_or_path: str) -> bool:
+    """Is this a study of pictures made elsewhere?"""
+    return made_elsewhere(_read(name_or_path)[1])
+
+
 def parse(raw: dict[str, Any], *, where: str) -> Study:
     """A study from plain data, with its prompts, arms and tables looked up once."""
     if made_elsewhere(raw):

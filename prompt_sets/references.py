@@ -275,7 +275,10 @@ def counted_reference(
         base=base,
         people_per_answer=1,
         years={},
-        attributes={name: Columns(title=name, levels={level: level for level in its}) for name, its in levels.items()},
+        attributes={
+            name: Columns(title=its[0] if len(its) == 2 else name, levels={level: level for level in its})
+            for name, its in levels.items()
+        },
     )
     return Reference(
         table=table,
