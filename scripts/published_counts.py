@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def imported(name: str) -> tuple[Imported, Rows, dict[str, Any]]:
 
 
 def block(rows: Iterable[dict[str, str]], arm: str, reference: str) -> Rows:
-    """The rows of one arm against one publisher's reference."""
+    """The rows of one arm against one publisher's reference, also those of occupations that it does not have."""
     return [row for row in rows if row["arm"] == arm and row["reference_source"].startswith(reference)]
 
 
@@ -93,8 +94,8 @@ def fair_diffusion() -> Iterator[str]:
     """The section about Fair Diffusion; draws its figure."""
     found, rows, summary = imported("fair_diffusion_fairface")
     rng = np.random.default_rng(found.study.seed)
-    laion, bls = (block(rows, DRAWN, name) for name in ("LAION", "BLS"))
-    edited = block(rows, EDITED, "LAION")
+    laion, edited = (block(rows, arm, "LAION") for arm in (DRAWN, EDITED))
+    bls = [row for row in block(rows, DRAWN, "BLS") if row["reference"]]
     figure_fair_diffusion(rows, summary["pooled"])
     answers = [d.n for row in laion if isinstance(d := of_laion(found, row), Distribution) and d.n]
     yield from head(
@@ -115,13 +116,13 @@ def fair_diffusion() -> Iterator[str]:
     yield ""
     counted = sides(laion)
     total = {kind: counted[kind, True] + counted[kind, False] for kind in ("more", "less", "other side")}
-    yield (
+    yield paragraph(
         f"The published reading is all there: 0.258, 0.311 and 0.105, and {total['more']} of {len(laion)} occupations are more "
         f"extreme than LAION on the same side of ½ ({total['less']} are less extreme, {total['other side']} on the other "
         f"side). Of these {total['more']}, the difference from LAION survives Holm's adjustment (p < {SIGNIFICANT} over all "
         f"{len(laion)}) in **{counted['more', True]}**; so do {counted['less', True]} of those that are less extreme and "
-        f"{counted['other side', True]} on the other side. The rest is what 250 pictures of an occupation, and sometimes few "
-        f"of LAION ({min(answers)} in one case), can show by chance."
+        f"{counted['other side', True]} on the other side. The rest cannot be told from chance with 250 pictures of an "
+        f"occupation and, for some, few faces of LAION (from {min(answers)} to {max(answers):,})."
     )
     yield ""
     yield "![Shares before and after editing against LAION and BLS](published_counts.png)"
@@ -139,7 +140,7 @@ def fair_diffusion() -> Iterator[str]:
         )
     yield ""
     erased = {(e["reference"][:3], e["arm"]): e["stretch"]["erased_by"] for e in summary["pooled"]}
-    yield (
+    yield paragraph(
         "Stretch, shift and scatter as in every report: 1, 0 and 0 would be the reference itself. *Directional* is BiasAmp of "
         "Wang and Russakovsky (2021), from task to attribute; its base rate is the mean over the occupations for LAION, all "
         "employed for BLS. It and the mean difference take the reference as exact; stretch, shift, scatter and the tests do "
@@ -158,7 +159,7 @@ def fair_diffusion() -> Iterator[str]:
     tally = Counter(row["direction"] for row in block(rows, EDITED, "BLS") if survives(row))
     parts = ", ".join(f"{n} {kind}" for kind, n in tally.most_common())
     before = sum(map(survives, bls))
-    yield (
+    yield paragraph(
         f"Editing brings most occupations to about ½, which is not where the labour market is: against BLS {before} of "
         f"{len(bls)} differ before it and {tally.total()} after it ({parts}). A target of ½ and one of the labour market are "
         "two targets."
@@ -174,11 +175,11 @@ def of_laion(found: Imported, row: Mapping[str, str]) -> Distribution | str:
 def survivors(name: str, rows: Rows) -> Iterator[str]:
     """The occupations whose difference survives, by direction, the furthest first."""
     kept = sorted(filter(survives, rows), key=lambda row: -abs(float(row["difference"])))
-    yield f"* **against {name}: {len(kept)} of {len(rows)}.** "
+    yield f"* against {name}: **{len(kept)} of {len(rows)}**"
     for direction in dict.fromkeys(row["direction"] for row in kept):
         mine = [row for row in kept if row["direction"] == direction]
         names = ", ".join(f"{row['concept']} {100 * float(row['difference']):+.0f}" for row in mine)
-        yield f"  {len(mine)} {direction}: {names}."
+        yield paragraph(f"* {len(mine)} {direction}: {names}.", indent="  ")
     yield ""
 
 
@@ -292,11 +293,22 @@ def raza() -> Iterator[str]:
     yield ""
     mean = "; ".join(f"{model} {said(e, 0, 100, signed=True)}" for model, e in means.items())
     compared = verdicts.total() - verdicts["no reference"]
-    yield (
+    yield paragraph(
         f"Mean change over the occupations, in points: {mean}. Of {compared} cells with a reference, the diversity prompt leaves "
         f"{verdicts['**over-corrected**']} on the other side of it, beyond chance; {verdicts['no nearer']} are no nearer, "
         f"{verdicts['nearer, still off']} nearer but still off, and {verdicts['cannot be told from it']} cannot be told from it "
         "with so few pictures."
+    )
+    yield ""
+    alone = "; ".join(
+        f"{model} {sum(int(plain['n_one_person']) for plain, _ in pairs(rows, model))} and "
+        f"{sum(int(diverse['n_one_person']) for _, diverse in pairs(rows, model))} of 50"
+        for model in MODELS
+    )
+    yield paragraph(
+        f"Pictures of one person, without and with the prompt that asks for a single person: {alone}. Diversity *across the "
+        "batch* is met by crowds and collages inside one picture, so the shares of DALL-E 3 and FLUX.1-dev with the "
+        "diversity prompt are of the pictures that are left."
     )
 
 
@@ -350,6 +362,13 @@ def said(estimate: Estimate | Mapping[str, Any], decimals: int = 2, factor: floa
     sign = "+" if signed or factor == 100 else ""
     ends = f"{low:{sign}.{decimals}f} to {high:{sign}.{decimals}f}"
     return f"not known ({ends})" if math.isnan(value) else f"{value:{sign}.{decimals}f} ({ends})"
+
+
+def paragraph(text: str, indent: str = "") -> str:
+    """Lines of a page's width."""
+    return textwrap.fill(
+        text, 118, break_on_hyphens=False, initial_indent=indent, subsequent_indent=f"{indent}  " if indent else ""
+    )
 
 
 def head(*names: str) -> Iterator[str]:
