@@ -124,11 +124,12 @@ def report(folder: Folder) -> None:
 @app.command("import")
 def import_(study: StudyName, out: Out = None) -> None:
     """Read counts or labels of pictures made elsewhere, as a study declares them, and estimate and report."""
-    from pipeline import imports, report
+    from pipeline import imports, report, stages
     from pipeline import study as studies
 
     chosen, folder = studies.load_import(study)
     run, found = imports.begin(chosen, folder, out or Path("outputs") / chosen.name)
+    stages.say(f"{len(found):,} pictures of {len(found.prompts)} concepts are read; estimating")
     headline = imports.estimate(run, found)
     page = report.write_report(run.folder)
     print(headline)

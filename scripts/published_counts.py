@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import special
 
+import prompt_sets
 from pipeline import amplification, compare, imports, tables
 from pipeline import study as studies
 from pipeline.figures import INK, QUIET, STYLE
@@ -138,6 +139,16 @@ def fair_diffusion() -> Iterator[str]:
             f"{said(e['scatter'])} | {said(e['mean_difference'], 1, 100)} | {said(e['directional'], 1, 100)} | "
             f"{100 * apart['value']:.1f} ({100 * apart['noise_floor']:.1f}) |"
         )
+    third = laion_against_bls(found, rng)
+    yield (
+        f"| BLS, {found.references[1].title}, women ({third.n_concepts}) | LAION | {said(third.stretch)} | {said(third.shift)} | "
+        f"{said(third.scatter)} | | | |"
+    )
+    yield ""
+    yield paragraph(
+        f"LAION's own occupations lie closer together than the labour market's (stretch {said(third.stretch)}), and those of "
+        "Stable Diffusion 1.5 further apart than either: the contrast that it has against BLS is not in these pictures of LAION."
+    )
     yield ""
     erased = {(e["reference"][:3], e["arm"]): e["stretch"]["erased_by"] for e in summary["pooled"]}
     yield paragraph(
@@ -152,6 +163,7 @@ def fair_diffusion() -> Iterator[str]:
         f"{100 * erased['LAI', EDITED]:.0f} points."
     )
     yield ""
+    yield from caveats(found, bls)
     yield "Which occupations survive adjustment, as drawn:"
     yield ""
     for name, some in (("LAION", laion), ("BLS CPS Table 11, 2023", bls)):
@@ -170,6 +182,43 @@ def of_laion(found: Imported, row: Mapping[str, str]) -> Distribution | str:
     """LAION's counts behind a row."""
     reading = found.readings[0]
     return found.references[0].distribution(row["concept"], reading.attribute, reading.levels)
+
+
+def laion_against_bls(found: Imported, rng: np.random.Generator) -> amplification.Pooled:
+    """Shift, stretch and scatter of LAION itself against the labour statistics."""
+    reading, (laion, bls) = found.readings[0], found.references
+    both = [
+        (mine, theirs)
+        for prompt in found.prompts
+        if isinstance(mine := laion.distribution(prompt.concept, reading.attribute, reading.levels), Distribution)
+        and isinstance(theirs := bls.distribution(prompt.concept, reading.attribute, reading.levels), Distribution)
+    ]
+    counts = np.rint([np.array(mine.shares) * (mine.n or 0) for mine, _ in both]).astype(np.int64)
+    base = bls.base(reading.attribute, reading.levels)
+    assert isinstance(base, Distribution)
+    return amplification.pooled(
+        counts,
+        np.eye(2, dtype=np.int64) * tables.PERFECT,
+        [theirs.shares[0] for _, theirs in both],
+        base.shares[0],
+        answers=[theirs.n or math.nan for _, theirs in both],
+        rng=rng,
+    )
+
+
+def caveats(found: Imported, bls: Rows) -> Iterator[str]:
+    """What a reader must know of the two references."""
+    matches = (found.references[1].match(row["concept"]) for row in bls)
+    quality = Counter(match.quality for match in matches if isinstance(match, prompt_sets.Match))
+    yield paragraph(
+        "What stands behind the two references. LAION's pictures are those that the authors found for each occupation; "
+        "Seshadri et al. (2023, arXiv 2308.00755) report that much of such amplification goes once the training captions are "
+        "matched to the prompts, which these counts do not allow. Of the rows of Table 11, "
+        f"{quality['good']} are of the same occupation, {quality['fair']} are close and {quality['poor']} poor matches "
+        "(`occupation_to_bls.csv` says which); *waiter*, *waitress*, *host*, *hostess* and *maid* name a gender that their row "
+        "does not, so their differences say little of the model."
+    )
+    yield ""
 
 
 def survivors(name: str, rows: Rows) -> Iterator[str]:
@@ -416,7 +465,8 @@ a model. The labels of the pictures are in the repository, the pictures are not.
 
 {raza}
 
-A prompt that is sent once per picture cannot know what is "across the batch": it turns each picture, not the mix.
+A prompt that is sent once per picture cannot know what is "across the batch": it turns each picture, not the mix. SDXL
+Turbo's athletes go from no woman to women alone, and its nurses and teachers, all women before, stay so.
 """
 
 

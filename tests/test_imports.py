@@ -134,8 +134,10 @@ def test_counts_become_the_estimates_of_a_run(tmp_path: Path) -> None:
         and "errors on these pictures are not known" in teacher["method"]
     )
     assert "Some Model" in headline and "Web, pictures" in headline
-    pooled = json.loads((run.folder / "summary.json").read_text())["pooled"]
-    assert [p["n_concepts"] for p in pooled] == [3] and pooled[0]["stretch"]["value"] is not None
+    about = json.loads((run.folder / "summary.json").read_text())
+    assert [p["n_concepts"] for p in about["pooled"]] == [3] and about["pooled"][0]["stretch"]["value"] is not None
+    assert about["classifier"]["gender"]["cannot_tell_rate"] == pytest.approx(5 / (3 * 35))  # the crowd is no answer
+    assert about["images"]["made"] == about["images"]["asked"] == 3 * 35 + 7
 
 
 def test_the_page_says_who_read_the_pictures(tmp_path: Path) -> None:
@@ -146,9 +148,13 @@ def test_the_page_says_who_read_the_pictures(tmp_path: Path) -> None:
         found = read(tmp_path, raw, data)
         run, _ = imports.begin(found.study, tmp_path, tmp_path / name)
         imports.estimate(run, found)
+        about = json.loads((run.folder / "summary.json").read_text())
+        about["pooled"][0].setdefault("stretch", {})["erased_by"] = 0.05
+        (run.folder / "summary.json").write_text(json.dumps(about))
         page = report.write_report(run.folder).read_text(encoding="utf-8")
         assert said in page and "guidance" not in page and "Some Model" in page
-        assert ("The probe answered" in page) is (name == "counts")
+        for of_a_probe in ("The probe answered", "A probe that leaned 5.0 points"):
+            assert (of_a_probe in page) is (name == "counts")
 
 
 def test_a_reference_of_counts_has_its_sampling_error_and_the_mean_as_its_base(tmp_path: Path) -> None:
