@@ -22,7 +22,7 @@ from pipeline.estimates import (
 )
 
 PRIOR = 0.5
-"""Dirichlet ½ (Jeffreys) on the shares and on each row of the matrix."""
+"""Jeffreys' ½: on each cell of a row of the matrix, and on the one share that is asked about."""
 CHAINS = 64
 FIRST = 32
 """Steps kept in the first round, after as many that are thrown away: 2,048 draws of all chains together."""
@@ -77,10 +77,17 @@ def corrected_shares_many(
     by a person × predicted, of a random sample of each group's images, where `predicted` counts the others.
 
     Decided images: counts ~ Multinomial(ω D), ω the levels' shares among the decided and D the errors among decided
-    pictures, seen as often as `confusion` says; Dirichlet ½ on ω and on the rows of D. Both are learnt together by
-    Gibbs sampling over the unseen table true × predicted (Tanner and Wong 1987, JASA 82:528; for two levels Joseph,
-    Gyorkos and Coupal 1995, American J. Epidemiology 141:263). `labelled` is a part of that table that was seen: it
-    counts for the shares and for the errors alike.
+    pictures, seen as often as `confusion` says. Both are learnt together by Gibbs sampling over the unseen table true ×
+    predicted (Tanner and Wong 1987, JASA 82:528; for two levels Joseph, Gyorkos and Coupal 1995, American J.
+    Epidemiology 141:263). `labelled` is a part of that table that was seen: it counts for the shares and for the
+    errors alike.
+
+    Priors: Dirichlet ½ on each row of D; on ω one image's worth, Dirichlet 1/K (Perks 1947, J. Institute of Actuaries
+    73:285), for the values. What is said of level k alone, its interval and its column of the draws, has Jeffreys' ½ on
+    k and ½ on the others together, the reference prior where one share is of interest (Berger and Bernardo 1992,
+    Biometrika 79:25): 1/K would cut off the levels that few images show. Dirichlet ½ on all levels, which is often
+    taken, weighs ten levels as five images, and at 20 images it drew a share of .82 down by 20 points and held it in
+    65 % of audits. Two levels: all three are one.
 
     `cannot tell` is an outcome: with t the chance that a picture of a level is decided, learnt from the labels, the
     shares among all images are π ∝ ω / t, so a level that is abstained on more often is not undercounted. What must
@@ -103,14 +110,14 @@ def corrected_shares_many(
     some = np.flatnonzero(counts[:, :levels].sum(1) + known.sum(1))
     for start in range(0, len(some), BLOCK):
         block = some[start : start + BLOCK]
-        sampled = _posterior(counts[block, :levels], errors[block], PRIOR + known[block], rng)
+        sampled = _posterior(counts[block, :levels], errors[block], known[block], rng)
         for group, seen in zip(block.tolist(), sampled, strict=True):
             n = int(sizes[group])
             if len(seen) == 0:
                 why = "not sampled: the images contradict the confusion matrix, or outnumber its labels too far"
                 result[group] = _unknown(levels, n, why)
             else:
-                result[group] = _summary(_among_all(seen, decided[group], undecided[group], rng), n, level)
+                result[group] = _summary(seen, decided[group], undecided[group], n, level, rng)
     return result
 
 
@@ -217,25 +224,28 @@ def _among_all(seen: Floats, decided: Floats, undecided: Floats, rng: np.random.
 
 
 def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Generator) -> list[Floats]:
-    """Draws `(S, K)` of ω per group, none where the chains did not settle. `counts` `(G, K)`; `prior` `(G, K, K)` and
-    `known` `(G, K)`: the Dirichlet parameters of the errors and of the shares before the counts are seen.
+    """Draws `(S, K)` per group of how many images are of each level, none where the chains did not settle.
+
+    `counts` `(G, K)` predicted; `prior` `(G, K, K)`: the Dirichlet parameters of the errors before the counts are seen;
+    `known` `(G, K)`: further images whose true level is known.
 
     Each round is as long as all before it, and only the last is kept, so the draws that count are always preceded by
     as many that don't. Each chain starts at a matrix drawn from the labels alone and the shares that fit it: spread
     wider than the posterior, and near it.
     """
+    levels = prior.shape[1]
     matrix = dirichlet(np.repeat(prior[:, None], CHAINS, 1), rng)
     shares = _most_likely(matrix, counts)
     _gibbs(shares, matrix, counts, prior, known, FIRST, rng)
-    result: list[Floats] = [np.empty((0, prior.shape[1]))] * len(counts)
+    result: list[Floats] = [np.empty((0, levels))] * len(counts)
     unsettled, steps = np.arange(len(counts)), FIRST
     while len(unsettled) and steps <= LONGEST:
         some, other = shares[unsettled], matrix[unsettled]
-        draws = _gibbs(some, other, counts[unsettled], prior[unsettled], known[unsettled], steps, rng)
+        draws, true = _gibbs(some, other, counts[unsettled], prior[unsettled], known[unsettled], steps, rng)
         shares[unsettled], matrix[unsettled] = some, other
         settled = effective_size(np.moveaxis(draws, -1, 1)).min(-1) >= ENOUGH
-        for group, of_group in zip(unsettled[settled], draws[settled], strict=True):
-            result[group] = of_group.reshape(-1, of_group.shape[-1])
+        for group, of_group in zip(unsettled[settled], true[settled], strict=True):
+            result[group] = of_group.reshape(-1, levels).astype(np.float64)
         unsettled, steps = unsettled[~settled], 2 * steps
     return result
 
@@ -253,40 +263,61 @@ def _most_likely(matrix: Floats, counts: Ints, steps: int = 20) -> Floats:
 
 def _gibbs(
     shares: Floats, matrix: Floats, counts: Ints, prior: Floats, known: Floats, steps: int, rng: np.random.Generator
-) -> Floats:
-    """Move the chains in place and return their shares `(G, chains, steps, K)`.
+) -> tuple[Floats, npt.NDArray[np.int32]]:
+    """Move the chains in place; their shares, and how many images are of each level: `(G, chains, steps, K)` both.
 
     `shares` `(G, chains, K)`, `matrix` `(G, chains, K, K)`. One step: which true level stands behind each predicted
     image; then the shares; then the rows of the matrix; then both together.
     """
     kept = np.empty((*shares.shape[:2], steps, shares.shape[2]))
+    of_each = np.empty(kept.shape, np.int32)
+    before = known[:, None] + 1 / known.shape[1]
     for step in range(steps):
         weight = shares[:, :, None, :] * np.swapaxes(matrix, -1, -2)
         weight /= weight.sum(-1, keepdims=True)
         table = rng.multinomial(counts[:, None, :], weight)
-        shares[:] = dirichlet(known[:, None] + table.sum(2), rng)
+        of_each[:, :, step] = table.sum(2) + known[:, None]
+        shares[:] = dirichlet(before + table.sum(2), rng)
         matrix[:] = dirichlet(prior[:, None] + np.swapaxes(table, -1, -2), rng)
-        _exchange(shares, matrix, prior, known, rng)
+        _exchange(shares, matrix, prior, before, rng)
         kept[:, :, step] = shares
-    return kept
+    return kept, of_each
 
 
-def _exchange(shares: Floats, matrix: Floats, prior: Floats, known: Floats, rng: np.random.Generator) -> None:
-    """Metropolis step that trades the shares against the matrix, in place; shapes as in `_gibbs`.
+def _exchange(shares: Floats, matrix: Floats, prior: Floats, before: Floats, rng: np.random.Generator) -> None:
+    """Metropolis step that trades the shares against the matrix, in place; shapes as in `_gibbs`, and `before`
+    `(G, 1, K)`: the Dirichlet parameters of the shares before the counts.
 
     With more images than labels, shares and matrix move together along a line that Gibbs steps cross slowly. Here the
     matrix is drawn afresh from the labels alone, and the shares are solved for so that what is predicted stays as it
-    was: the likelihood cancels. What is left is the Dirichlet of the shares, before the counts, and the Jacobian 1 / |det D|.
+    was: the likelihood cancels. What is left is the Dirichlet of the shares and the Jacobian 1 / |det D|.
     """
     seen = np.swapaxes(matrix, -1, -2) @ shares[..., None]
     proposed = dirichlet(np.broadcast_to(prior[:, None], matrix.shape), rng)
     solved = np.linalg.solve(np.swapaxes(proposed, -1, -2), seen)[..., 0]
     inside = np.asarray((solved > 0).all(-1))
     solved = np.where(inside[..., None], solved, shares)
-    gain = ((known[:, None] - 1) * (np.log(solved) - np.log(shares))).sum(-1)
+    gain = ((before - 1) * (np.log(solved) - np.log(shares))).sum(-1)
     gain -= np.log(np.abs(np.linalg.det(proposed) / np.linalg.det(matrix)))
     accept = inside & (np.log(rng.random(gain.shape)) < gain)
     shares[accept], matrix[accept] = solved[accept], proposed[accept]
+
+
+def _of_level(true: Floats, k: int, rng: np.random.Generator) -> Floats:
+    """Draws `(S, K)` of ω where level k is asked about, from draws `(T, K)` of how many images are of each level.
+
+    Those were drawn under 1/K on each level, and are drawn again by how much likelier level k's own prior makes them.
+    """
+    levels = true.shape[1]
+    own = np.where(np.arange(levels) == k, PRIOR, PRIOR / (levels - 1))
+    likelier = (_log_rising(own, true) - _log_rising(np.full(levels, 1 / levels), true)).sum(1)
+    chosen = rng.choice(len(true), CHAINS * FIRST, p=special.softmax(likelier))
+    return dirichlet(own + true[chosen], rng)
+
+
+def _log_rising(start: Floats, n: Floats) -> Floats:
+    """log Γ(start + n) / Γ(start): the likelihood of counts n under a Dirichlet, but for what depends on sums alone."""
+    return np.asarray(special.gammaln(start + n) - special.gammaln(start))
 
 
 def dirichlet(concentration: Floats, rng: np.random.Generator) -> Floats:
@@ -295,12 +326,21 @@ def dirichlet(concentration: Floats, rng: np.random.Generator) -> Floats:
     return np.asarray(gamma / gamma.sum(-1, keepdims=True))
 
 
-def _summary(draws: Floats, n: int, level: float) -> Shares:
-    value = draws.mean(0)
+def _summary(
+    true: Floats, decided: Floats, undecided: Floats, n: int, level: float, rng: np.random.Generator
+) -> Shares:
+    """From draws `(T, K)` of how many images are of each level; `decided`, `undecided` `(K,)` as in `told`."""
+    levels = true.shape[1]
+    joint = _among_all(dirichlet(1 / levels + true, rng), decided, undecided, rng)
+    value, draws = joint.mean(0), joint
+    if levels > 2:
+        alone = [_among_all(_of_level(true, k, rng), decided, undecided, rng)[:, k] for k in range(levels)]
+        draws = np.stack(alone, 1)
     low, high = central_interval(draws.T, level, floor=0.0, ceiling=1.0)
+    low, high = np.minimum(low, value), np.maximum(high, value)
     # Long rounds are correlated: as many draws as a first round has are enough to carry along.
-    some = draws[:: len(draws) // (CHAINS * FIRST)]
-    return Shares(value=value, low=np.minimum(low, value), high=np.maximum(high, value), n=n, method=METHOD, draws=some)
+    draws, joint = (some[:: len(some) // (CHAINS * FIRST)] for some in (draws, joint))
+    return Shares(value=value, low=low, high=high, n=n, method=METHOD, draws=draws, joint=joint)
 
 
 def _unknown(levels: int, n: int, method: str) -> Shares:

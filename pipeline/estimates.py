@@ -35,7 +35,9 @@ class Shares:
     """Images that show one person, the undecided among them."""
     method: str
     draws: Floats | None = field(default=None, repr=False)
-    """`(S, K)` draws from the posterior, where there is one; each row sums to 1."""
+    """`(S, K)` draws from the posterior, where there is one: column k of level k alone, as its interval."""
+    joint: Floats | None = field(default=None, repr=False)
+    """`(S, K)` draws of all levels at once, where distances are asked for: each row sums to 1."""
 
     def estimate(self, level: int) -> Estimate:
         """The share of one level, by its index."""

@@ -13,6 +13,7 @@ from scipy import stats
 from classifiers.correction import corrected_shares_many
 from pipeline.amplification import difference
 from pipeline.estimates import Floats, Ints, Shares, central_interval
+from pipeline.robustness import erasing_difference
 
 BLOCK = 100
 """Audits simulated together: memory stays small, and the bar moves."""
@@ -217,6 +218,9 @@ class Misled:
     coverage: float
     width: float
     bias: float
+    erased_by: float | None
+    """Median over the audits that miss the truth, and so would call it wrong: the lean that the tool's sensitivity line
+    names as enough to erase that finding. `None` where all hold it."""
 
 
 def measure(cell: Cell, audits: int, rng: np.random.Generator, advance: Callable[[int, str], None]) -> Measured:
@@ -278,7 +282,8 @@ def mislead(case: Unfriendly, audits: int, rng: np.random.Generator, advance: Ca
         actual = chances((0.9 - g, 0.9 - g), never, 2)
     else:
         actual = chances((0.9, 0.9), (0.05 + g, 0.05), 2)
-    found = []
+    aim = 0.0 if case.kind == "arm" else truth[0]
+    found, erased = [], []
     for done in range(0, audits, BLOCK):
         size = min(BLOCK, audits - done)
         labels = labelled(measured, 200, size, rng)
@@ -288,11 +293,16 @@ def mislead(case: Unfriendly, audits: int, rng: np.random.Generator, advance: Ca
             others = answers(rng.multinomial(case.images, truth @ measured, size), labels, rng)
             mine = [difference(a, b.estimate(0)) for a, b in zip(mine, others, strict=True)]
         found += [(e.value, e.low, e.high) for e in mine if e.known]
+        away = [e._replace(value=e.value - aim, low=e.low - aim, high=e.high - aim) for e in mine]
+        leans = [erasing_difference(e, confusion) for e, confusion in zip(away, labels, strict=True)]
+        erased += [lean for lean in leans if lean > 0]
         advance(size, "")
-    aim = 0.0 if case.kind == "arm" else truth[0]
     value, low, high = np.array(found).T
     return Misled(
-        coverage=float(holds(low, aim, high).mean()), width=float((high - low).mean()), bias=float(value.mean() - aim)
+        coverage=float(holds(low, aim, high).mean()),
+        width=float((high - low).mean()),
+        bias=float(value.mean() - aim),
+        erased_by=float(np.median(erased)) if erased else None,
     )
 
 

@@ -67,6 +67,9 @@ UNCORRECTED = "raw: no labelled pictures of this image domain, so the classifier
 PERFECT = 10**9
 """Labelled pictures per level of a matrix that stands for `taken at its word`."""
 
+DRAWS = 4000
+"""From the posterior of shares that no matrix corrects."""
+
 APART, FEWEST = 5, 3
 """Errors are taken by concept where so many labelled pictures of every level are there, of so many concepts at least:
 how much the concepts differ cannot be told from fewer, and nothing would be left of what the pictures say together."""
@@ -264,9 +267,13 @@ def corrected_sum(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.G
 
 
 def _uncorrected(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:
-    raw = raw_shares(row[:-1], int(row[-1]))
-    draws = rng.dirichlet(row[:-1] + 0.5, 4000) if row[:-1].sum() else None
-    return Shares(value=raw.value, low=raw.low, high=raw.high, n=raw.n, method=reading.uncorrected, draws=draws)
+    """The classifier at its word, with the priors of `corrected_shares_many`."""
+    raw, told = raw_shares(row[:-1], int(row[-1])), row[:-1]
+    if not told.any():
+        return replace(raw, method=reading.uncorrected)
+    joint = rng.dirichlet(told + 1 / len(told), DRAWS)
+    draws = rng.beta(told + 0.5, told.sum() - told + 0.5, joint.shape)
+    return replace(raw, method=reading.uncorrected, draws=draws, joint=joint)
 
 
 def estimate(

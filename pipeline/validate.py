@@ -131,9 +131,12 @@ def report(cells: Cells, cases: Cases, *, of: int, audits: int, short: bool, see
         yield f"- **{kind}**: {UNFRIENDLY[kind]}"
     yield ""
     yield from _markdown(
-        ("kind", "gap, points", "images", "coverage", "width", "bias"),
+        ("kind", "gap, points", "images", "coverage", "width", "bias", "a wrong finding is erased by a lean of"),
         [
-            (c.kind, f"{100 * c.gap:g}", f"{c.images:,}", f"{m.coverage:.3f}", _points(m.width), _signed(m.bias))
+            (
+                *(c.kind, f"{100 * c.gap:g}", f"{c.images:,}", f"{m.coverage:.3f}", _points(m.width), _signed(m.bias)),
+                "–" if m.erased_by is None else _points(m.erased_by),
+            )
             for c, m in cases
         ],
     )

@@ -28,23 +28,29 @@ def drawn(shares: Shares) -> Floats:
 def by_brute_force(
     predicted: Any, confusion: Any, rng: np.random.Generator, draws: int = 400_000, labelled: Any = 0
 ) -> tuple[Floats, Floats]:
-    """The same posterior without a chain: parameters from their priors, weighted by the likelihood."""
+    """The same without a chain: parameters from their priors, weighted by the likelihood. Means under 1/K on each level,
+    and the 2.5 and 97.5 % points `(2, K)` of each level under ½ on it and ½ on the others together."""
     levels = len(confusion)
     labelled = np.zeros((levels, levels)) + labelled
-    decided = rng.dirichlet(np.full(levels, 0.5), draws)
     rows = np.stack([rng.dirichlet(np.array(row) + 0.5, draws) for row in confusion], 1)
     told = rows[:, :, :levels].sum(2)
-    chance = (decided[:, None] @ (rows[:, :, :levels] / told[..., None]))[:, 0]
-    weight = np.exp(stats.multinomial.logpmf(predicted[:levels], sum(predicted[:levels]), chance))
-    cells = decided[:, :, None] * rows[:, :, :levels] / told[..., None]
-    weight *= np.exp((labelled * np.log(cells)).sum((1, 2)))
-    shares = decided / told
-    shares /= shares.sum(1, keepdims=True)
-    ends = [
-        column[order][np.searchsorted(np.cumsum(weight[order]) / weight.sum(), [0.025, 0.975])]
-        for column, order in zip(shares.T, np.argsort(shares, 0).T, strict=True)
-    ]
-    return weight @ shares / weight.sum(), np.array(ends).T
+
+    def posterior(prior: Floats) -> tuple[Floats, Floats]:
+        decided = rng.dirichlet(prior, draws)
+        chance = (decided[:, None] @ (rows[:, :, :levels] / told[..., None]))[:, 0]
+        weight = np.exp(stats.multinomial.logpmf(predicted[:levels], sum(predicted[:levels]), chance))
+        cells = decided[:, :, None] * rows[:, :, :levels] / told[..., None]
+        weight *= np.exp((labelled * np.log(cells)).sum((1, 2)))
+        shares = decided / told
+        return shares / shares.sum(1, keepdims=True), weight / weight.sum()
+
+    shares, weight = posterior(np.full(levels, 1 / levels))
+    ends = []
+    for k in range(levels):
+        alone, likely = posterior(np.where(np.arange(levels) == k, 0.5, 0.5 / (levels - 1)))
+        order = np.argsort(alone[:, k])
+        ends.append(alone[order, k][np.searchsorted(np.cumsum(likely[order]), [0.025, 0.975])])
+    return weight @ shares, np.array(ends).T
 
 
 @pytest.mark.parametrize(
@@ -58,7 +64,7 @@ def by_brute_force(
 )
 def test_the_chain_finds_the_posterior_that_brute_force_finds(predicted: Any, confusion: Any) -> None:
     rng = np.random.default_rng(1)
-    shares = corrected_shares_many([predicted] * 6, confusion, rng=rng)
+    shares = corrected_shares_many([predicted] * 24, confusion, rng=rng)
     value, (low, high) = by_brute_force(predicted, confusion, rng)
     assert np.mean([s.value for s in shares], 0) == pytest.approx(value, abs=0.01)
     assert np.mean([np.quantile(drawn(s), 0.025, 0) for s in shares], 0) == pytest.approx(low, abs=0.015)
@@ -74,6 +80,27 @@ def test_the_chain_finds_the_joint_posterior_of_labels_and_predictions() -> None
     assert np.mean([np.quantile(drawn(s), 0.025, 0) for s in shares], 0) == pytest.approx(low, abs=0.015)
     assert np.mean([np.quantile(drawn(s), 0.975, 0) for s in shares], 0) == pytest.approx(high, abs=0.015)
     assert shares[0].n == 40
+
+
+@pytest.mark.parametrize("counts", [[16, 1, 1, 1, 1, 0, 0, 0, 0, 0], [3, 2, 2, 3, 1, 2, 3, 2, 1, 1], [5, 2, 1, 1, 1]])
+def test_a_perfect_classifier_of_many_levels_leaves_perks_values_and_jeffreys_intervals(counts: list[int]) -> None:
+    n, levels = np.array(counts), len(counts)
+    shares = corrected_shares_many([counts] * 32, np.eye(levels) * 10**9, rng=np.random.default_rng(0))
+    assert np.mean([s.value for s in shares], 0) == pytest.approx((n + 1 / levels) / (n.sum() + 1), abs=0.003)
+    for end in (0.025, 0.5, 0.975):
+        jeffreys = stats.beta.ppf(end, n + 0.5, n.sum() - n + 0.5)
+        assert np.mean([np.quantile(drawn(s), end, 0) for s in shares], 0) == pytest.approx(jeffreys, abs=0.01)
+
+
+def test_few_images_of_many_levels_are_not_drawn_towards_even_shares() -> None:
+    rng, truth = np.random.default_rng(3), np.array([0.82, *[0.02] * 9])
+    audits = corrected_shares_many(rng.multinomial(20, truth, 80), np.eye(10) * 10**9, rng=rng)
+    value, low, high = (np.array([getattr(s, end) for s in audits]) for end in ("value", "low", "high"))
+    assert value.sum(1) == pytest.approx(1)
+    # ½ on each level would leave (16.4 + ½) / 25 = 0.68 of it
+    assert value[:, 0].mean() == pytest.approx((16.4 + 0.1) / 21, abs=0.02)
+    covered = ((low <= truth) & (truth <= high)).mean(0)
+    assert covered[0] > 0.9 and covered.mean() > 0.92
 
 
 def test_a_perfect_classifier_leaves_the_jeffreys_posterior() -> None:
@@ -247,7 +274,8 @@ def test_abstention_that_depends_on_the_level_is_covered_at_every_level() -> Non
 def test_the_shares_stay_on_the_simplex_and_in_their_intervals() -> None:
     confusion = np.eye(5, 6, dtype=int) * 40 + 2
     for s in corrected_shares_many([[40, 0, 0, 0, 0, 3], [1, 0, 0, 0, 0, 30]], confusion, rng=np.random.default_rng(0)):
-        assert s.value.sum() == pytest.approx(1) and drawn(s).sum(1) == pytest.approx(1)
+        assert s.joint is not None and s.joint.sum(1) == pytest.approx(1)
+        assert s.value.sum() == pytest.approx(1)
         assert (s.low >= 0).all() and (s.low <= s.value).all() and (s.value <= s.high).all() and (s.high <= 1).all()
         assert len(drawn(s)) >= 2000
 

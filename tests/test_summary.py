@@ -52,10 +52,10 @@ def test_distances_are_there_for_a_table_that_is_rounded(found: Found, attribute
 def test_a_concept_whose_shares_were_not_sampled_is_in_no_distance(found: Found) -> None:
     shares = found[3]["gender"]
     (first, *others) = shares
-    unknown = replace(shares[first], value=np.full(2, np.nan), draws=None)
+    unknown = replace(shares[first], value=np.full(2, np.nan), draws=None, joint=None)
     pool = entry(found, "gender", gender=shares | {first: unknown})
     assert pool["total_variation"]["n_concepts"] == len(others) and pool["total_variation"]["value"] > 0
-    none = {key: replace(share, value=np.full(2, np.nan), draws=None) for key, share in shares.items()}
+    none = {key: replace(share, value=np.full(2, np.nan), draws=None, joint=None) for key, share in shares.items()}
     assert "total_variation" not in entry(found, "gender", gender=none)
 
 

@@ -171,6 +171,8 @@ def test_errors_that_differ_by_ten_points_are_not_covered_and_none_are() -> None
     assert with_gap.coverage < 0.5 and without.coverage > 0.89
     # Read 0.3 * 0.8 and corrected as if 0.9 of both were right: (0.24 - 0.1) / 0.8 - 0.3.
     assert with_gap.bias == pytest.approx((0.3 * 0.8 - 0.1) / 0.8 - 0.3, abs=0.01)
+    # The probe leans by 0.1; the line names the smallest lean that is enough, and so one below it.
+    assert with_gap.erased_by is not None and 0.05 < with_gap.erased_by < 0.1
 
 
 def test_the_short_form_holds_and_continues_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
