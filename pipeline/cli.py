@@ -116,9 +116,27 @@ def estimate(folder: Folder) -> None:
 @app.command()
 def report(folder: Folder) -> None:
     """Only report: the page and the figures, from the estimates."""
-    from pipeline import line
+    from pipeline.report import write_report
 
-    print(line.report(line.resume(folder)))
+    print(write_report(folder))
+
+
+@app.command("import")
+def import_(study: StudyName, out: Out = None) -> None:
+    """Read counts or labels of pictures made elsewhere, as a study declares them, and estimate and report."""
+    from pipeline import imports, report, stages
+    from pipeline import study as studies
+
+    chosen, folder = studies.load_import(study)
+    run, found = imports.begin(chosen, folder, out or Path("outputs") / chosen.name)
+    stages.say(f"{len(found):,} pictures of {len(found.prompts)} concepts are read; estimating")
+    headline = imports.estimate(run, found)
+    page = report.write_report(run.folder)
+    print(headline)
+    print(f"report: {page}")
+    if found.not_here:
+        print(f"{len(found.not_here)} pictures failed: they are not in {chosen.images}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -197,6 +215,10 @@ def studies() -> None:
     from pipeline import study as loader
 
     for name in sorted(prompt_sets.studies()):
+        if loader.is_import(name):
+            elsewhere, _ = loader.load_import(name)
+            print(f"{name:20} {'imported':>15}  {elsewhere.read_by.who}  {elsewhere.description}")
+            continue
         chosen = loader.load(name)
         images = len(chosen.prompts()) * len(chosen.arms) * chosen.images_per_prompt
         print(f"{name:20} {images:>8,} images  {chosen.model.path}  {chosen.description}")

@@ -174,6 +174,8 @@ def corrected(rows: Sequence[Row]) -> bool:
 
 
 def _said_of_share(rows: Sequence[Row]) -> str:
+    if rows[0]["method"].startswith("as labelled by"):
+        return "as labelled by a person"
     return "corrected for the probe's errors" if corrected(rows) else "not corrected for the probe's errors"
 
 

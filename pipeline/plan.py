@@ -2,17 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 
+import prompt_sets
 from pipeline.study import Study
 from pipeline.types import Arm, Batch, DrawSettings, Prompt, Shard, WorkUnit, digest
 
 SHARD_SIZE = 512
 """Images a shard holds at most."""
+
+
+class Named(Protocol):
+    """What has a name: an arm, for whoever only groups by it."""
+
+    @property
+    def name(self) -> str:
+        """Unique within a study."""
+        ...
+
+
+class Asking(Named, Protocol):
+    """What the estimates need of a study."""
+
+    @property
+    def seed(self) -> int:
+        """Of the posterior draws."""
+        ...
+
+
+class Asked(Protocol):
+    """What the estimates need of a run, whoever made its pictures: a `Plan`, or what was imported."""
+
+    @property
+    def study(self) -> Asking:
+        """Its name and its seed."""
+        ...
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """With the arms, the keys."""
+        ...
+
+    @property
+    def arms(self) -> Sequence[Named]:
+        """The first is the one that the headline is about."""
+        ...
+
+    @property
+    def references(self) -> tuple[prompt_sets.Reference, ...]:
+        """The tables that the shares are held against."""
+        ...
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """The model and its setting, for `summary.json`."""
+        ...
+
+    def model_of(self, arm: str) -> str:
+        """The model that made an arm, for a sentence."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of images that were asked for."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +99,20 @@ class Plan:
                 cuts = [begin, *range(begin // step * step + step, end, step), end]
                 found += [Shard(arm=arm.name, start=a, stop=b) for a, b in pairwise(cuts)]
         return found
+
+    @property
+    def references(self) -> tuple[prompt_sets.Reference, ...]:
+        """The tables that the study names."""
+        return tuple(prompt_sets.load_reference(r.table, r.year) for r in self.study.reference)
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """The model and its setting."""
+        return {"model": self.study.model.path, "guidance_scale": self.study.draw.guidance_scale}
+
+    def model_of(self, arm: str) -> str:
+        """The model with its guidance, the same for every arm."""
+        return f"{self.study.model.path} at guidance {self.study.draw.guidance_scale:g}"
 
     def __len__(self) -> int:
         """The number of images."""

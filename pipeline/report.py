@@ -20,7 +20,7 @@ from PIL import Image
 
 import pipeline
 import prompt_sets
-from pipeline import figures, stages, store
+from pipeline import figures, imports, stages, store
 from pipeline.errors import RunError
 from pipeline.figures import Chart, Row, labels, of_reference, references, said_of_arm, title_of, unique
 from pipeline.store import Run
@@ -40,13 +40,17 @@ SIGNIFICANT = 0.05
 
 def write_report(folder: Path) -> Path:
     """Write the figures and the page of a run that has been estimated; returns the page."""
-    run, study = stages.load_run(folder)
+    run = Run(folder)
+    imported = imports.study_of(run)
+    study = imported or stages.load_run(folder)[1]
     rows = _read_estimates(folder / "estimates.csv")
     summary = stages.read_json(folder / "summary.json")
     charts = figures.draw(rows, summary, folder / "figures")
     survey = _survey(run)
     page = _template().render(
         study=study,
+        imported=imported,
+        attributes=unique(rows, "attribute"),
         summary=summary,
         images=summary.get("images") or {},
         findings=[_finding(rows, summary, attribute) for attribute in unique(rows, "attribute")],
@@ -60,7 +64,9 @@ def write_report(folder: Path) -> Path:
         energy=stages.read_json(folder / "energy.json") if (folder / "energy.json").is_file() else None,
         limits=_limits(rows, summary),
         sets=[prompt_sets.load(name) for name in study.prompt_sets],
-        references=[prompt_sets.load_reference(r.table, r.year) for r in study.reference],
+        references=imports.references(imported)
+        if imported
+        else [prompt_sets.load_reference(r.table, r.year) for r in study.reference],
         missing=_missing(rows),
         version=pipeline.__version__,
         digest=hashlib.sha256((folder / "estimates.csv").read_bytes()).hexdigest()[:16],
@@ -150,6 +156,10 @@ def interval(estimate: Mapping[str, Any] | None, kind: str = "plain") -> str:
     return "not known" if None in ends else around
 
 
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
 def _p(text: str) -> str:
     number = _number(text)
     if number is None:
@@ -175,23 +185,34 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
         if entry["attribute"] == attribute:
             pools.setdefault((entry["reference"], entry["arm"]), []).append(entry)
     several = len(unique(rows, "arm")) > 1
+
+    def in_arm(entry: Mapping[str, Any]) -> str:
+        return f"{_capital(said_of_arm(entry['arm']))}: " if several else ""
+
     sentences = [_said(entries, mine, several_arms=several) for entries in pools.values()]
-    sentences += [said for entries in pools.values() if (said := _said_of_lean(entries[0]))]
-    sentences += [said for entries in pools.values() if (said := _said_of_distance(entries[0]))]
+    record = (summary.get("classifier") or {}).get(attribute) or {}
+    if not _read_by_person(record):
+        sentences += [in_arm(e[0]) + said for e in pools.values() if (said := _said_of_lean(e[0]))]
+    known = bool(record.get("accuracy"))
+    sentences += [in_arm(e[0]) + said for e in pools.values() if (said := _said_of_distance(e[0], corrected=known))]
     if not any(row["share"] for row in mine):
         sentences = ["The probe could not tell in any image, so nothing is known: every share is between 0% and 100%."]
     elif not pools:
         sentences = [f"The shares stand alone. {_why_missing(mine)}"]
-    rate = _number(((summary.get("classifier") or {}).get(attribute) or {}).get("cannot_tell_rate"))
-    if rate is not None:
+    rate = _number(record.get("cannot_tell_rate"))
+    if rate is not None and not _read_by_person(record):
         sentences.append(f"The probe answered “cannot tell” for {100 * rate:.1f}% of the images it was shown.")
     return Finding(title=title_of(attribute), sentences=tuple(sentences))
+
+
+def _read_by_person(record: Mapping[str, Any]) -> bool:
+    return (record.get("read_by") or {}).get("kind") == "person"
 
 
 def _said(entries: Sequence[Mapping[str, Any]], rows: Sequence[Row], *, several_arms: bool) -> str:
     """The pooled entries of one arm and reference, one per level, as a sentence that names the reference."""
     first = entries[0]
-    arm = f"{said_of_arm(first['arm']).capitalize()}, against" if several_arms else "Against"
+    arm = f"{_capital(said_of_arm(first['arm']))}, against" if several_arms else "Against"
     parts = [f"{arm} “{first['reference']}”, over {first['n_concepts']} concepts: {_said_of_means(entries)}"]
     if "stretch" in first:
         parts.append(_said_of_stretch(first["stretch"]))
@@ -245,7 +266,7 @@ def _said_of_lean(entry: Mapping[str, Any]) -> str:
     )
 
 
-def _said_of_distance(entry: Mapping[str, Any]) -> str:
+def _said_of_distance(entry: Mapping[str, Any], *, corrected: bool) -> str:
     """Directional bias amplification, and the mean distance beside what chance alone would show."""
     directional, apart = entry.get("directional"), entry.get("total_variation")
     if not directional or not apart:
@@ -253,7 +274,7 @@ def _said_of_distance(entry: Mapping[str, Any]) -> str:
     return (
         f"Directional bias amplification (Wang and Russakovsky 2021) against “{entry['reference']}”: "
         f"{interval(directional, 'points')} points; mean total variation from it {100 * apart['value']:.1f} points "
-        f"over {apart['n_concepts']} concepts, of which sampling and the probe’s errors alone "
+        f"over {apart['n_concepts']} concepts, of which sampling{' and the probe’s errors' if corrected else ''} alone "
         f"would show about {100 * apart['noise_floor']:.1f}."
     )
 
@@ -547,6 +568,11 @@ def _limits(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[str]:
 
 def _record(title: str, record: Mapping[str, Any]) -> str:
     accuracy = _number(record.get("accuracy"))
+    if _read_by_person(record):
+        return (
+            f"{_capital(title)} is as {record['read_by']['who']} labelled it. Another viewer may have said "
+            "otherwise, and how far viewers differ is not in the intervals."
+        )
     if accuracy is None:
         return (
             f"How often the probe misreads {title} is not known, for want of labelled pictures of this kind: its shares "

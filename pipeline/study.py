@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,7 +16,14 @@ import prompt_sets
 from classifiers.attributes import ATTRIBUTES
 from pipeline import checks, mitigations
 from pipeline.errors import InputError
-from pipeline.types import Arm, Prompt
+from pipeline.types import CANNOT_TELL, Arm, Prompt
+
+NOT_ONE_PERSON = "not one person"
+"""What a file may be declared to say of a picture that is made and counted, and is in no share."""
+
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Of a study: it is the folder of its run."""
 
 
 class Part(BaseModel):
@@ -89,7 +97,7 @@ class Reference(Part):
 class Study(Part):
     """One study: one model and one setting."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=NAME)
     description: str = ""
     prompt_sets: tuple[str, ...] = Field(min_length=1)
     model: Model = Field(default_factory=Model)
@@ -116,15 +124,138 @@ class Study(Part):
 
     def prompts(self) -> tuple[Prompt, ...]:
         """All prompts of all prompt sets, in the order of the files."""
-        prompts = tuple(p for name in self.prompt_sets for p in prompt_sets.load(name).prompts)
-        keys = [p.key for p in prompts]
-        if len(set(keys)) < len(keys):
-            raise InputError(f"prompt_sets: {', '.join(self.prompt_sets)}: a prompt set is named twice")
-        return prompts
+        return _prompts(self.prompt_sets)
 
     def rewriters(self) -> tuple[Arm, ...]:
         """The arms, built and checked against these settings."""
         return mitigations.build(self.arms, guidance_scale=self.draw.guidance_scale)
+
+
+# -- pictures made elsewhere -------------------------------------------------------------------------
+
+
+class Columns(Part):
+    """Where a file of data made elsewhere says what."""
+
+    concept: str
+    count: str | None = None
+    """The column with how many pictures a line stands for; without it a line is one picture, named in `image`."""
+    image: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Columns:
+        if (self.count is None) == (self.image is None):
+            raise ValueError("name either count (a line stands for many pictures) or image (a line is one picture)")
+        return self
+
+
+class Said(Part):
+    """How the file says one attribute."""
+
+    column: str
+    levels: dict[str, str] = Field(min_length=1)
+    """What stands in the column, to the letter and the space, to a level, `cannot tell` or `not one person`."""
+
+
+class Made(Part):
+    """An arm of pictures made elsewhere: one model, asked in one way."""
+
+    model: str
+    lines: dict[str, str] = Field(default_factory=dict)
+    """Columns and what stands in them: which lines of the file are of this arm. Without any, all are."""
+
+
+class Counted(Part):
+    """Lines of the file that are a reference, such as the pictures that a model has learnt from."""
+
+    publisher: str
+    table: str
+    title: str
+    licence: str
+    lines: dict[str, str] = Field(min_length=1)
+
+
+class ReadBy(Part):
+    """Who said what the pictures show."""
+
+    who: str
+    """For a sentence: `FairFace`, `one person`."""
+    kind: Literal["classifier", "person"]
+
+
+class ImportStudy(Part):
+    """A study of pictures that were made and read elsewhere: one CSV of counts, or of a line per labelled picture."""
+
+    name: str = Field(pattern=NAME)
+    description: str = ""
+    source: str
+    """Where the file comes from, for whoever quotes a number."""
+    licence: str
+    prompt_sets: tuple[str, ...] = Field(min_length=1)
+    """What was asked: one prompt for each concept of the file."""
+    data: str
+    """The CSV, beside this file or in a folder below."""
+    images: str | None = None
+    """The folder of the pictures, if they are here; a line whose picture is not in it is counted as failed."""
+    columns: Columns
+    concepts: dict[str, str] = Field(default_factory=dict)
+    """What the file calls a concept, where the prompt set calls it otherwise."""
+    attributes: dict[str, Said] = Field(min_length=1)
+    read_by: ReadBy
+    arms: dict[str, Made] = Field(min_length=1)
+    own_references: tuple[Counted, ...] = ()
+    reference: tuple[Reference, ...] = ()
+    seed: int = Field(0, ge=0)
+    """Of the posterior draws."""
+
+    @field_validator("data", "images")
+    @classmethod
+    def _stays_inside(cls, path: str | None) -> str | None:
+        if path is not None and not _inside(path):
+            raise ValueError(f"{path!r} leaves the folder of the study; put it beside the study and name it from there")
+        return path
+
+    @model_validator(mode="after")
+    def _known_levels(self) -> ImportStudy:
+        if self.images is not None and self.columns.image is None:
+            raise ValueError(
+                "images is a folder of pictures, but columns.image does not say where a line names its own"
+            )
+        for name, said in self.attributes.items():
+            if name not in ATTRIBUTES:
+                raise ValueError(f"attributes: {name!r} is not known; the choices are: {', '.join(ATTRIBUTES)}")
+            known = (*ATTRIBUTES[name].levels, CANNOT_TELL, NOT_ONE_PERSON)
+            for word, level in said.levels.items():
+                if level not in known:
+                    raise ValueError(
+                        f"attributes.{name}.levels: {word!r} is put to {level!r}; the choices are: {', '.join(known)}"
+                    )
+        return self
+
+    def prompts(self) -> tuple[Prompt, ...]:
+        """All prompts of all prompt sets, in the order of the files; one for each concept."""
+        prompts = _prompts(self.prompt_sets)
+        twice = [c for c, n in Counter(p.concept.casefold() for p in prompts).items() if n > 1]
+        if twice:
+            raise InputError(f"prompt_sets: several prompts for {twice[0]!r}, and the data do not say which was asked")
+        return prompts
+
+
+def _inside(path: str) -> bool:
+    """Does a relative path stay below where it starts?"""
+    parts = PurePosixPath(path.replace("\\", "/"))
+    return not parts.is_absolute() and not PureWindowsPath(path).drive and ".." not in parts.parts
+
+
+def _prompts(names: tuple[str, ...]) -> tuple[Prompt, ...]:
+    prompts = tuple(p for name in names for p in prompt_sets.load(name).prompts)
+    keys = [p.key for p in prompts]
+    if len(set(keys)) < len(keys):
+        raise InputError(f"prompt_sets: {', '.join(names)}: a prompt set is named twice")
+    return prompts
+
+
+# -- reading -----------------------------------------------------------------------------------------
 
 
 def load(name_or_path: str, changes: tuple[str, ...] = ()) -> Study:
@@ -132,19 +263,42 @@ def load(name_or_path: str, changes: tuple[str, ...] = ()) -> Study:
 
     Everything that can be known to be wrong before a model is loaded is an `InputError` here.
     """
+    path, raw = _read(name_or_path)
+    for change in changes:
+        _change(raw, change)
+    return parse(raw, where=str(path))
+
+
+def load_import(name_or_path: str) -> tuple[ImportStudy, Path]:
+    """A study of pictures made elsewhere, and the folder in which its data lie."""
+    path, raw = _read(name_or_path)
+    return parse_import(raw, where=str(path)), path.parent
+
+
+def _read(name_or_path: str) -> tuple[Path, dict[str, Any]]:
     path = prompt_sets.studies().get(name_or_path, Path(name_or_path))
     if not path.is_file():
         ships = ", ".join(sorted(prompt_sets.studies()))
         raise InputError(f"{name_or_path}: no such study file; the studies that ship are: {ships}")
     raw = checks.read_yaml(path)
     raw.setdefault("name", path.stem)
-    for change in changes:
-        _change(raw, change)
-    return parse(raw, where=str(path))
+    return path, raw
+
+
+def made_elsewhere(raw: dict[str, Any]) -> bool:
+    """Is this the plain data of an `ImportStudy`?"""
+    return "data" in raw
+
+
+def is_import(name_or_path: str) -> bool:
+    """Is this a study of pictures made elsewhere?"""
+    return made_elsewhere(_read(name_or_path)[1])
 
 
 def parse(raw: dict[str, Any], *, where: str) -> Study:
     """A study from plain data, with its prompts, arms and tables looked up once."""
+    if made_elsewhere(raw):
+        raise InputError(f"{where}: names data of pictures that were made elsewhere; read it with: typecast import")
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:
@@ -159,7 +313,24 @@ def parse(raw: dict[str, Any], *, where: str) -> Study:
     return study
 
 
-def dump(study: Study) -> str:
+def parse_import(raw: dict[str, Any], *, where: str) -> ImportStudy:
+    """A study of pictures made elsewhere from plain data, with its prompts and tables looked up once."""
+    if not made_elsewhere(raw):
+        raise InputError(f"{where}: names no data to import (a CSV, under the key data); draw it with: typecast run")
+    try:
+        study = ImportStudy.model_validate(raw)
+    except ValidationError as error:
+        raise checks.explain(error, where=where, model=ImportStudy) from None
+    try:
+        study.prompts()
+        for reference in study.reference:
+            prompt_sets.load_reference(reference.table, reference.year)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return study
+
+
+def dump(study: Study | ImportStudy) -> str:
     """The study as YAML with every default filled in."""
     plain = study.model_dump(mode="json")
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)

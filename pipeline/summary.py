@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline import amplification, robustness
 from pipeline.estimates import Shares, whole
-from pipeline.plan import Plan
+from pipeline.plan import Asked
 from pipeline.tables import PERFECT, Against, Key, Reading, Tally, keys, references
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
@@ -21,7 +21,7 @@ DRAWS = 200
 
 
 def summary(
-    planned: Plan, counts: Tally, attributes: Sequence[Reading], shares: dict[str, dict[Key, Shares]]
+    planned: Asked, counts: Tally, attributes: Sequence[Reading], shares: dict[str, dict[Key, Shares]]
 ) -> dict[str, Any]:
     """Pooled amplification per arm, attribute and reference, and everything else that the report prints."""
     pools = [
@@ -36,8 +36,7 @@ def summary(
     }
     return {
         "study": planned.study.name,
-        "model": planned.study.model.path,
-        "guidance_scale": planned.study.draw.guidance_scale,
+        **planned.made_with,
         "images": {**made, "total": sum(made.values()), "asked": len(planned)},
         "headline": headline(planned, pools, made["made"]),
         "pooled": pools,
@@ -46,7 +45,7 @@ def summary(
 
 
 def _pool(
-    planned: Plan, counts: Tally, reading: Reading, against: Against, arm: str, shares: dict[Key, Shares]
+    planned: Asked, counts: Tally, reading: Reading, against: Against, arm: str, shares: dict[Key, Shares]
 ) -> Iterator[dict[str, Any]]:
     """Over the neutral prompts of an arm: identity prompts name the group themselves. An entry per level."""
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, arm, against.title])[:16], 16))
@@ -85,9 +84,10 @@ def _pool(
         entry["mean_difference"] = (_hull(means[k], ends[k]) if bounded else means[k])._asdict()
         if len(reading.levels) == 2:
             entry["mean_difference"]["erased_by"] = robustness.erasing_difference(means[k], matrix)
-            if 0 < base[k] < 1 and ((reference[:, k] > 0) & (reference[:, k] < 1)).all():
-                answers = np.array([found.n or math.nan for _, found in known])
-                entry |= _stretched(table, matrix, reference[:, k], base[k], answers, reading, against, rng)
+            answers = np.array([found.n or math.nan for _, found in known])
+            inside = _inside(reference[:, k], answers)
+            if 0 < base[k] < 1 and ((inside > 0) & (inside < 1)).all():
+                entry |= _stretched(table, matrix, inside, base[k], answers, reading, against, rng)
         if k == 0:
             entry |= _distances(
                 table, matrix, [found for _, found in known], base, [shares[key] for key, _ in known], rng
@@ -100,6 +100,13 @@ def _hull(upper: Estimate, lower: Estimate) -> Estimate:
     return Estimate(
         math.nan, min(upper.low, lower.low), max(upper.high, lower.high), upper.n, f"bounded, {upper.method}"
     )
+
+
+def _inside(reference: npt.NDArray[np.float64], answers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Shares `(C,)` of a reference, with those of 0 and 1 that stand on so many answers moved off the end by half an
+    answer, (k + ½) / (n + 1): Haldane (1956), Annals of Human Genetics 20:309. An exact 0 or 1 stays where it is."""
+    at_end = ((reference == 0) | (reference == 1)) & ~np.isnan(answers)
+    return np.where(at_end, (reference * answers + 0.5) / (answers + 1), reference)
 
 
 def _stretched(
@@ -174,10 +181,10 @@ def _record(reading: Reading, counts: Tally) -> dict[str, Any]:
     }
 
 
-def headline(planned: Plan, pools: Sequence[dict[str, Any]], images: int) -> str:
+def headline(planned: Asked, pools: Sequence[dict[str, Any]], images: int) -> str:
     """The finding in one sentence that can be quoted: reference, year, table, interval and n are in it."""
     pool = next((p for p in pools if p["arm"] == planned.arms[0].name and "stretch" in p), None)
-    model = f"{planned.study.model.path} at guidance {planned.study.draw.guidance_scale:g}"
+    model = planned.model_of(planned.arms[0].name)
     if pool is None:
         return f"{model}: {images:,} images were made; no reference covers enough of the concepts to say more."
     stretch, mean = pool["stretch"], pool["mean_difference"]

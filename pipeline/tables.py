@@ -23,7 +23,7 @@ from classifiers.correction import checked_confusion, corrected_shares_many
 from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import Shares, published, raw_shares
-from pipeline.plan import Plan
+from pipeline.plan import Asked, Plan
 from pipeline.store import Run
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, Shard, digest
 
@@ -91,6 +91,8 @@ class Reading:
     """The attributes that an intersection is of."""
     by_concept: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     """The same counts for the labelled pictures of each concept; empty where that is not known."""
+    uncorrected: str = UNCORRECTED
+    """Said of the shares where there is no matrix."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -212,17 +214,17 @@ class Against:
         return [math.nan] * len(reading.levels) if isinstance(found, str) else list(found.shares)
 
 
-def references(planned: Plan) -> list[Against]:
-    """The references that the study names."""
-    return [Against(prompt_sets.load_reference(r.table, r.year)) for r in planned.study.reference]
+def references(planned: Asked) -> list[Against]:
+    """The references of a run."""
+    return [Against(table) for table in planned.references]
 
 
-def keys(planned: Plan) -> list[Key]:
+def keys(planned: Asked) -> list[Key]:
     """All keys of a study, arm by arm, in the order of its prompts."""
     return [(*p.key, arm.name) for arm in planned.arms for p in planned.prompts]
 
 
-def corrected(planned: Plan, counts: Tally, attributes: Sequence[Reading]) -> dict[str, dict[Key, Shares]]:
+def corrected(planned: Asked, counts: Tally, attributes: Sequence[Reading]) -> dict[str, dict[Key, Shares]]:
     """The shares of every attribute and key, corrected where the classifier's errors are known.
 
     Chance (the posterior's) comes from the study's seed and the attribute, so that the same run gives the same shares.
@@ -245,7 +247,7 @@ def _block(
 ) -> list[Shares]:
     """The shares of some keys with counts `(G, K + 1)`, no concept twice."""
     if reading.confusion is None:
-        return [_uncorrected(row, rng) for row in table]
+        return [_uncorrected(row, reading, rng) for row in table]
     if not reading.by_concept:
         return corrected_shares_many(table, reading.confusion, rng=rng)
     concepts = [key[1] for key in block]
@@ -260,22 +262,22 @@ def _block(
 def corrected_sum(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:
     """The shares behind counts `(K + 1,)` of several concepts together, by the errors on all labelled pictures."""
     if reading.confusion is None:
-        return _uncorrected(row, rng)
+        return _uncorrected(row, reading, rng)
     return corrected_shares_many(row[None], reading.confusion, rng=rng)[0]
 
 
-def _uncorrected(row: npt.NDArray[np.int64], rng: np.random.Generator) -> Shares:
+def _uncorrected(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:
     """The classifier at its word, with the priors of `corrected_shares_many`."""
     raw, told = raw_shares(row[:-1], int(row[-1])), row[:-1]
     if not told.any():
-        return replace(raw, method=UNCORRECTED)
+        return replace(raw, method=reading.uncorrected)
     joint = rng.dirichlet(told + 1 / len(told), DRAWS)
     draws = rng.beta(told + 0.5, told.sum() - told + 0.5, joint.shape)
-    return replace(raw, method=UNCORRECTED, draws=draws, joint=joint)
+    return replace(raw, method=reading.uncorrected, draws=draws, joint=joint)
 
 
 def estimate(
-    planned: Plan, counts: Tally, attributes: Sequence[Reading], shares: dict[str, dict[Key, Shares]]
+    planned: Asked, counts: Tally, attributes: Sequence[Reading], shares: dict[str, dict[Key, Shares]]
 ) -> list[dict[str, Any]]:
     """The rows of `estimates.csv`: a block per attribute and reference, every key and level in it."""
     rows: list[dict[str, Any]] = []
@@ -356,8 +358,10 @@ def _compared(mine: Estimate, found: Distribution, k: int, base: float, p: float
 
 def _p_value(share: Shares, found: Distribution | str) -> float:
     """One test per concept; NaN where there is no reference, one that is only bounded, or one that leaves no room for
-    chance (0 or 1)."""
-    if isinstance(found, str) or share.draws is None or not all(0 < r < 1 for r in found.shares):
+    chance (exactly 0 or 1)."""
+    if isinstance(found, str) or share.draws is None or np.isnan(found.shares).any():
+        return math.nan
+    if found.n is None and not all(0 < r < 1 for r in found.shares):
         return math.nan
     if found.least != found.shares:
         return math.nan

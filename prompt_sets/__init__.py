@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from prompt_sets.prompts import FOLDER, PromptSet, load, names, studies
-from prompt_sets.references import Match, Reference, load_reference, tables
+from prompt_sets.references import Match, Reference, counted_reference, load_reference, tables
 
-__all__ = ["FOLDER", "Match", "PromptSet", "Reference", "load", "load_reference", "names", "studies", "tables"]
+__all__ = [
+    "FOLDER",
+    "Match",
+    "PromptSet",
+    "Reference",
+    "counted_reference",
+    "load",
+    "load_reference",
+    "names",
+    "studies",
+    "tables",
+]

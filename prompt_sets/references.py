@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -225,6 +225,70 @@ def load_reference(table: str, year: int | None = None) -> Reference:
         entry=entry,
         rows=_rows(table),
         matches=_matches() if entry.layout == "wide" else None,
+    )
+
+
+def counted_reference(
+    *,
+    publisher: str,
+    table: str,
+    title: str,
+    licence: str,
+    levels: Mapping[str, tuple[str, ...]],
+    counts: Mapping[tuple[str, str, str], int],
+) -> Reference:
+    """A reference that was counted, such as the pictures that a model has learnt from: exact but for sampling.
+
+    `levels` by attribute, `counts` of pictures by concept, attribute and level; other levels than those are left out.
+    The base rate is the mean over the concepts, of which a study asks equally often. A concept without a picture
+    has no row.
+    """
+    cells: dict[str, dict[str, dict[str, int]]] = {}
+    for (concept, attribute, level), n in counts.items():
+        if level in levels[attribute]:
+            cells.setdefault(concept, {}).setdefault(attribute, dict.fromkeys(levels[attribute], 0))[level] += n
+    rows: Rows = {}
+    for concept, attributes in cells.items():
+        sizes = {attribute: sum(its.values()) for attribute, its in attributes.items()}
+        shares = {a: {level: n / sizes[a] for level, n in its.items()} for a, its in attributes.items() if sizes[a]}
+        if shares:  # of several attributes the smallest count stands for all
+            answers = min(sizes[a] for a in shares)
+            rows[None, concept.casefold()] = Row(name=concept, thousands=answers / 1000, shares=shares)
+    base = "mean over the concepts"
+    means = {
+        attribute: {level: fmean(row.shares[attribute][level] for row in some) for level in its}
+        for attribute, its in levels.items()
+        if (some := [row for row in rows.values() if attribute in row.shares])
+    }
+    if means:  # the mean of C shares varies as that of one count of C² / Σ 1 / n
+        size = len(rows) ** 2 / math.fsum(1 / row.thousands for row in rows.values())
+        rows[None, base] = Row(name=base, thousands=size, shares=means)
+    entry = Table(
+        publisher=publisher,
+        table=table,
+        title=title,
+        file="",
+        layout="long",
+        unit="share",
+        licence=licence,
+        interval="sampling error of the count, Wilson's",
+        base=base,
+        people_per_answer=1,
+        years={},
+        attributes={
+            name: Columns(title=its[0] if len(its) == 2 else name, levels={level: level for level in its})
+            for name, its in levels.items()
+        },
+    )
+    return Reference(
+        table=table,
+        title=table,
+        year=None,
+        attributes=tuple(levels),
+        interval=entry.interval,
+        entry=entry,
+        rows=rows,
+        matches=None,
     )
 
 

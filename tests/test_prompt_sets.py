@@ -88,7 +88,7 @@ def test_fair_diffusion_keeps_the_wrong_article_of_the_published_images() -> Non
 
 def test_every_study_that_ships_can_be_planned() -> None:
     for name in prompt_sets.studies():
-        loaded = study.load(name)
+        loaded = study.load_import(name)[0] if study.is_import(name) else study.load(name)
         assert loaded.name == name and loaded.prompts()
     demo = study.load("emoji")
     assert len(demo.prompts()) * demo.images_per_prompt == 1000

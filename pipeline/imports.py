@@ -1,0 +1,335 @@
+"""Pictures made and read elsewhere -> estimates: one CSV of counts, or of a line per labelled picture, becomes a run.
+
+Nothing is guessed. What the study does not declare (a word, a concept, a line of no arm) is listed and is an error:
+a line that were left out in silence would move every share.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import prompt_sets
+from classifiers.attributes import ATTRIBUTES
+from pipeline import checks, store, summary, tables
+from pipeline import study as studies
+from pipeline.errors import InputError, RunError
+from pipeline.store import Run
+from pipeline.study import NOT_ONE_PERSON, ImportStudy
+from pipeline.tables import COLUMNS, Key, Reading, Tally
+from pipeline.types import CANNOT_TELL, Prompt
+
+COUNT = re.compile(r"[0-9]{1,12}")
+"""A whole number from 0 on, as a file may write it."""
+
+Problems = dict[str, list[int]]
+"""What is wrong in a file, and the numbers of the lines in which it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What the tables call an arm, and which model made it."""
+
+    name: str
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What a study of pictures made elsewhere says, in the shape that the estimates ask for (`pipeline.plan.Asked`)."""
+
+    study: ImportStudy
+    prompts: tuple[Prompt, ...]
+    """Those whose concept is in the file."""
+    arms: tuple[Arm, ...]
+    references: tuple[prompt_sets.Reference, ...]
+    """Those that are lines of the file, then the tables that the study names."""
+    readings: tuple[Reading, ...]
+    counts: Tally
+    sha256: str
+    """Of the file."""
+    not_here: tuple[str, ...]
+    """Pictures that a line names and that are not in the folder: each is counted as failed."""
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """The models, by arm."""
+        return {"model": " and ".join(dict.fromkeys(arm.model for arm in self.arms)), "guidance_scale": None}
+
+    def model_of(self, arm: str) -> str:
+        """The model that made an arm."""
+        return self.study.arms[arm].model
+
+    def __len__(self) -> int:
+        """Images that have a line."""
+        return self.counts.statuses.total()
+
+
+def begin(chosen: ImportStudy, folder: Path, out: Path) -> tuple[Run, Imported]:
+    """The run folder of a study whose data lie in `folder`; a wrong line leaves no run folder behind."""
+    found = read(chosen, folder)
+    run = Run(out)
+    if run.study_file.exists():
+        if study_of(run) != chosen:
+            raise RunError(f"{out}: holds another study; name another folder with --out")
+    elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise RunError(f"{out}: is not empty and holds no study.yaml; name another folder with --out")
+    store.write_text(run.study_file, studies.dump(chosen))
+    return run, found
+
+
+def study_of(run: Run) -> ImportStudy | None:
+    """The study of a run that was imported; `None` of one that was drawn."""
+    raw = checks.read_yaml(run.study_file) if run.study_file.is_file() else {}
+    return studies.parse_import(raw, where=str(run.study_file)) if studies.made_elsewhere(raw) else None
+
+
+def estimate(run: Run, found: Imported) -> str:
+    """`estimates.csv`, with the column `model`, and `summary.json`; returns the headline."""
+    shares = tables.corrected(found, found.counts, found.readings)
+    rows = tables.estimate(found, found.counts, found.readings, shares)
+    rows = [row | {"model": found.model_of(row["arm"])} for row in rows]
+    about = summary.summary(found, found.counts, found.readings, shares)
+    for record in about["classifier"].values():
+        record["read_by"] = found.study.read_by.model_dump()
+    about["data"] = {"file": found.study.data, "sha256": found.sha256, "not_here": list(found.not_here)}
+    store.write_text(run.folder / "estimates.csv", tables.to_csv(rows, (*COLUMNS, "model")))
+    store.write_json(run.folder / "summary.json", about)
+    return str(about["headline"])
+
+
+# -- the file ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of the file."""
+
+    number: int
+    cells: dict[str, str]
+    concept: str
+    """As the prompt set calls it."""
+    n: int
+    """Pictures."""
+    here: bool
+    """Is there a picture? One that is not here is counted as failed."""
+    said: dict[str, str]
+    """Attribute to level, `cannot tell` or `not one person`."""
+
+
+def read(chosen: ImportStudy, folder: Path) -> Imported:
+    """Every line of the data, counted; an `InputError` lists what is wrong in them."""
+    path = folder / chosen.data
+    content = _content(path)
+    by_concept = {p.concept.casefold(): p for p in chosen.prompts()}
+    lines = list(_lines(chosen, folder, path, content, set(by_concept)))
+    counts, own, missing = Tally(), [Counter[tuple[str, str, str]]() for _ in chosen.own_references], []
+    for line in lines:
+        prompt = by_concept[line.concept]
+        for arm, made in chosen.arms.items():
+            if _takes(made.lines, line.cells):
+                _count(counts, (*prompt.key, arm), line)
+        for counter, reference in zip(own, chosen.own_references, strict=True):
+            if _takes(reference.lines, line.cells):
+                for attribute, level in line.said.items():
+                    counter[prompt.concept, attribute, level] += line.n
+        if not line.here:
+            missing.append(line.cells[chosen.columns.image or ""])
+    seen = {line.concept for line in lines}
+    return Imported(
+        study=chosen,
+        prompts=tuple(p for p in by_concept.values() if p.concept.casefold() in seen),
+        arms=tuple(Arm(name=name, model=made.model) for name, made in chosen.arms.items()),
+        references=references(chosen, own),
+        readings=tuple(_reading(chosen, name) for name in chosen.attributes),
+        counts=counts,
+        sha256=hashlib.sha256(content).hexdigest(),
+        not_here=tuple(missing),
+    )
+
+
+def references(
+    chosen: ImportStudy, own: list[Counter[tuple[str, str, str]]] | None = None
+) -> tuple[prompt_sets.Reference, ...]:
+    """The references of a study: its own, with the counts by concept, attribute and level, then the named tables."""
+    levels = {name: ATTRIBUTES[name].levels for name in chosen.attributes}
+    counted = own or [Counter() for _ in chosen.own_references]
+    mine = (
+        prompt_sets.counted_reference(
+            publisher=given.publisher,
+            table=given.table,
+            title=given.title,
+            licence=given.licence,
+            levels=levels,
+            counts=counter,
+        )
+        for given, counter in zip(chosen.own_references, counted, strict=True)
+    )
+    return (*mine, *(prompt_sets.load_reference(r.table, r.year) for r in chosen.reference))
+
+
+def _reading(chosen: ImportStudy, name: str) -> Reading:
+    """An attribute of which no errors are known; why its shares are as they are goes with them."""
+    who = chosen.read_by.who
+    if chosen.read_by.kind == "person":
+        said = f"as labelled by {who}: no classifier, so nothing is corrected"
+    else:
+        said = f"raw: as {who} said, whose errors on these pictures are not known here and not in it"
+    attribute = ATTRIBUTES[name]
+    return Reading(name, attribute.title, attribute.levels, None, uncorrected=said)
+
+
+def _takes(wanted: dict[str, str], cells: dict[str, str]) -> bool:
+    return all(cells[column] == value for column, value in wanted.items())
+
+
+def _count(counts: Tally, key: Key, line: Line) -> None:
+    counts.statuses[key, "made" if line.here else "failed"] += line.n
+    for attribute, level in line.said.items() if line.here else ():
+        if level != NOT_ONE_PERSON:
+            counts.decisions[key, attribute, level] += line.n
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; the key data names the CSV, beside the study") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _rows(chosen: ImportStudy, path: Path, content: bytes) -> Iterator[tuple[int, dict[str, str]]]:
+    """The lines with their numbers, once the columns are known to be there. A byte-order mark is no part of a name."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}: line {number}: not UTF-8 text; save the file as CSV in UTF-8") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        head = next(reader, [])
+        if len(set(head)) < len(head):
+            raise InputError(f"{path}: two columns have the same name: {', '.join(head)}")
+        lacking = [f"{column!r} ({key})" for key, column in _wanted(chosen) if column not in head]
+        if lacking:
+            raise InputError(
+                f"{path}: has no column {', '.join(lacking)}; its columns are: {', '.join(head) or 'none'}"
+            )
+        for cells in reader:
+            if cells and len(cells) != len(head):
+                raise InputError(
+                    f"{path}: line {reader.line_num}: {len(cells)} cells, and the first line has {len(head)}"
+                )
+            if cells:
+                yield reader.line_num, dict(zip(head, cells, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: {error}") from None
+
+
+def _wanted(chosen: ImportStudy) -> Iterator[tuple[str, str]]:
+    """Every column that the study names, by its key."""
+    for key, column in chosen.columns.model_dump().items():
+        if column is not None:
+            yield f"columns.{key}", column
+    for name, said in chosen.attributes.items():
+        yield f"attributes.{name}.column", said.column
+    for name, made in chosen.arms.items():
+        yield from ((f"arms.{name}.lines", column) for column in made.lines)
+    for reference in chosen.own_references:
+        yield from ((f"own_references, {reference.table}", column) for column in reference.lines)
+
+
+def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concepts: set[str]) -> Iterator[Line]:
+    """The lines in the words of the study; at the end, one error with all that is wrong in them."""
+    wrong: Problems = {}
+    first: dict[tuple[str, ...], int] = {}
+    named = {word.casefold(): concept.casefold() for word, concept in chosen.concepts.items()}
+    empty = True
+    for number, cells in _rows(chosen, path, content):
+        empty = False
+        word = cells[chosen.columns.concept]
+        concept = named.get(word.casefold(), word.casefold())
+        said = {name: its.levels.get(cells[its.column]) for name, its in chosen.attributes.items()}
+        problems = [*_not_declared(chosen, cells, said), *_not_taken(chosen, cells)]
+        if concept not in concepts:
+            problems.append(f"{chosen.columns.concept} {word!r} is no concept of {', '.join(chosen.prompt_sets)}")
+        n, here, why = _pictures(chosen, folder, cells)
+        problems += [why] if why else []
+        earlier = first.setdefault(_identity(chosen, cells), number)
+        if earlier != number:
+            problems.append(f"says the same as line {earlier} again")
+        for problem in problems:
+            wrong.setdefault(problem, []).append(number)
+        if not problems:
+            sure = {name: level for name, level in said.items() if level is not None}
+            yield Line(number=number, cells=cells, concept=concept, n=n, here=here, said=sure)
+    if empty:
+        raise InputError(f"{path}: has no line but the first")
+    if wrong:
+        raise _all_of(path, wrong)
+
+
+def _not_declared(chosen: ImportStudy, cells: dict[str, str], said: dict[str, str | None]) -> Iterator[str]:
+    for name, level in said.items():
+        if level is None:
+            column = chosen.attributes[name].column
+            known = (*ATTRIBUTES[name].levels, CANNOT_TELL, NOT_ONE_PERSON)
+            yield (
+                f"{column} {cells[column]!r} is not in attributes.{name}.levels; put it to one of: {', '.join(known)}"
+            )
+
+
+def _not_taken(chosen: ImportStudy, cells: dict[str, str]) -> Iterator[str]:
+    """A line is of one arm or of one reference."""
+    groups = [(f"arm {name}", made.lines) for name, made in chosen.arms.items()]
+    groups += [(f"reference {own.table}", own.lines) for own in chosen.own_references]
+    takers = [name for name, wanted in groups if _takes(wanted, cells)]
+    asked = {column: cells[column] for _, wanted in groups for column in wanted}
+    if len(takers) != 1:
+        at = ", ".join(f"{column} {value!r}" for column, value in asked.items()) or "every line"
+        yield f"{at} is of {' and '.join(takers)}; of one alone" if takers else f"{at} is of no arm and no reference"
+
+
+def _pictures(chosen: ImportStudy, folder: Path, cells: dict[str, str]) -> tuple[int, bool, str]:
+    """How many pictures a line stands for, whether they are here, and what is wrong with it."""
+    columns = chosen.columns
+    if columns.count is not None:
+        cell = cells[columns.count]
+        if not COUNT.fullmatch(cell):
+            return 0, False, f"{columns.count} {cell!r} is no count; it should be a whole number from 0 on"
+        return int(cell), True, ""
+    name = cells[columns.image or ""]
+    if not name:
+        return 0, False, f"{columns.image} is empty, so no picture is named"
+    if chosen.images is None:
+        return 1, True, ""
+    home = (folder / chosen.images).resolve()
+    if not (home / name).resolve().is_relative_to(home):
+        return 0, False, f"{columns.image} {name!r} leads out of the folder {chosen.images}"
+    return 1, (home / name).is_file(), ""
+
+
+def _identity(chosen: ImportStudy, cells: dict[str, str]) -> tuple[str, ...]:
+    """What may be in a file once: a picture, or a count of something."""
+    if chosen.columns.image is not None:
+        return (cells[chosen.columns.image],)
+    return tuple(cell for column, cell in cells.items() if column != chosen.columns.count)
+
+
+def _all_of(path: Path, wrong: Problems) -> InputError:
+    """One message: each problem once, with its lines."""
+    said = []
+    for problem, numbers in list(wrong.items())[: checks.MOST_PROBLEMS]:
+        some = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
+        said.append(f"{path}: line{'s' if len(numbers) > 1 else ''} {some}: {problem}")
+    if len(wrong) > checks.MOST_PROBLEMS:
+        said.append(f"{path}: and {len(wrong) - checks.MOST_PROBLEMS} more")
+    return InputError("\n".join(said))

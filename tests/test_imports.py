@@ -1,0 +1,379 @@
+"""Pictures made and read elsewhere: what comes in, what is refused, and that the estimates are the usual ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from statsmodels.stats.proportion import proportion_confint
+
+import prompt_sets
+from pipeline import amplification, imports, report, stages, study, summary, tables
+from pipeline.errors import InputError, RunError, TypecastError
+from pipeline.imports import Imported
+from pipeline.tables import COLUMNS
+from pipeline.types import Distribution
+from tests.test_cli import typecast
+
+STUDIES = prompt_sets.FOLDER / "studies"
+COUNTS = "job,source,sex,n\n" + "".join(
+    f"{job},{source},{sex},{n}\n"
+    for job, source, sex, n in (
+        ("mechanic", "web", "f", 2),
+        ("mechanic", "web", "m", 38),
+        ("mechanic", "model", "f", 0),
+        ("mechanic", "model", "m", 30),
+        ("mechanic", "model", "?", 5),
+        ("teacher", "web", "f", 90),
+        ("teacher", "web", "m", 10),
+        ("teacher", "model", "f", 33),
+        ("teacher", "model", "m", 2),
+        ("cook", "web", "f", 4),
+        ("cook", "web", "m", 4),
+        ("cook", "model", "f", 10),
+        ("cook", "model", "m", 25),
+        ("cook", "model", "crowd", 7),
+    )
+)
+LABELS = "picture,job,label\na.png,teacher,female\nb.png,teacher,male \nc.png,teacher,Both\nd.png,cook,male\n"
+
+
+def counts_study(**changes: Any) -> dict[str, Any]:
+    raw: dict[str, Any] = {
+        "name": "made",
+        "source": "a test",
+        "licence": "none",
+        "prompt_sets": ["emoji_occupations"],
+        "data": "made.csv",
+        "columns": {"concept": "job", "count": "n"},
+        "attributes": {
+            "gender": {
+                "column": "sex",
+                "levels": {"f": "woman", "m": "man", "?": "cannot tell", "crowd": "not one person"},
+            }
+        },
+        "read_by": {"who": "a classifier", "kind": "classifier"},
+        "arms": {"drawn": {"model": "Some Model", "lines": {"source": "model"}}},
+        "own_references": [
+            {
+                "publisher": "Web",
+                "table": "pictures",
+                "title": "of the web",
+                "licence": "none",
+                "lines": {"source": "web"},
+            }
+        ],
+    }
+    return raw | changes
+
+
+def labels_study(**changes: Any) -> dict[str, Any]:
+    said = {"female": "woman", "male": "man", "male ": "man", "Both": "not one person"}
+    raw = counts_study(
+        columns={"concept": "job", "image": "picture"},
+        attributes={"gender": {"column": "label", "levels": said}},
+        read_by={"who": "two people", "kind": "person"},
+        arms={"drawn": {"model": "Some Model"}},
+        own_references=[],
+        reference=[{"table": "bls_cps_table11", "year": 2023}],
+    )
+    return raw | changes
+
+
+def read(folder: Path, raw: dict[str, Any], data: str | bytes) -> Imported:
+    (folder / "made.csv").write_bytes(data if isinstance(data, bytes) else data.encode())
+    (folder / "made.yaml").write_text(yaml.safe_dump(raw))
+    chosen, where = study.load_import(str(folder / "made.yaml"))
+    return imports.read(chosen, where)
+
+
+def refused(folder: Path, raw: dict[str, Any], data: str | bytes) -> str:
+    with pytest.raises(InputError) as caught:
+        read(folder, raw, data)
+    return str(caught.value)
+
+
+def count(found: Imported, concept: str, arm: str = "drawn") -> list[int]:
+    (key,) = (key for key in tables.keys(found) if key[1] == concept and key[4] == arm)
+    return found.counts.count(key, found.readings[0]).tolist()
+
+
+def of(found: Imported, concept: str) -> Distribution:
+    reference = found.references[0].distribution(concept, "gender", ("woman", "man"))
+    assert isinstance(reference, Distribution)
+    return reference
+
+
+# -- what comes in -----------------------------------------------------------------------------------
+
+
+def test_counts_become_the_estimates_of_a_run(tmp_path: Path) -> None:
+    found = read(tmp_path, counts_study(), COUNTS)
+    run, again = imports.begin(found.study, tmp_path, tmp_path / "run")
+    headline = imports.estimate(run, again)
+    with (run.folder / "estimates.csv").open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = {(row["concept"], row["level"]): row for row in reader}
+    assert reader.fieldnames == [*COLUMNS, "model"] and {row["model"] for row in rows.values()} == {"Some Model"}
+    teacher, cook, mechanic = (rows[name, "woman"] for name in ("teacher", "cook", "mechanic"))
+    assert (cook["n"], cook["n_one_person"], cook["n_cannot_tell"]) == ("42", "35", "0")
+    assert (mechanic["n"], mechanic["n_one_person"], mechanic["n_cannot_tell"]) == ("35", "35", "5")
+    low, high = proportion_confint(33, 35, method="wilson")
+    assert [float(teacher[c]) for c in ("share", "low", "high")] == pytest.approx([33 / 35, low, high], rel=1e-5)
+    low, high = proportion_confint(90, 100, method="wilson")
+    ends = [float(teacher[c]) for c in ("reference", "reference_low", "reference_high")]
+    assert ends == pytest.approx([0.9, low, high], rel=1e-5)
+    assert (
+        teacher["reference_source"] == "Web, pictures, woman"
+        and "errors on these pictures are not known" in teacher["method"]
+    )
+    assert "Some Model" in headline and "Web, pictures" in headline
+    about = json.loads((run.folder / "summary.json").read_text())
+    assert [p["n_concepts"] for p in about["pooled"]] == [3] and about["pooled"][0]["stretch"]["value"] is not None
+    assert about["classifier"]["gender"]["cannot_tell_rate"] == pytest.approx(5 / (3 * 35))  # the crowd is no answer
+    assert about["images"]["made"] == about["images"]["asked"] == 3 * 35 + 7
+
+
+def test_the_page_says_who_read_the_pictures(tmp_path: Path) -> None:
+    for name, raw, data, said in (
+        ("counts", counts_study(), COUNTS, "The shares are raw"),
+        ("labels", labels_study(), LABELS, "The labels are by two people; nothing is corrected"),
+    ):
+        found = read(tmp_path, raw, data)
+        run, _ = imports.begin(found.study, tmp_path, tmp_path / name)
+        imports.estimate(run, found)
+        about = json.loads((run.folder / "summary.json").read_text())
+        about["pooled"][0].setdefault("stretch", {})["erased_by"] = 0.05
+        (run.folder / "summary.json").write_text(json.dumps(about))
+        page = report.write_report(run.folder).read_text(encoding="utf-8")
+        assert said in page and "guidance" not in page and "Some Model" in page
+        for of_a_probe in ("The probe answered", "A probe that leaned 5.0 points"):
+            assert (of_a_probe in page) is (name == "counts")
+
+
+def test_a_reference_of_counts_has_its_sampling_error_and_the_mean_as_its_base(tmp_path: Path) -> None:
+    found = read(tmp_path, counts_study(), COUNTS)
+    assert of(found, "teacher").shares == pytest.approx((0.9, 0.1)) and of(found, "teacher").n == 100
+    assert of(found, "cook").n == 8
+    base = found.references[0].base("gender", ("woman", "man"))
+    assert isinstance(base, Distribution) and base.shares[0] == pytest.approx((0.05 + 0.9 + 0.5) / 3)
+    assert base.n == round(9 / (1 / 40 + 1 / 100 + 1 / 8))
+    assert isinstance(found.references[0].distribution("pilot", "gender", ("woman", "man")), str)
+
+
+def test_a_reference_of_none_in_n_is_tested_and_stays_in_the_stretch(tmp_path: Path) -> None:
+    data = COUNTS.replace("mechanic,web,f,2", "mechanic,web,f,0")
+    found = read(tmp_path, counts_study(), data)
+    assert of(found, "mechanic").shares == (0, 1)
+    shares = tables.corrected(found, found.counts, found.readings)
+    rows = tables.estimate(found, found.counts, found.readings, shares)
+    p = {row["concept"]: row["p_adjusted"] for row in rows}
+    assert p["mechanic"] > 0.9 and p["cook"] < p["mechanic"]  # 0 of 30 against 0 of 38
+    assert summary._inside(np.array([0.0, 1.0, 0.2, 0.0]), np.array([38, 1, 5, np.nan])).tolist() == pytest.approx(
+        [0.5 / 39, 0.75, 0.2, 0]
+    )
+    (pool,) = summary.summary(found, found.counts, found.readings, shares)["pooled"]
+    assert pool["n_concepts"] == 3 and pool["stretch"]["low"] < pool["stretch"]["high"]
+
+
+def test_labels_are_read_to_the_letter_as_the_study_declares_them(tmp_path: Path) -> None:
+    found = read(tmp_path, labels_study(), LABELS)
+    assert count(found, "teacher") == [1, 1, 0] and count(found, "cook") == [0, 1, 0]
+    assert len(found) == 4 and "labelled by two people" in found.readings[0].uncorrected
+
+
+def test_a_concept_may_have_another_name_in_the_file(tmp_path: Path) -> None:
+    found = read(tmp_path, labels_study(concepts={"Prof": "teacher"}), LABELS.replace(",teacher,", ",prof,"))
+    assert count(found, "teacher") == [1, 1, 0]
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path, mark: bytes, end: str) -> None:
+    found = read(tmp_path, counts_study(), mark + COUNTS.replace("\n", end).encode())
+    assert count(found, "teacher") == [33, 2, 0]
+
+
+def test_a_line_without_its_picture_is_counted_as_failed(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / "pictures" / name).touch()
+    found = read(tmp_path, labels_study(images="pictures"), LABELS)
+    assert found.not_here == ("d.png",) and count(found, "cook") == [0, 0, 0] and len(found) == 4
+    shares = tables.corrected(found, found.counts, found.readings)
+    (row, _) = (r for r in tables.estimate(found, found.counts, found.readings, shares) if r["concept"] == "cook")
+    assert (row["n"], row["n_failed"], row["n_one_person"]) == (1, 1, 0)
+    done = typecast("import", str(tmp_path / "made.yaml"), "--out", str(tmp_path / "run"))
+    assert done.returncode == 1 and "1 pictures failed" in done.stderr
+
+
+# -- what is refused ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "job,source,sex,n",
+            "job,source,gender,n",
+            "has no column 'sex' (attributes.gender.column); its columns are: job",
+        ),
+        ("job,source,sex,n", "job,source,n,n", "two columns have the same name"),
+        ("teacher,model,f,33", "teacher,model,f,-33", "line 9: n '-33' is no count"),
+        ("teacher,model,f,33", "teacher,model,f,33.5", "line 9: n '33.5' is no count"),
+        ("teacher,model,f,33", "teacher,model,f,", "line 9: n '' is no count"),
+        ("teacher,model,f,33", "teacher,model,f,nan", "line 9: n 'nan' is no count"),
+        ("teacher,model,f,33", "teacher,model,f,3333333333333", "line 9: n '3333333333333' is no count"),
+        ("teacher,model,f,33", "teacher,model,f,33\nteacher,model,f,33", "line 10: says the same as line 9 again"),
+        (
+            "teacher,model,f,33",
+            "teacher,model,F ,33",
+            "line 9: sex 'F ' is not in attributes.gender.levels; put it to one of",
+        ),
+        ("teacher,model,f,33", "teacher,other,f,33", "line 9: source 'other' is of no arm and no reference"),
+        ("teacher,model,f,33", "nuns,model,f,33", "line 9: job 'nuns' is no concept of emoji_occupations"),
+        ("teacher,model,f,33", "teacher,model,33", "line 9: 3 cells, and the first line has 4"),
+        ("teacher,model,f,33", 'teacher,"model,f,33', "unexpected end of data"),
+        (COUNTS, "", "has no column"),
+        (COUNTS, "job,source,sex,n\n", "has no line but the first"),
+    ],
+)
+def test_a_wrong_line_is_one_message_that_names_it(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in COUNTS
+    message = refused(tmp_path, counts_study(), COUNTS.replace(old, new))
+    assert "made.csv" in message and said in message
+
+
+def test_every_word_that_is_not_declared_is_listed_with_its_lines(tmp_path: Path) -> None:
+    data = LABELS + "e.png,cook, male\nf.png,cook,females\ng.png,cook,females\n"
+    message = refused(tmp_path, labels_study(), data)
+    assert "line 6: label ' male' is not in" in message and "lines 7, 8: label 'females' is not in" in message
+    assert "woman, man, cannot tell, not one person" in message
+
+
+def test_a_picture_that_is_labelled_twice_is_refused(tmp_path: Path) -> None:
+    assert "line 6: says the same as line 2" in refused(tmp_path, labels_study(), LABELS + "a.png,cook,male\n")
+
+
+@pytest.mark.parametrize("name", ["../made.csv", "/etc/hostname", "link/made.csv"])
+def test_a_picture_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "link").symlink_to(tmp_path)
+    message = refused(tmp_path, labels_study(images="pictures"), LABELS.replace("d.png", name))
+    assert f"line 5: picture {name!r} leads out of the folder pictures" in message
+
+
+@pytest.mark.parametrize("key", ["data", "images"])
+@pytest.mark.parametrize("path", ["../made.csv", "/made.csv", "a/../../made.csv", "..\\made.csv", "C:\\made.csv"])
+def test_data_outside_the_folder_of_the_study_is_refused(tmp_path: Path, key: str, path: str) -> None:
+    assert "leaves the folder of the study" in refused(tmp_path, labels_study(**{key: path}), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"columns": {"concept": "job"}}, "either count"),
+        ({"columns": {"concept": "job", "count": "n", "image": "picture"}}, "either count"),
+        (
+            {"attributes": {"sex": {"column": "sex", "levels": {"f": "woman"}}}},
+            "'sex' is not known; the choices are: gender",
+        ),
+        (
+            {"attributes": {"gender": {"column": "sex", "levels": {"f": "female"}}}},
+            "'f' is put to 'female'; the choices",
+        ),
+        ({"read_by": {"who": "FairFace", "kind": "robot"}}, "classifier, person"),
+        ({"images": "pictures"}, "columns.image does not say"),
+        ({"prompt_sets": ["emoji_identities"]}, "several prompts for"),
+        ({"prompt_sets": ["nowhere"]}, "no such prompt set"),
+        ({"reference": [{"table": "nowhere"}]}, "reference.table"),
+        ({"arms": {}}, "arms"),
+        ({"guidance": 3}, "guidance"),
+        ({"data": "nowhere.csv"}, "no such file"),
+        ({"arms": {"a": {"model": "x", "lines": {"source": "model"}}, "b": {"model": "y"}}}, "of arm a and arm b"),
+    ],
+)
+def test_a_wrong_study_is_one_message_that_names_the_key(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    assert said in refused(tmp_path, counts_study(**changes), COUNTS)
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    assert "line 2: not UTF-8" in refused(tmp_path, counts_study(), b"job,source,sex,n\nt\xe4cher,model,f,1\n")
+    assert "not UTF-8" in refused(tmp_path, counts_study(), COUNTS.encode("utf-16"))
+
+
+def test_what_is_wrong_leaves_no_folder_behind_and_another_study_keeps_its_own(tmp_path: Path) -> None:
+    found = read(tmp_path, counts_study(), COUNTS)
+    (tmp_path / "made.csv").write_text("nothing")
+    with pytest.raises(InputError):
+        imports.begin(found.study, tmp_path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "made.csv").write_text(COUNTS)
+    imports.begin(found.study, tmp_path, tmp_path / "run")
+    other = found.study.model_copy(update={"seed": 1})
+    with pytest.raises(RunError, match="holds another study"):
+        imports.begin(other, tmp_path, tmp_path / "run")
+    with pytest.raises(RunError, match=r"is not empty and holds no study\.yaml"):
+        imports.begin(found.study, tmp_path, tmp_path)
+
+
+def test_each_kind_of_study_goes_through_its_own_door(tmp_path: Path) -> None:
+    found = read(tmp_path, counts_study(), COUNTS)
+    imports.begin(found.study, tmp_path, tmp_path / "run")
+    for act in (lambda: study.load("raza2025"), lambda: stages.load_run(tmp_path / "run")):
+        with pytest.raises(TypecastError, match="made elsewhere; read it with: typecast import"):
+            act()
+    with pytest.raises(InputError, match="names no data to import"):
+        study.load_import("emoji")
+
+
+# -- what ships --------------------------------------------------------------------------------------
+
+
+def test_the_published_reading_of_fair_diffusion_is_reproduced() -> None:
+    """Mean |p - 1/2| of LAION, Stable Diffusion 1.5 and edited: 0.258, 0.311, 0.105; and 109 of 153 on the same side."""
+    found = imports.read(*study.load_import("fair_diffusion_fairface"))
+    shares = tables.corrected(found, found.counts, found.readings)["gender"]
+    by_arm = {arm.name: [shares[key].value[0] - 0.5 for key in shares if key[4] == arm.name] for arm in found.arms}
+    laion = np.array([of(found, prompt.concept).shares[0] for prompt in found.prompts]) - 0.5
+    drawn, edited = np.array(by_arm["as drawn"]), np.array(by_arm["edited"])
+    assert [round(float(np.abs(some).mean()), 3) for some in (laion, drawn, edited)] == [0.258, 0.311, 0.105]
+    assert ((np.sign(drawn) == np.sign(laion)) & (np.abs(drawn) > np.abs(laion))).sum() == 109
+    assert len(found.prompts) == 153 and len(found) == 75660
+    same = amplification.total_variation([0.5 + drawn[0], 0.5 - drawn[0]], [0.5, 0.5])
+    assert same == pytest.approx(abs(drawn[0]))  # so that its noise floor is the floor of the published reading
+
+
+def test_the_labels_of_raza_are_all_counted_and_none_is_guessed() -> None:
+    found = imports.read(*study.load_import("raza2025"))
+    assert len(found) == 300 and len(found.arms) == 6 and not found.not_here
+    with (STUDIES / "raza2025.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    women = Counter((r["model"], r["arm"], r["occupation"]) for r in rows if r["gender_raw"].strip() in ("F", "female"))
+    men = Counter((r["model"], r["arm"], r["occupation"]) for r in rows if r["gender_raw"].strip() in ("M", "male"))
+    for arm, prompt in (("plain", "baseline"), ("diversity", "controlled")):
+        for model in ("DALL-E 3", "FLUX.1-dev", "SDXL Turbo"):
+            for concept, word in (("CEO", "ceo"), ("software engineer", "swe"), ("nurse", "nurse")):
+                cell = (model, prompt, word)
+                assert count(found, concept, f"{model}, {arm}") == [women[cell], men[cell], 0]
+    assert count(found, "nurse", "SDXL Turbo, diversity") == [10, 0, 0]
+    assert count(found, "software engineer", "SDXL Turbo, plain") == [0, 10, 0]
+
+
+def test_the_door_imports_reports_and_reports_again(tmp_path: Path) -> None:
+    read(tmp_path, labels_study(), LABELS)
+    done = typecast("import", "made.yaml", cwd=tmp_path)
+    assert done.returncode == 0 and "report: outputs/made/report.html" in done.stdout, done.stderr
+    page = (tmp_path / "outputs/made/report.html").read_bytes()
+    assert typecast("report", "outputs/made", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "outputs/made/report.html").read_bytes() == page
+    for words in (["status", "outputs/made"], ["compare", "outputs/made", "other"], ["run", "made.yaml"]):
+        done = typecast(*words, cwd=tmp_path)
+        assert done.returncode == 2 and "made elsewhere" in done.stderr and "Traceback" not in done.stderr
+    assert "raza2025" in typecast("studies").stdout and "made elsewhere" in typecast("import", "--help").stdout
