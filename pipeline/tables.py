@@ -272,7 +272,8 @@ def _uncorrected(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Ge
     if not told.any():
         return replace(raw, method=reading.uncorrected)
     joint = rng.dirichlet(told + 1 / len(told), DRAWS)
-    draws = rng.beta(told + 0.5, told.sum() - told + 0.5, joint.shape)
+    # of two levels one is the rest of the other, in each draw
+    draws = joint if len(told) == 2 else rng.beta(told + 0.5, told.sum() - told + 0.5, joint.shape)
     return replace(raw, method=reading.uncorrected, draws=draws, joint=joint)
 
 
