@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,18 @@ def summary(
     planned: Asked, counts: Tally, attributes: Sequence[Reading], shares: dict[str, dict[Key, Shares]]
 ) -> dict[str, Any]:
     """Pooled amplification per arm, attribute and reference, and everything else that the report prints."""
-    pools = [
-        entry
+    asked = [
+        (reading, against, arm.name)
         for reading in attributes
         for against in references(planned)
         for arm in planned.arms
-        for entry in _pool(planned, counts, reading, against, arm.name, shares[reading.attribute])
     ]
+
+    def pooled(reading: Reading, against: Against, arm: str) -> list[dict[str, Any]]:
+        return [*_pool(planned, counts, reading, against, arm, shares[reading.attribute])]
+
+    with ThreadPoolExecutor() as pool:
+        pools = [entry for entries in pool.map(lambda each: pooled(*each), asked) for entry in entries]
     made = {
         name: sum(n for (_, s), n in counts.statuses.items() if s == name) for name in ("made", "blocked", "failed")
     }

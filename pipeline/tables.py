@@ -10,6 +10,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -229,16 +230,20 @@ def corrected(planned: Asked, counts: Tally, attributes: Sequence[Reading]) -> d
 
     Chance (the posterior's) comes from the study's seed and the attribute, so that the same run gives the same shares.
     """
-    found: dict[str, dict[Key, Shares]] = {}
-    for reading in attributes:
-        rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute])[:16], 16))
-        found[reading.attribute] = {}
-        blocks: dict[tuple[str, ...], list[Key]] = {}
-        for key in keys(planned):
-            blocks.setdefault((key[0], *key[2:]), []).append(key)  # a concept is in a block once, and so are its labels
-        for block in blocks.values():
-            table = np.array([counts.count(key, reading) for key in block])
-            found[reading.attribute] |= zip(block, _block(block, table, reading, rng), strict=True)
+    with ThreadPoolExecutor() as pool:  # nearly all the time is spent in numpy, which lets other threads run
+        found = pool.map(lambda reading: _of_attribute(planned, counts, reading), attributes)
+        return {reading.attribute: shares for reading, shares in zip(attributes, found, strict=True)}
+
+
+def _of_attribute(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, Shares]:
+    rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute])[:16], 16))
+    blocks: dict[tuple[str, ...], list[Key]] = {}
+    for key in keys(planned):
+        blocks.setdefault((key[0], *key[2:]), []).append(key)  # a concept is in a block once, and so are its labels
+    found: dict[Key, Shares] = {}
+    for block in blocks.values():
+        table = np.array([counts.count(key, reading) for key in block])
+        found |= zip(block, _block(block, table, reading, rng), strict=True)
     return found
 
 
