@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from prompt_sets.prompts import FOLDER, PromptSet, load, names, studies
-from prompt_sets.references import Match, Reference, load_reference, tables
+from prompt_sets.prompts import FOLDER, PERSON, PromptSet, article, load, names, studies
+from prompt_sets.references import Match, Reference, load_reference, occupations, tables
 
-__all__ = ["FOLDER", "Match", "PromptSet", "Reference", "load", "load_reference", "names", "studies", "tables"]
+__all__ = [
+    "FOLDER",
+    "PERSON",
+    "Match",
+    "PromptSet",
+    "Reference",
+    "article",
+    "load",
+    "load_reference",
+    "names",
+    "occupations",
+    "studies",
+    "tables",
+]
