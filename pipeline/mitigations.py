@@ -148,7 +148,7 @@ class Guardrail(Rewriter):
         """The prompt with a term, or left alone."""
         if why := why_not(prompt):
             return Rewrite(prompt.text, drawn=f"{LEFT_ALONE}{why}")
-        term = list(self.terms)[int(np.searchsorted(np.cumsum([*self.terms.values()]), rng.random(), side="right"))]
+        term = str(rng.choice([*self.terms], p=[*self.terms.values()]))
         return Rewrite(placed(prompt, term, self.position), drawn=term)
 
 

@@ -24,6 +24,7 @@ STOREYS = [
     {"pipeline.amplification"},
     {"pipeline.robustness"},
     {"pipeline.stages", "pipeline.tables", "pipeline.pairs", "pipeline.simulation"},
+    {"pipeline.changes"},
     {"pipeline.summary", "pipeline.figures", "pipeline.compare", "pipeline.precision", "pipeline.validate"},
     {"pipeline.report"},
     {"pipeline.line"},

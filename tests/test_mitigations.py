@@ -102,6 +102,7 @@ def test_a_guardrail_draws_the_terms_as_often_as_it_is_told() -> None:
         (prompt(text="a photo of a female nurse"), "names a group"),
         (prompt("house", "a photo of an African man and his fancy house", "African man"), "names a group"),
         (prompt("cook", "a photo of a dark-skinned cook"), "names a group"),
+        (prompt("cook", "a photo of a Bolivian cook", "Bolivian"), "names a group"),
         (prompt("leading a meeting", "a disabled woman leading a meeting"), "names a group"),
         (prompt("house", "a photo of a house"), "names no person"),
     ],
