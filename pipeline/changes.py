@@ -145,10 +145,10 @@ def _rows(
             change, odds = moved.change[k], moved.log_odds[k]
         yield {
             "level": level,
-            **_cells("baseline_share", "baseline_", a),
-            **_cells("share", "", b),
-            **_cells("change", "change_", change),
-            **_cells("log_odds_change", "log_odds_", odds),
+            **cells("baseline_share", "baseline_", a),
+            **cells("share", "", b),
+            **cells("change", "change_", change),
+            **cells("log_odds_change", "log_odds_", odds),
             "method": f"{test}; {change.method}",
             "pairs": moved.n if moved else 0,
             "missing_partners": int(pairs[0].sum()) - moved.n + pairs[1] if moved and pairs else "",
@@ -171,7 +171,8 @@ def either_way(change: Estimate, pairs: Counts, k: int) -> Estimate:
     return change._replace(low=min(float(low), change.value), high=max(float(high), change.value), method=method)
 
 
-def _cells(name: str, prefix: str, estimate: Estimate) -> dict[str, float]:
+def cells(name: str, prefix: str, estimate: Estimate) -> dict[str, float]:
+    """An estimate as three cells of a row."""
     return {name: estimate.value, f"{prefix}low": estimate.low, f"{prefix}high": estimate.high}
 
 

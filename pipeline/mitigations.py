@@ -31,6 +31,8 @@ LEFT_ALONE = "left alone: "
 """How `Rewrite.drawn` begins where an arm sends a prompt as it stands, before the reason."""
 ALL_CONCEPTS = "all concepts"
 """The concept of a row that is of all of them together."""
+OBEDIENCE = ("arm", "concept", "attribute", "asked", "level", "share", "low", "high", "n")
+"""Columns of `obedience.csv`."""
 ROUNDED = 0.005
 """By how much the shares of a target may miss 1: they are often rounded."""
 
@@ -512,15 +514,18 @@ def _obedience_file(file: str, attribute: str) -> dict[str, tuple[npt.NDArray[np
     """Concept to what was drawn when each level was asked for: shares `(K, K)` (rows asked) and images `(K,)`."""
     levels = ATTRIBUTES[attribute].levels
     found: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
-    for row in _rows(file, ("concept", "attribute", "asked", "level", "share", "n")):
-        if row["attribute"] == attribute:
-            asked, level = (
-                levels.index(one_of(row[key], levels, where=f"{file}: {key}")) for key in ("asked", "level")
-            )
-            blank = np.full((len(levels), len(levels)), math.nan), np.zeros(len(levels))
-            shares, n = found.setdefault(row["concept"], blank)
-            if row["share"]:
-                shares[asked, level], n[asked] = _share(file, row), float(row["n"])
+    rows = [row for row in _rows(file, OBEDIENCE) if row["attribute"] == attribute]
+    arms = sorted({row["arm"] for row in rows})
+    if len(arms) > 1:
+        raise InputError(
+            f"{file}: is of several arms: {', '.join(arms)}; keep the rows of the one that asks as this does"
+        )
+    for row in rows:
+        asked, level = (levels.index(one_of(row[key], levels, where=f"{file}: {key}")) for key in ("asked", "level"))
+        blank = np.full((len(levels), len(levels)), math.nan), np.zeros(len(levels))
+        shares, n = found.setdefault(row["concept"], blank)
+        if row["share"]:
+            shares[asked, level], n[asked] = _share(file, row), float(row["n"])
     if ALL_CONCEPTS not in found or np.isnan(found[ALL_CONCEPTS][0]).any():
         raise InputError(
             f"{file}: does not say what every level of {attribute} gives when it is asked for, over {ALL_CONCEPTS}; "

@@ -238,6 +238,10 @@ class Perceiver(Protocol):
         """All attributes of all images from one encoding of each."""
         ...
 
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Texts as unit vectors `(m, d)` in the space of the images' embeddings."""
+        ...
+
     def confusion(self, attribute: str) -> npt.NDArray[np.int64] | None:
         """Counts on labelled pictures `(K, K + 1)`: rows true, columns decided, the last `cannot tell`.
 

@@ -246,8 +246,8 @@ def test_a_target_out_of_reach_is_met_as_nearly_as_can_be() -> None:
 
 
 def pilot(path: Path, rows: list[tuple[str, str, str, float, int]]) -> str:
-    lines = [f"{concept},gender,{asked},{level},{share},{n}" for concept, asked, level, share, n in rows]
-    path.write_text("\n".join(["concept,attribute,asked,level,share,n", *lines]) + "\n")
+    lines = [f"pilot,{concept},gender,{asked},{level},{share},0,1,{n}" for concept, asked, level, share, n in rows]
+    path.write_text("\n".join(["arm,concept,attribute,asked,level,share,low,high,n", *lines]) + "\n")
     return str(path)
 
 
