@@ -1,4 +1,4 @@
-"""Arms against `none` -> `effects.csv` and `obedience.csv`, and the answer to: did it help?"""
+"""Arms against `none` -> `effects.csv` and `obedience-<arm>.csv`, and the answer to: did it help?"""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _of_attribute(
 
 
 def obedience(read: Read) -> list[dict[str, Any]]:
-    """The rows of `obedience.csv`: of the images that were asked to show a level, how many show which."""
+    """The rows of `obedience-<arm>.csv`, of all arms: of the images that were asked to show a level, how many show which."""
     rows: list[dict[str, Any]] = []
     for arm in read.planned.arms:
         reading = next((r for r in read.readings if isinstance(arm, Asking) and r.attribute == arm.attribute), None)
@@ -390,6 +390,7 @@ def _cost(before: pa.Table, after: pa.Table, kwh: float) -> dict[str, Any]:
     return {
         "words": float(np.mean(words)),
         "not_made": [share._asdict() for share in lost],
+        "not_made_change": amplification.difference(lost[1], lost[0])._asdict(),
         "seconds": seconds,
         "kwh_per_1000_images": [1000 * kwh * each for each in seconds],
     }

@@ -120,12 +120,11 @@ def estimate(opened: Opened) -> str:
         changed, followed = effects.effects(read), effects.obedience(read)
         found["arms"] = effects.helped(read, followed)
     store.write_text(run.folder / "estimates.csv", tables.to_csv(rows))
-    for file, some, columns in (
-        ("effects.csv", changed, changes.COLUMNS),
-        ("obedience.csv", followed, mitigations.OBEDIENCE),
-    ):
-        if some:
-            store.write_text(run.folder / file, tables.to_csv(some, columns))
+    if changed:
+        store.write_text(run.folder / "effects.csv", tables.to_csv(changed, changes.COLUMNS))
+    for arm in dict.fromkeys(row["arm"] for row in followed):
+        own = [row for row in followed if row["arm"] == arm]
+        store.write_text(run.folder / f"obedience-{arm}.csv", tables.to_csv(own, mitigations.OBEDIENCE))
     store.write_json(run.folder / "summary.json", found)
     return str(found["headline"])
 

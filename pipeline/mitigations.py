@@ -32,7 +32,7 @@ LEFT_ALONE = "left alone: "
 ALL_CONCEPTS = "all concepts"
 """The concept of a row that is of all of them together."""
 OBEDIENCE = ("arm", "concept", "attribute", "asked", "level", "share", "low", "high", "n")
-"""Columns of `obedience.csv`."""
+"""Columns of `obedience-<arm>.csv`."""
 ROUNDED = 0.005
 """By how much the shares of a target may miss 1: they are often rounded."""
 
@@ -256,7 +256,7 @@ class Target(Asking):
     """`uniform` (parity), a table such as `bls_cps_table11` (the labour market), or a CSV file."""
     year: int | None = None
     obedience: str | None = None
-    """The `obedience.csv` of a pilot run: how often each request is followed. Without it every request is taken to be."""
+    """The `obedience-<arm>.csv` of a pilot run: how often each request is followed. Without it every request is taken to be."""
     _weights: dict[str, tuple[float, ...] | str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
@@ -529,7 +529,7 @@ def _obedience_file(file: str, attribute: str) -> dict[str, tuple[npt.NDArray[np
     if ALL_CONCEPTS not in found or np.isnan(found[ALL_CONCEPTS][0]).any():
         raise InputError(
             f"{file}: does not say what every level of {attribute} gives when it is asked for, over {ALL_CONCEPTS}; "
-            "take the obedience.csv of a run whose arm `target` asks for all of them"
+            "take the obedience-<arm>.csv of an arm `target` that asks for all of them"
         )
     return found
 

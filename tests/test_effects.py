@@ -140,7 +140,9 @@ def test_an_arm_that_changes_nothing_has_no_effect_and_no_evidence(parity: Opene
 
 
 def test_the_obedience_is_corrected_for_the_classifiers_errors(parity: Opened) -> None:
-    rows = {(r["asked"], r["level"]): r for r in table(parity, "obedience.csv") if r["concept"] == "all concepts"}
+    rows = {
+        (r["asked"], r["level"]): r for r in table(parity, "obedience-target.csv") if r["concept"] == "all concepts"
+    }
     for asked, level, truth in (("woman", "woman", 0.9 + 0.1 * 0.2), ("man", "woman", 0.1 * 0.2)):
         row = rows[asked, level]
         assert float(row["low"]) < truth < float(row["high"]) and float(row["share"]) == pytest.approx(truth, abs=0.05)
@@ -193,7 +195,7 @@ def test_a_concept_that_is_lost_is_broken_whatever_the_shares(drawn: Callable[..
 def test_a_pilots_obedience_brings_the_next_run_to_its_target(drawn: Callable[..., Opened]) -> None:
     pilot = drawn("pilot", images_per_prompt=60, arms=["none", TARGET], perceive=GENDER)
     perceive_anew(pilot, lambda row: woman(row, obeys=0.7))
-    told = {"target": {**TARGET["target"], "obedience": str(pilot[0].folder / "obedience.csv")}}
+    told = {"target": {**TARGET["target"], "obedience": str(pilot[0].folder / "obedience-target.csv")}}
     after = drawn("after", images_per_prompt=60, arms=["none", told], perceive=GENDER)
     perceive_anew(after, lambda row: woman(row, obeys=0.7))
     shares = [of_arm(opened, "target")["excess"] for opened in (pilot, after)]
@@ -248,3 +250,13 @@ def test_nothing_is_said_of_an_arm_that_is_not_drawn_yet(drawn: Callable[..., Op
     line.estimate(opened)
     assert json.loads((opened[0].folder / "summary.json").read_text())["arms"] == []
     assert effects.BASELINE == "none" and not (opened[0].folder / "effects.csv").exists()
+
+
+def test_the_report_has_the_table_the_figure_and_the_verdicts(parity: Opened) -> None:
+    page = line.report(parity).read_text(encoding="utf-8")
+    assert "Did it help?" in page and (parity[0].folder / "figures" / "arms.svg").stat().st_size > 1000
+    section = page[page.index('id="arms"') : page.index('id="figures"')]
+    entry = of_arm(parity, "target")
+    for words in (">closer<", ">no evidence<", f"{100 * entry['distance_before']['value']:.1f} (noise alone"):
+        assert words in section
+    assert "of the variance of independent draws" in section and "nan" not in section
