@@ -216,49 +216,57 @@ def _left_alone(after: pa.Table) -> dict[str, int]:
 
 
 def _nearer(read: Read, arm: Arm, goal: Goal, reading: Reading | None) -> dict[str, Any]:
-    """Distance before and after beside its noise floor, and what lies past the target; nothing where nothing is known.
+    """`nearer` over the neutral prompts of which both sides and the target are known; nothing where none is."""
+    known = []
+    shares = read.shares[reading.attribute] if reading else {}
+    for key in read.keys(arm.name) if reading else ():
+        target, before, after = goal.shares(key[1]), shares[_before(key)], shares[key]
+        sampled = before.draws is not None and after.draws is not None
+        if sampled and not key[3] and not isinstance(target, str):
+            known.append((key[1], before, after, target))
+    if not known:
+        return {}
+    concepts, befores, afters, targets = zip(*known, strict=True)
+    return nearer(concepts, befores, afters, targets)
 
-    Neutral prompts of which both sides and the target are known. An estimate varies about the truth as the posterior
-    draws vary about it, so a distance is too long by about as much as the draws' is: the interval of the change is the
-    basic one, twice the estimate less the quantiles (Davison and Hinkley 1997, Bootstrap Methods, section 2.4).
+
+def nearer(
+    concepts: Sequence[str],
+    before: Sequence[Shares],
+    after: Sequence[Shares],
+    targets: Sequence[Sequence[float]],
+) -> dict[str, Any]:
+    """Distance before and after beside its noise floor, and what lies past the target, over C concepts of K levels.
+
+    The change is of the root of the mean square of √(½ Σ (share − t)²), which with two levels is the distance too. An
+    estimate varies about the truth as the posterior draws vary about it, so twice the estimate's mean square less a draw's
+    (the basic interval: Davison and Hinkley 1997, Bootstrap Methods, section 2.4) is rid of what noise adds to it; of an
+    absolute distance a part would stay.
 
     The excess of a concept is (after − t) · (t − before) / |t − before|, the sum of absolute differences below: with two
     levels how far the share is past the target t, seen from before, and below 0 where it falls short. The errors of the
     classifier's matrix are taken as each concept's own.
     """
-    if reading is None:
-        return {}
-    sides, targets, concepts = [], [], []
-    for key in read.keys(arm.name):
-        target, both = goal.shares(key[1]), [read.shares[reading.attribute][k] for k in (_before(key), key)]
-        if not key[3] and not isinstance(target, str) and all(side.draws is not None for side in both):
-            sides.append(both)
-            targets.append(target)
-            concepts.append(key[1])
-    if not sides:
-        return {}
-    first, last = (_thinned([both[i] for both in sides]) for i in (0, 1))
-    t = np.array(targets)
-    before, after = (np.array([both[i].value for both in sides]) for i in (0, 1))
-    apart = [float(np.mean([total_variation(a, b) for a, b in zip(side, t, strict=True)])) for side in (before, after)]
-    moved = (np.abs(last - t) - np.abs(first - t)).sum(-1).mean(1) / 2
-    towards = t - before
+    first, last, t = _thinned(before), _thinned(after), np.array(targets)
+    values = [np.array([shares.value for shares in side]) for side in (before, after)]
+    apart = [float(np.mean([total_variation(a, b) for a, b in zip(side, t, strict=True)])) for side in values]
+    roots = [_root_mean_square(value, draws, t) for value, draws in zip(values, (first, last), strict=True)]
+    moved = roots[1] - roots[0]
+    ends = np.quantile(moved, [0.025, 0.5, 0.975]).tolist()
+    towards = t - values[0]
     size = np.abs(towards).sum(-1, keepdims=True)
     towards = np.divide(towards, size, out=np.zeros_like(towards), where=size > 0)
     past = ((last - t) * towards).sum(-1)
-    tails = [
-        amplification.p_value(_as_shares(draws), np.array([0.5, 0.5])) if s else 1.0
-        for draws, s in zip(past.T, size, strict=True)
-    ]
-    adjusted = amplification.holm(tails)
+    tests = [amplification.p_value(_as_shares(draws), np.array([0.5, 0.5])) for draws in past.T]
+    adjusted = amplification.holm(tests)
     surely = [c for c, p, draws in zip(concepts, adjusted, past.T, strict=True) if p < SIGNIFICANT and draws.mean() > 0]
     low, high = np.quantile(past.mean(1), [0.025, 0.975])
-    n = len(sides)
+    n = len(concepts)
     return {
         "n_concepts": n,
-        "distance_before": {"value": apart[0], "noise_floor": _floor(first, before)},
-        "distance_after": {"value": apart[1], "noise_floor": _floor(last, after)},
-        "distance_change": _basic(apart[1] - apart[0], moved, n)._asdict(),
+        "distance_before": {"value": apart[0], "noise_floor": _floor(first, values[0])},
+        "distance_after": {"value": apart[1], "noise_floor": _floor(last, values[1])},
+        "distance_change": Estimate(ends[1], ends[0], ends[2], n, "root mean square, basic")._asdict(),
         "excess": Estimate(float(past.mean()), float(low), float(high), n, "posterior")._asdict(),
         "n_past": len(surely),
         "past": surely,
@@ -266,8 +274,14 @@ def _nearer(read: Read, arm: Arm, goal: Goal, reading: Reading | None) -> dict[s
 
 
 def _thinned(shares: Sequence[Shares]) -> Floats:
-    """Draws `(S, C, K)`, as many of each concept; of concepts whose draws are kept in any order."""
+    """Draws `(S, C, K)`, as many of each concept."""
     return np.stack([s.draws[:: max(len(s.draws) // DRAWS, 1)][:DRAWS] for s in shares if s.draws is not None], 1)
+
+
+def _root_mean_square(value: Floats, draws: Floats, target: Floats) -> Floats:
+    """The distance over all concepts `(S,)`, rid of noise, as often as there are draws; see `nearer`."""
+    square = ((value - target) ** 2).sum(-1).mean() / 2
+    return np.asarray(np.sqrt(np.maximum(2 * square - ((draws - target) ** 2).sum(-1).mean(-1) / 2, 0)))
 
 
 def _floor(draws: Floats, value: Floats) -> float:

@@ -15,6 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from pipeline import changes, effects, line, mitigations, store
 from pipeline.effects import verdict
+from pipeline.estimates import Shares
 from pipeline.line import Opened
 from pipeline.types import Attribute, Perceived, digest
 
@@ -260,3 +261,30 @@ def test_the_report_has_the_table_the_figure_and_the_verdicts(parity: Opened) ->
     for words in (">closer<", ">no evidence<", f"{100 * entry['distance_before']['value']:.1f} (noise alone"):
         assert words in section
     assert "of the variance of independent draws" in section and "nan" not in section
+
+
+def counted(rng: np.random.Generator, truth: np.ndarray, n: int) -> list[Shares]:
+    """Shares of two levels as `n` images of each concept show them."""
+    women = rng.binomial(n, truth)
+    draws = [rng.dirichlet([k + 0.5, n - k + 0.5], 500) for k in women]
+    means = [d.mean(0) for d in draws]
+    return [Shares(value=m, low=m, high=m, n=n, method="", draws=d) for m, d in zip(means, draws, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "n"),
+    [(0.2, 0.2, 40), (0.2, 0.5, 40), (0.5, 0.2, 40), (0.05, 0.95, 40)],
+)
+def test_the_interval_holds_the_true_change_of_the_distance(before: float, after: float, n: int) -> None:
+    """Twenty concepts about the shares that are given, and parity as the target: 40 audits."""
+    rng, inside = np.random.default_rng(0), []
+    for _ in range(40):
+        spread = rng.uniform(-0.05, 0.05, 20)
+        truths = [np.clip(share + spread, 0.01, 0.99) for share in (before, after)]
+        sides = [counted(rng, truth, n) for truth in truths]
+        found = effects.nearer([str(c) for c in range(20)], *sides, [(0.5, 0.5)] * 20)
+        apart = [np.sqrt(np.mean((truth - 0.5) ** 2)) for truth in truths]
+        change = apart[1] - apart[0]
+        interval_ = found["distance_change"]
+        inside.append(interval_["low"] <= change <= interval_["high"])
+    assert np.mean(inside) >= 0.85
