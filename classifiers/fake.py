@@ -33,6 +33,11 @@ class FakePerceiver:
             ]
         return Perceived(embeddings, probabilities, decisions)
 
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Directions on the circle, in the order of the texts."""
+        angles = 2 * np.pi * np.arange(len(texts)) / max(len(texts), 1)
+        return np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+
     def confusion(self, attribute: str) -> npt.NDArray[np.int64] | None:
         """There are no labelled pictures of noise."""
         return None

@@ -70,6 +70,10 @@ class ZeroShot:
         """All attributes of all images from one encoding of each."""
         return self.from_embeddings(self.clip.encode_images(images).astype(np.float16))
 
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Texts as unit vectors `(m, d)` in the space of the embeddings."""
+        return self.clip.encode_texts(texts)
+
     def from_embeddings(self, embeddings: Embeddings) -> Perceived:
         """What `perceive` says, from embeddings `(n, d)` that were kept: no image is touched."""
         found = {a.name: probabilities(embeddings, self.texts[a.name], self.clip.logit_scale) for a in self.attributes}

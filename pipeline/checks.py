@@ -112,6 +112,24 @@ def _name_of(value: object) -> str:
     return words.get(type(value)) or (f"the number {value}" if isinstance(value, int | float) else type(value).__name__)
 
 
+def set_by_path(raw: dict[str, Any], change: str) -> None:
+    """Apply one `KEY=VALUE`, the value read as YAML: `draw.guidance_scale=5`, `arms=[none, negative]`."""
+    key, equals, value = change.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {change}: write KEY=VALUE, such as --set draw.guidance_scale=5")
+    *parents, last = key.split(".")
+    place = raw
+    for parent in parents:
+        inner = place.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {change}: {parent} is not a mapping")
+        place = inner
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"--set {change}: the value is not YAML") from None
+
+
 # -- explaining --------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+arms = typer.Typer(no_args_is_help=False)
+app.add_typer(arms, name="arms")
+
 StudyName = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study that ships (see: typecast studies), or a YAML file.")
 ]
@@ -240,6 +243,40 @@ def prompts(
         return
     for prompt in prompt_sets.load(name).prompts:
         print(f"{prompt.concept}\t{prompt.template}\t{prompt.identity or '-'}\t{prompt.text}")
+
+
+@arms.callback(invoke_without_command=True)
+def list_arms(context: typer.Context) -> None:
+    """List the ways to rewrite a prompt, each with its parameters and its source."""
+    from pipeline.mitigations import ARMS
+
+    if context.invoked_subcommand:
+        return
+    for name, arm in ARMS.items():
+        needs = [key for key, field in arm.model_fields.items() if field.is_required()]
+        may = [key for key, field in arm.model_fields.items() if not field.is_required() and key != "name"]
+        print(f"{name:18} {(arm.__doc__ or '').splitlines()[0]}")
+        print(f"{'':18} parameters: {', '.join([*needs, *(f'[{key}]' for key in may)]) or 'none'}")
+        print(f"{'':18} from: {arm.source}")
+    print(f"{'FILE.py:CLASS':18} One of yours: a class made from pipeline.mitigations.Rewriter.")
+
+
+@arms.command("try")
+def try_arm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An arm (see: typecast arms), or FILE.py:CLASS.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help='Such as "a photo of a nurse".')],
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the arm: to=uniform. Repeatable."),
+    ] = None,
+) -> None:
+    """Print what an arm would send for ten samples of a prompt."""
+    from pipeline import mitigations
+
+    for sent in mitigations.tried(name, prompt, tuple(change or ())):
+        more = [f"negative: {sent.negative_prompt}"] if sent.negative_prompt else []
+        more += [sent.drawn] if sent.drawn else []
+        print("\t".join([sent.text, *more]))
 
 
 @app.command()

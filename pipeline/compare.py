@@ -5,60 +5,28 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from rich.box import SIMPLE
 from rich.table import Table
 
-from pipeline import amplification, stages, store, tables
+from pipeline import changes, stages, store, tables
+from pipeline.changes import KEY, Counts, Side
 from pipeline.errors import InputError, ModelError, RunError
 from pipeline.estimates import Shares
-from pipeline.pairs import Paired, p_of_no_change, paired_shares_many
 from pipeline.plan import Plan, plan
 from pipeline.store import Run
 from pipeline.study import Study
-from pipeline.tables import PERFECT, UNCORRECTED, Key, Reading, Tally
-from pipeline.types import Estimate, digest
+from pipeline.tables import Key, Reading, Tally
+from pipeline.types import digest
 
-KEY = ("prompt_set", "concept", "template", "identity", "arm")
-PLACE = (*KEY, "prompt", "sample", "seed")
-"""What two pictures of a pair have in common."""
-COLUMNS = (
-    *KEY,
-    "attribute",
-    "level",
-    "baseline",
-    "run",
-    "baseline_share",
-    "baseline_low",
-    "baseline_high",
-    "share",
-    "low",
-    "high",
-    "change",
-    "change_low",
-    "change_high",
-    "log_odds_change",
-    "log_odds_low",
-    "log_odds_high",
-    "method",
-    "pairs",
-    "missing_partners",
-    "variance_factor",
-    "raw_variance_factor",
-    "p",
-    "p_adjusted",
-)
+COLUMNS = (*changes.COLUMNS[:8], "run", *changes.COLUMNS[8:])
 """Of `compare.csv`. Shares and changes (run − baseline) in 0..1 and -1..1."""
-
-Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +54,7 @@ def compare(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], dict[str, An
 def _compared(members: Sequence[Member]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     first, *others = members
     rows: list[dict[str, Any]] = []
-    changes: list[dict[str, Any]] = []
+    means: list[dict[str, Any]] = []
     for other in others:
         why = why_unpaired(first, other)
         pairs = {} if why else pair_counts(first, other)
@@ -97,8 +65,8 @@ def _compared(members: Sequence[Member]) -> tuple[list[dict[str, Any]], dict[str
                 first, other, attribute, {k[0]: v for k, v in pairs.items() if k[1] == attribute}
             )
             rows += block
-            changes += [{**entry, "why_unpaired": why} for entry in pooled]
-    return rows, {"baseline": first.name, "runs": [_described(first, m) for m in members], "changes": changes}
+            means += [{**entry, "why_unpaired": why} for entry in pooled]
+    return rows, {"baseline": first.name, "runs": [_described(first, m) for m in members], "changes": means}
 
 
 def write(out: Path, rows: Sequence[dict[str, Any]], found: dict[str, Any]) -> list[dict[str, str]]:
@@ -273,33 +241,16 @@ def pair_counts(first: Member, other: Member) -> dict[tuple[Key, str], tuple[Cou
     those where at least one pair was made.
     """
     attributes = [name for name in first.readings if name in other.readings]
-    joined = _decisions(first, attributes).join(
-        _decisions(other, attributes), keys=list(PLACE), join_type="full outer", right_suffix=" other"
-    )
     common = set(tables.keys(first.planned)) & set(tables.keys(other.planned))
-    found: dict[tuple[Key, str], tuple[Counts, int]] = {}
-    for attribute in attributes:
-        columns = first.readings[attribute].columns
-        seen, alone, made = Counter[tuple[Key, str, str]](), Counter[Key](), Counter[Key]()
-        sides = [attribute, f"{attribute} other"]
-        for row in joined.group_by([*KEY, *sides]).aggregate([([], "count_all")]).to_pylist():
-            key, (left, right) = tuple(row[name] for name in KEY), (row[side] for side in sides)
-            if left is None or right is None:
-                alone[key] += row["count_all"] if left is not None or right is not None else 0
-            else:
-                seen[key, left, right] += row["count_all"]
-                made[key] += row["count_all"]
-        for key in common & set(made):
-            counts = np.array([[seen[key, i, j] for j in columns] for i in columns], np.int64)
-            found[key, attribute] = counts, alone[key]
-    return found
+    sides = (_decisions(first, attributes), _decisions(other, attributes))
+    return changes.pair_counts(*sides, [first.readings[name] for name in attributes], common)
 
 
 def _decisions(member: Member, attributes: Sequence[str]) -> pa.Table:
     """A light row per image: its place, and what was decided about it."""
     readings, perceiver = [member.readings[name] for name in attributes], member.study.perceive.name
     shards = [shard for shard in member.planned.shards() if member.run.images(shard).exists()]
-    return pa.concat_tables(tables.decided(member.run, perceiver, shard, readings, PLACE) for shard in shards)
+    return pa.concat_tables(tables.decided(member.run, perceiver, shard, readings, changes.PLACE) for shard in shards)
 
 
 # -- changes -----------------------------------------------------------------------------------------
@@ -309,167 +260,23 @@ def _attribute(
     first: Member, other: Member, attribute: str, pairs: dict[Key, tuple[Counts, int]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows of one attribute in one pair of runs, and its change over all neutral prompts, per arm and level."""
-    mine, theirs = first.readings[attribute], other.readings[attribute]
-    shares = [shares_of(member, attribute) for member in (first, other)]
-    common = [key for key in tables.keys(first.planned) if key in shares[1]]
+    mine, theirs = _side(first, attribute), _side(other, attribute)
+    common = [key for key in tables.keys(first.planned) if key in theirs.shares]
     rng = np.random.default_rng(int(digest([first.study.seed, other.study.seed, attribute, "compare"])[:16], 16))
-    moved = dict(zip(pairs, _paired([counts for counts, _ in pairs.values()], mine, theirs, rng), strict=True))
-    blocks = []
-    for key in common:
-        at = {"attribute": attribute, "baseline": first.name, "run": other.name, **dict(zip(KEY, key, strict=True))}
-        both = shares[0][key], shares[1][key]
-        blocks.append([at | row for row in _rows(mine.levels, *both, moved.get(key), pairs.get(key))])
-    adjusted = amplification.holm([block[0]["p"] for block in blocks])
-    rows = [row | {"p_adjusted": float(p)} for block, p in zip(blocks, adjusted, strict=True) for row in block]
-    pooled = [
-        {"run": other.name, "attribute": attribute, "title": mine.title, "arm": arm.name, **entry}
+    rows = changes.rows(mine, theirs, common, pairs, rng)
+    means = [
+        {"run": other.name, "arm": arm.name, **entry}
         for arm in first.planned.arms
-        for entry in _pooled(first, other, attribute, [k for k in common if k[4] == arm.name and not k[3]], pairs, rng)
+        for entry in changes.pooled(mine, theirs, [k for k in common if k[4] == arm.name and not k[3]], pairs, rng)
     ]
-    return rows, pooled
+    return [{"baseline": first.name, "run": other.name, **row} for row in rows], means
+
+
+def _side(member: Member, attribute: str) -> Side:
+    reading, shares = member.readings[attribute], shares_of(member, attribute)
+    return Side(reading=reading, shares=shares, counts={key: member.counts.count(key, reading) for key in shares})
 
 
 def shares_of(member: Member, attribute: str) -> dict[Key, Shares]:
     """The shares of every key, as the run's own `estimates.csv` has them: the same chance, from the study's seed."""
     return tables.corrected(member.planned, member.counts, [member.readings[attribute]])[attribute]
-
-
-def _paired(counts: Sequence[Counts], mine: Reading, theirs: Reading, rng: np.random.Generator) -> list[Paired]:
-    """The change in every table of pairs, by the errors on all labelled pictures together.
-
-    Where no matrix is known the classifier is taken at its word, and then nothing is known of the undecided.
-    """
-    if not counts:
-        return []
-    tables_of_pairs, levels = np.array(counts), len(mine.levels)
-    columns = levels + 1 if mine.confusion is not None and theirs.confusion is not None else levels
-    matrix, other = _matrix(mine)[:, :columns], _matrix(theirs)[:, :columns]
-    same = np.array_equal(matrix, other)
-    return paired_shares_many(tables_of_pairs[:, :columns, :columns], matrix, None if same else other, rng=rng)
-
-
-def _matrix(reading: Reading) -> Counts:
-    if reading.confusion is not None:
-        return reading.confusion
-    return np.eye(len(reading.levels), len(reading.levels) + 1, dtype=np.int64) * PERFECT
-
-
-def _rows(
-    levels: Sequence[str], before: Shares, after: Shares, moved: Paired | None, pairs: tuple[Counts, int] | None
-) -> Iterator[dict[str, Any]]:
-    """One row per level; the key is added outside."""
-    p, test = (moved.p, f"paired; p: {moved.test}") if moved else (unpaired_p(before, after), "unpaired")
-    raw = UNCORRECTED in (before.method, after.method)
-    for k, level in enumerate(levels):
-        a, b = before.estimate(k), after.estimate(k)
-        change, odds = amplification.difference(b, a), amplification.log_odds_ratio(b, a)
-        if moved and pairs and raw:
-            change = either_way(moved.change[k], pairs[0], k)
-            odds = odds if pairs[0].sum() > moved.n else moved.log_odds[k]
-        elif moved:
-            change, odds = moved.change[k], moved.log_odds[k]
-        yield {
-            "level": level,
-            **_cells("baseline_share", "baseline_", a),
-            **_cells("share", "", b),
-            **_cells("change", "change_", change),
-            **_cells("log_odds_change", "log_odds_", odds),
-            "method": f"{test}; {change.method}",
-            "pairs": moved.n if moved else 0,
-            "missing_partners": int(pairs[0].sum()) - moved.n + pairs[1] if moved and pairs else "",
-            "variance_factor": moved.variance_factor[k] if moved else math.nan,
-            "raw_variance_factor": moved.raw_variance_factor[k] if moved else math.nan,
-            "p": p,
-        }
-
-
-def either_way(change: Estimate, pairs: Counts, k: int) -> Estimate:
-    """The change of level k where no matrix says how often a level is undecided: the undecided may be any level.
-
-    `pairs` `(K + 1, K + 1)`, `cannot tell` last. Worst-case bounds as in `estimates.raw_shares` (Manski 1989).
-    """
-    n, both = int(pairs[:-1, :-1].sum()), int(pairs[-1, -1])
-    lost = int(pairs[k, -1] + pairs[-1, :-1].sum() - pairs[-1, k]) + both
-    gained = int(pairs[:-1, -1].sum() - pairs[k, -1] + pairs[-1, k]) + both
-    low, high = (n * change.low - lost) / pairs.sum(), (n * change.high + gained) / pairs.sum()
-    method = f"joint posterior of pairs, undecided counted either way, {UNCORRECTED}"
-    return change._replace(low=min(float(low), change.value), high=max(float(high), change.value), method=method)
-
-
-def _cells(name: str, prefix: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{prefix}low": estimate.low, f"{prefix}high": estimate.high}
-
-
-def unpaired_p(before: Shares, after: Shares) -> float:
-    """The posterior's p-value of no change, of two shares that are taken as independent.
-
-    One matrix under both makes their errors go together, so that in truth the change is surer than this says.
-    """
-    if before.draws is None or after.draws is None:
-        return 1.0
-    size = min(len(before.draws), len(after.draws))
-    return p_of_no_change(after.draws[:size] - before.draws[:size])
-
-
-def _pooled(
-    first: Member,
-    other: Member,
-    attribute: str,
-    keys: Sequence[Key],
-    pairs: dict[Key, tuple[Counts, int]],
-    rng: np.random.Generator,
-) -> Iterator[dict[str, Any]]:
-    """The mean change over the neutral prompts of an arm.
-
-    The correction is linear in the counts, so it is applied once, to the sum, and the matrix's uncertainty enters once
-    (as in `amplification.mean_difference`). On pairs both runs weigh the concepts alike. Without, each run's counts
-    are brought to equal weights first, or a concept that abstains more often in one run would look like a change.
-    """
-    mine, theirs = first.readings[attribute], other.readings[attribute]
-    with_pairs = [key for key in keys if key in pairs]
-    if with_pairs:
-        total = np.sum([pairs[key][0] for key in with_pairs], 0)
-        moved = _paired([total], mine, theirs, rng)[0]
-        before, after, n = moved.first, moved.second, len(with_pairs)
-        changes, odds, p = moved.change, moved.log_odds, moved.p
-    else:
-        counts = [np.array([m.counts.count(key, m.readings[attribute]) for key in keys]) for m in (first, other)]
-        decided = (counts[0][:, :-1].sum(1) > 0) & (counts[1][:, :-1].sum(1) > 0) if len(keys) else np.zeros(0, bool)
-        n = int(decided.sum())
-        if n == 0:
-            return
-        levelled = [np.append(equal_weights(table[decided, :-1]), 0) for table in counts]
-        before, after = (tables.corrected_sum(c, r, rng) for c, r in zip(levelled, (mine, theirs), strict=True))
-        sides = [(before.estimate(k), after.estimate(k)) for k in range(len(mine.levels))]
-        changes = tuple(amplification.difference(b, a) for a, b in sides)
-        odds = tuple(amplification.log_odds_ratio(b, a) for a, b in sides)
-        p = unpaired_p(before, after)
-    for k, level in enumerate(mine.levels):
-        yield {
-            "level": level,
-            "paired": bool(with_pairs),
-            "n_concepts": n,
-            "n": changes[k].n,
-            "baseline_share": before.estimate(k)._asdict(),
-            "share": after.estimate(k)._asdict(),
-            "change": changes[k]._asdict(),
-            "log_odds_change": odds[k]._asdict(),
-            "variance_factor": float(moved.variance_factor[k]) if with_pairs else None,
-            "p": p,
-        }
-
-
-def equal_weights(counts: Counts) -> Counts:
-    """Counts `(C, K)` of C concepts as one `(K,)` in which each weighs alike, of the size that its variance is worth.
-
-    The mean share of C concepts with n_c images varies as that of C² / Σ 1 / n_c images; what
-    lies between the concepts is counted as chance too, so the interval errs to the wide side.
-    """
-    n = counts.sum(1)
-    size = len(n) ** 2 / (1 / n).sum()
-    mean = (counts / n[:, None]).mean(0) * size
-    whole: Counts = np.floor(mean).astype(np.int64)
-    # What rounding down has left goes to the largest remainders, so that the sum stays.
-    order = np.argsort(whole - mean, kind="stable")
-    whole[order[: round(float(mean.sum())) - int(whole.sum())]] += 1
-    return np.asarray(whole)

@@ -88,12 +88,13 @@ class Chart:
 
 
 def draw(rows: Sequence[Row], summary: Mapping[str, Any], folder: Path) -> list[Chart]:
-    """Every figure that the estimates can fill, written into `folder`; the pooled one first.
+    """Every figure that the estimates can fill, written into `folder`; those over all concepts first.
 
     Of an attribute with two levels only the first is drawn: the other is its mirror.
     """
     entries = summary.get("pooled") or []
-    charts = [pooled(entries, folder)] if entries else []
+    charts = [helped(summary["arms"], folder)] if summary.get("arms") else []
+    charts += [pooled(entries, folder)] if entries else []
     for attribute in unique(rows, "attribute"):
         for arm in unique(rows, "arm"):
             own = [row for row in rows if row["attribute"] == attribute and row["arm"] == arm]
@@ -579,6 +580,66 @@ def _interval(panel: Axes, y: float, estimate: Mapping[str, Any] | None, factor:
     if low is not None and high is not None:
         panel.hlines(y, factor * low, factor * high, color="#0072b2", linewidth=2, zorder=2)
     panel.scatter([factor * value], [y], s=36, color="#0072b2", zorder=3)
+
+
+# -- arms --------------------------------------------------------------------------------------------
+
+HELPED_CAPTION = (
+    "Each arm beside the unchanged prompts, on the same seeds. Distance: from the declared target; left of 0 is closer. "
+    "Past the target: how far the shares have gone beyond it, seen from where they were; right of 0 is over-corrected. "
+    "Diversity: Shannon's entropy within the concepts, in parts of the largest there could be, of the attribute or "
+    "combination in which it fell most. Recognised: images that show the occupation that was asked for, among all of the "
+    "study. Not made: blocked or failed images. An interval that reaches over 0 is no evidence."
+)
+
+
+def helped(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
+    """What each arm changed, a line per arm and target: the five numbers of `summary.json` with their intervals."""
+    names = [f"{entry['arm']}\n{title_of(entry['attribute'])}: {entry['target']}" for entry in entries]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.4, 1.9 + 0.5 * len(entries)), layout="constrained")
+        panels = figure.subplots(1, 5, sharey=True)
+        titles = ("distance", "past the target", "diversity", "recognised", "not made")
+        for place, (panel, title) in enumerate(zip(panels, titles, strict=True)):
+            panel.axvline(0, color=QUIET, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
+            for y, entry in enumerate(entries[::-1]):
+                _interval(panel, y, five_numbers(entry)[place], 100)
+            left, right = panel.get_xlim()
+            panel.set_xlim(min(left, -5), max(right, 5))
+            panel.locator_params(axis="x", nbins=3)
+            panel.set_title(title)
+            panel.set_xlabel("points" if title == "past the target" else "change, points", fontsize=8)
+            panel.grid(axis="x", color=GRID, linewidth=0.8)
+            panel.tick_params(axis="both", length=0)
+            panel.spines["left"].set_visible(False)
+        panels[0].set(ylim=(-0.7, len(entries) - 0.3))
+        panels[0].set_yticks(range(len(entries)), names[::-1], fontsize=8)
+        title = "Did it help? Each arm beside the unchanged prompts"
+        figure.suptitle(f"{title}, with 95% intervals", x=0.01, ha="left")
+        _settle(figure)
+        stem = _write(figure, folder, "arms")
+    return Chart(
+        stem=stem,
+        attribute="",
+        title=title,
+        caption=HELPED_CAPTION,
+        alt=(
+            f"Change of distance, excess past the target, change of diversity, of recognition and of images not made, with "
+            f"95% intervals, for {len(entries)} combinations of arm and target. The numbers are in the table."
+        ),
+    )
+
+
+def five_numbers(entry: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, ...]:
+    """Distance, excess, diversity where it fell most, recognition, images not made: estimates, or `None`."""
+    known = [change for change in entry["diversity"].values() if change]
+    return (
+        entry.get("distance_change"),
+        entry.get("excess"),
+        min(known, key=lambda change: float(change["value"]), default=None),
+        entry["fidelity"].get("recognised_change"),
+        entry["cost"]["not_made_change"],
+    )
 
 
 # -- several runs ------------------------------------------------------------------------------------

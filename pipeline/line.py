@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import prompt_sets
+from pipeline import changes, effects, mitigations, stages, store, summary, tables
 from pipeline import generate as generation
-from pipeline import stages, store, summary, tables
 from pipeline.energy import metered
 from pipeline.plan import Plan
 from pipeline.store import Run
@@ -78,7 +79,17 @@ def noted(run: Run, study: Study, perceiver: Perceiver) -> Perceiver:
         run.perceptions(perceiver.name, "x").with_name("perceiver.json"),
         stages.describe(perceiver, same_domain=_same_domain(study)),
     )
+    if len(study.arms) > 1:
+        store.write_json(run.perceptions(perceiver.name, "x").with_name("concepts.json"), _concepts(study, perceiver))
     return perceiver
+
+
+def _concepts(study: Study, perceiver: Perceiver) -> dict[str, Any]:
+    """The words of each concept with their embedding, by which it is seen whether a picture still shows it."""
+    concepts = dict.fromkeys(prompt.concept for prompt in study.prompts())
+    texts = [f"a photo of {prompt_sets.article(concept)} {concept}" for concept in concepts]
+    vectors = perceiver.encode_texts(texts).astype(float).round(5).tolist()
+    return {c: {"text": t, "embedding": v} for c, t, v in zip(concepts, texts, vectors, strict=True)}
 
 
 def readings(study: Study, folder: Path) -> list[tables.Reading]:
@@ -95,7 +106,7 @@ def _same_domain(study: Study) -> bool:
 
 
 def estimate(opened: Opened) -> str:
-    """`estimates.csv` and `summary.json`; returns the headline."""
+    """`estimates.csv` and `summary.json`, and of a study with several arms `effects.csv`; returns the headline."""
     run, study, planned = opened
     name = study.perceive.name
     described = stages.read_json(run.perceptions(name, "x").with_name("perceiver.json"))
@@ -105,7 +116,15 @@ def estimate(opened: Opened) -> str:
         shares = tables.corrected(planned, counts, attributes)
         rows = tables.estimate(planned, counts, attributes, shares)
         found = summary.summary(planned, counts, attributes, shares)
+        read = effects.Read(run=run, planned=planned, perceiver=name, readings=attributes, counts=counts, shares=shares)
+        changed, followed = effects.effects(read), effects.obedience(read)
+        found["arms"] = effects.helped(read, followed)
     store.write_text(run.folder / "estimates.csv", tables.to_csv(rows))
+    if changed:
+        store.write_text(run.folder / "effects.csv", tables.to_csv(changed, changes.COLUMNS))
+    for arm in dict.fromkeys(row["arm"] for row in followed):
+        own = [row for row in followed if row["arm"] == arm]
+        store.write_text(run.folder / f"obedience-{arm}.csv", tables.to_csv(own, mitigations.OBEDIENCE))
     store.write_json(run.folder / "summary.json", found)
     return str(found["headline"])
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import prompt_sets
+from pipeline import mitigations
 from pipeline.study import Study
 from pipeline.types import Arm, Batch, DrawSettings, Prompt, Shard, WorkUnit, digest
 
@@ -136,13 +137,17 @@ class Plan:
         sample, place = divmod(j, len(self.prompts))
         prompt = self.prompts[place]
         seed = seed_of(self.study.seed, prompt, sample)
-        text, negative = arm.rewrite(prompt, sample, np.random.default_rng([seed, 1]))
+        sent = mitigations.rewritten(arm, prompt, sample, np.random.default_rng([seed, 1]))
+        what: list[Any] = [settings, prompt.key, prompt.text, sample, self.study.seed]
+        if (sent.text, sent.negative_prompt) != (prompt.text, ""):
+            what.append([sent.text, sent.negative_prompt])  # code and files of an arm change where parameters do not
         return WorkUnit(
-            id=digest([settings, prompt.key, prompt.text, sample, self.study.seed])[:24],
+            id=digest(what)[:24],
             prompt=prompt,
             arm=arm.name,
-            prompt_sent=text,
-            negative_prompt=negative,
+            prompt_sent=sent.text,
+            negative_prompt=sent.negative_prompt,
+            drawn=sent.drawn,
             sample=sample,
             seed=seed,
         )

@@ -9,7 +9,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ def write_report(folder: Path) -> Path:
         images=summary.get("images") or {},
         findings=[_finding(rows, summary, attribute) for attribute in unique(rows, "attribute")],
         pooled=summary.get("pooled") or [],
+        arms=[_arm(entry) for entry in summary.get("arms") or []],
         charts=_embedded(charts, folder / "figures"),
         gallery=_gallery(run, survey, study.seed),
         tables=list(_tables(rows)),
@@ -68,6 +69,7 @@ def write_report(folder: Path) -> Path:
         if imported
         else [prompt_sets.load_reference(r.table, r.year) for r in study.reference],
         missing=_missing(rows),
+        arms_head=ARMS,
         version=pipeline.__version__,
         digest=hashlib.sha256((folder / "estimates.csv").read_bytes()).hexdigest()[:16],
     )
@@ -353,6 +355,55 @@ class Survey:
     """Each with the number of shards that were made in it."""
     unreadable: tuple[str, ...]
     """A message per shard that cannot be read."""
+
+
+# -- did it help? ------------------------------------------------------------------------------------
+
+ARMS = (
+    "verdict",
+    "target",
+    "distance before, points",
+    "after",
+    "change",
+    "past the target, points",
+    "diversity, points",
+    "recognised %",
+    "CLIP score",
+    "words more",
+    "not made %",
+    "kWh for 1,000 images",
+    "left alone",
+)
+
+
+def _arm(entry: Mapping[str, Any]) -> Line:
+    """The five numbers of an arm, as text."""
+    fidelity, cost = entry["fidelity"], entry["cost"]
+    apart = [entry.get(f"distance_{when}") for when in ("before", "after")]
+    distance = [f"{percent(d['value'])} (noise alone {percent(d['noise_floor'])})" if d else "–" for d in apart]
+    past = f"; surely past it: {', '.join(entry['past'])}" if entry.get("past") else ""
+    diversity = [f"{title_of(name)} {interval(change, 'points')}" for name, change in entry["diversity"].items()]
+    allocation = _number(entry.get("allocation"))
+    told = f"; allocation by strata has {plain(allocation)} of the variance of independent draws" if allocation else ""
+    cells = (
+        entry["verdict"],
+        f"{title_of(entry['attribute'])}: {entry['target']}{told}",
+        *distance,
+        interval(entry.get("distance_change"), "points"),
+        interval(entry.get("excess"), "points") + past,
+        "; ".join(diversity),
+        _before_after(fidelity.get("recognised"), lambda share: interval(share, "percent")),
+        _before_after(fidelity.get("clip_score"), lambda score: plain(score, 3)),
+        plain(cost["words"], 1),
+        _before_after(cost["not_made"], lambda share: percent(share["value"])),
+        _before_after(cost["kwh_per_1000_images"], amount),
+        "; ".join(f"{n} images: {why}" for why, n in entry["left_alone"].items()) or "–",
+    )
+    return Line(name=entry["arm"], cells=cells)
+
+
+def _before_after(both: Sequence[Any] | None, say: Callable[[Any], str]) -> str:
+    return " → ".join(map(say, both)) if both else "–"
 
 
 def _survey(run: Run) -> Survey:

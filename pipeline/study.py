@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -265,7 +266,7 @@ def load(name_or_path: str, changes: tuple[str, ...] = ()) -> Study:
     """
     path, raw = _read(name_or_path)
     for change in changes:
-        _change(raw, change)
+        checks.set_by_path(raw, change)
     return parse(raw, where=str(path))
 
 
@@ -304,8 +305,9 @@ def parse(raw: dict[str, Any], *, where: str) -> Study:
     except ValidationError as error:
         raise checks.explain(error, where=where, model=Study) from None
     try:
-        study.prompts()
-        study.rewriters()
+        for arm in study.rewriters():
+            for prompt in study.prompts():
+                mitigations.rewritten(arm, prompt, 0, np.random.default_rng(0))
         for reference in study.reference:
             prompt_sets.load_reference(reference.table, reference.year)
     except InputError as error:
@@ -334,21 +336,3 @@ def dump(study: Study | ImportStudy) -> str:
     """The study as YAML with every default filled in."""
     plain = study.model_dump(mode="json")
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
-
-
-def _change(raw: dict[str, Any], change: str) -> None:
-    """Apply one `KEY=VALUE`, the value read as YAML: `draw.guidance_scale=5`, `arms=[none, negative]`."""
-    key, equals, value = change.partition("=")
-    if not equals or not key:
-        raise InputError(f"--set {change}: write KEY=VALUE, such as --set draw.guidance_scale=5")
-    *parents, last = key.split(".")
-    place = raw
-    for parent in parents:
-        inner = place.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise InputError(f"--set {change}: {parent} is not a mapping")
-        place = inner
-    try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"--set {change}: the value is not YAML") from None

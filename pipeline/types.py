@@ -60,7 +60,9 @@ class Rewrite(NamedTuple):
     """What an arm sends in place of a prompt."""
 
     text: str
-    negative_prompt: str
+    negative_prompt: str = ""
+    drawn: str = ""
+    """What it chose for this sample: a level or a term; or why the prompt was left alone."""
 
 
 class Arm(Protocol):
@@ -111,6 +113,8 @@ class WorkUnit:
     arm: str
     prompt_sent: str
     negative_prompt: str
+    drawn: str = ""
+    """`Rewrite.drawn`."""
     sample: int
     seed: int
     """Shared across arms and guidance values, so that arms are compared on the same noise."""
@@ -232,6 +236,10 @@ class Perceiver(Protocol):
 
     def perceive(self, images: Sequence[Pixels]) -> Perceived:
         """All attributes of all images from one encoding of each."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Texts as unit vectors `(m, d)` in the space of the images' embeddings."""
         ...
 
     def confusion(self, attribute: str) -> npt.NDArray[np.int64] | None:

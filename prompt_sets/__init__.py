@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from prompt_sets.prompts import FOLDER, PromptSet, load, names, studies
-from prompt_sets.references import Match, Reference, counted_reference, load_reference, tables
+from prompt_sets.prompts import FOLDER, PERSON, PromptSet, article, load, names, studies
+from prompt_sets.references import Match, Reference, counted_reference, load_reference, occupations, tables
 
 __all__ = [
     "FOLDER",
+    "PERSON",
     "Match",
     "PromptSet",
     "Reference",
+    "article",
     "counted_reference",
     "load",
     "load_reference",
     "names",
+    "occupations",
     "studies",
     "tables",
 ]

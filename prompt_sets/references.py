@@ -207,6 +207,11 @@ def tables() -> list[str]:
     return sorted(_entries())
 
 
+def occupations() -> frozenset[str]:
+    """The concepts that are known to be occupations, in lower case, whether or not a table has a row for them."""
+    return frozenset(_matches())
+
+
 def load_reference(table: str, year: int | None = None) -> Reference:
     """A reference table in one year; `None` is its newest."""
     entry = _entries()[one_of(table, _entries(), where="reference.table")]

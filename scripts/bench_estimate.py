@@ -42,6 +42,10 @@ class MadeUp:
         """There are no images."""
         raise NotImplementedError
 
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """There are no words either."""
+        raise NotImplementedError
+
     def confusion(self, attribute: str) -> npt.NDArray[np.int64]:
         """As on labelled pictures `(K, K + 1)`."""
         return np.round(LABELS * chances(len(ATTRIBUTES[attribute].levels))).astype(np.int64)

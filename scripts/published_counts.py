@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from scipy import special
 
 import prompt_sets
-from pipeline import amplification, compare, imports, tables
+from pipeline import amplification, changes, imports, tables
 from pipeline import study as studies
 from pipeline.figures import INK, QUIET, STYLE
 from pipeline.imports import Imported
@@ -290,7 +290,7 @@ def effects(found: Imported, model: str) -> dict[str, tuple[Estimate, float]]:
     for prompt in found.prompts:
         before, after = (shares[arm_key(prompt.key, f"{model}, {arm}")] for arm in ("plain", "diversity"))
         moved[prompt.concept] = amplification.difference(after.estimate(0), before.estimate(0))
-        tests.append(compare.unpaired_p(before, after))
+        tests.append(changes.unpaired_p(before, after))
     adjusted = amplification.holm(tests).tolist()
     return {concept: (change, p) for (concept, change), p in zip(moved.items(), adjusted, strict=True)}
 

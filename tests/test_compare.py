@@ -14,7 +14,8 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from pipeline import compare, figures, line, store
-from pipeline.compare import either_way, equal_weights, pair_counts
+from pipeline.changes import either_way, equal_weights
+from pipeline.compare import pair_counts
 from pipeline.errors import InputError, RunError
 from pipeline.line import Opened
 from pipeline.types import Attribute, Estimate, Perceived, digest

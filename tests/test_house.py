@@ -14,8 +14,9 @@ STOREYS = [
     {"pipeline", "pipeline.errors"},
     {"pipeline.types", "pipeline.checks", "pipeline.progress"},
     {"classifiers", "classifiers.attributes"},
-    {"prompt_sets.prompts", "prompt_sets.references", "pipeline.mitigations", "pipeline.estimates", "pipeline.energy"},
+    {"prompt_sets.prompts", "prompt_sets.references", "pipeline.estimates", "pipeline.energy"},
     {"prompt_sets"},
+    {"pipeline.mitigations"},
     {"pipeline.study"},
     {"pipeline.plan", "pipeline.store"},
     {"classifiers.correction", "classifiers.clip", "classifiers.fake", "pipeline.generate"},
@@ -23,7 +24,15 @@ STOREYS = [
     {"pipeline.amplification"},
     {"pipeline.robustness"},
     {"pipeline.stages", "pipeline.tables", "pipeline.pairs", "pipeline.simulation"},
-    {"pipeline.summary", "pipeline.figures", "pipeline.compare", "pipeline.precision", "pipeline.validate"},
+    {"pipeline.changes"},
+    {
+        "pipeline.summary",
+        "pipeline.figures",
+        "pipeline.compare",
+        "pipeline.effects",
+        "pipeline.precision",
+        "pipeline.validate",
+    },
     {"pipeline.imports"},
     {"pipeline.report"},
     {"pipeline.line"},
@@ -39,7 +48,13 @@ DOORS = {
     "matplotlib": {"pipeline.figures"},
     "jinja2": {"pipeline.report"},
     "codecarbon": {"pipeline.energy"},
-    "pydantic": {"pipeline.checks", "pipeline.study", "prompt_sets.prompts", "prompt_sets.references"},
+    "pydantic": {
+        "pipeline.checks",
+        "pipeline.mitigations",
+        "pipeline.study",
+        "prompt_sets.prompts",
+        "prompt_sets.references",
+    },
     "pickle": set(),
 }
 
@@ -97,6 +112,7 @@ def test_the_commands_in_the_readme_exist() -> None:
     from pipeline.cli import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {str(group.name) for group in app.registered_groups}
     readme = (HOME / "README.md").read_text(encoding="utf-8")
     named = {line.split()[1] for line in readme.splitlines() if line.startswith("typecast ")}
     assert named and named <= known

@@ -1,0 +1,248 @@
+"""Two readings of the same prompts -> how far each share moved, on pairs where there are any: of two runs, or two arms."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline import amplification, tables
+from pipeline.estimates import Shares
+from pipeline.pairs import Paired, p_of_no_change, paired_shares_many
+from pipeline.tables import PERFECT, UNCORRECTED, Key, Reading
+from pipeline.types import Estimate
+
+KEY = ("prompt_set", "concept", "template", "identity", "arm")
+PLACE = (*KEY, "prompt", "sample", "seed")
+"""What two pictures of a pair have in common."""
+COLUMNS = (
+    *KEY,
+    "attribute",
+    "level",
+    "baseline",
+    "baseline_share",
+    "baseline_low",
+    "baseline_high",
+    "share",
+    "low",
+    "high",
+    "change",
+    "change_low",
+    "change_high",
+    "log_odds_change",
+    "log_odds_low",
+    "log_odds_high",
+    "method",
+    "pairs",
+    "missing_partners",
+    "variance_factor",
+    "raw_variance_factor",
+    "p",
+    "p_adjusted",
+)
+"""Of a table of changes. Shares and changes (second − first) in 0..1 and -1..1."""
+
+Counts = npt.NDArray[np.int64]
+Pairs = Mapping[Key, tuple[Counts, int]]
+"""By key: pairs `(K + 1, K + 1)` by both decisions, `cannot tell` last, and images that have no partner at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One attribute before or after."""
+
+    reading: Reading
+    shares: dict[Key, Shares]
+    counts: dict[Key, Counts]
+    """Decisions `(K + 1,)`."""
+
+
+# -- pairs -------------------------------------------------------------------------------------------
+
+
+def pair_counts(
+    first: pa.Table, other: pa.Table, readings: Sequence[Reading], keys: Collection[Key]
+) -> dict[tuple[Key, str], tuple[Counts, int]]:
+    """`Pairs` by key and attribute, of two tables with a row per image: `PLACE`, and a column of decisions per reading.
+
+    Only `keys`, and only those where at least one pair was made.
+    """
+    joined = first.join(other, keys=list(PLACE), join_type="full outer", right_suffix=" other")
+    found: dict[tuple[Key, str], tuple[Counts, int]] = {}
+    for reading in readings:
+        seen, alone, made = Counter[tuple[Key, str, str]](), Counter[Key](), Counter[Key]()
+        sides = [reading.attribute, f"{reading.attribute} other"]
+        for row in joined.group_by([*KEY, *sides]).aggregate([([], "count_all")]).to_pylist():
+            key, (left, right) = tuple(row[name] for name in KEY), (row[side] for side in sides)
+            if left is None or right is None:
+                alone[key] += row["count_all"] if left is not None or right is not None else 0
+            else:
+                seen[key, left, right] += row["count_all"]
+                made[key] += row["count_all"]
+        for key in set(keys) & set(made):
+            counts = np.array([[seen[key, i, j] for j in reading.columns] for i in reading.columns], np.int64)
+            found[key, reading.attribute] = counts, alone[key]
+    return found
+
+
+# -- changes -----------------------------------------------------------------------------------------
+
+
+def rows(first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """A row per key and level, without the names of the sides. One test per key, Holm over all of them."""
+    reading = first.reading
+    moved = dict(
+        zip(pairs, _paired([counts for counts, _ in pairs.values()], reading, other.reading, rng), strict=True)
+    )
+    blocks = []
+    for key in keys:
+        at = {"attribute": reading.attribute, **dict(zip(KEY, key, strict=True))}
+        both = first.shares[key], other.shares[key]
+        blocks.append([at | row for row in _rows(reading.levels, *both, moved.get(key), pairs.get(key))])
+    adjusted = amplification.holm([block[0]["p"] for block in blocks])
+    return [row | {"p_adjusted": float(p)} for block, p in zip(blocks, adjusted, strict=True) for row in block]
+
+
+def _paired(counts: Sequence[Counts], mine: Reading, theirs: Reading, rng: np.random.Generator) -> list[Paired]:
+    """The change in every table of pairs, by the errors on all labelled pictures together.
+
+    Where no matrix is known the classifier is taken at its word, and then nothing is known of the undecided.
+    """
+    if not counts:
+        return []
+    tables_of_pairs, levels = np.array(counts), len(mine.levels)
+    columns = levels + 1 if mine.confusion is not None and theirs.confusion is not None else levels
+    matrix, other = _matrix(mine)[:, :columns], _matrix(theirs)[:, :columns]
+    same = np.array_equal(matrix, other)
+    return paired_shares_many(tables_of_pairs[:, :columns, :columns], matrix, None if same else other, rng=rng)
+
+
+def _matrix(reading: Reading) -> Counts:
+    if reading.confusion is not None:
+        return reading.confusion
+    return np.eye(len(reading.levels), len(reading.levels) + 1, dtype=np.int64) * PERFECT
+
+
+def _rows(
+    levels: Sequence[str], before: Shares, after: Shares, moved: Paired | None, pairs: tuple[Counts, int] | None
+) -> Iterator[dict[str, Any]]:
+    """One row per level; the key is added outside."""
+    p, test = (moved.p, f"paired; p: {moved.test}") if moved else (unpaired_p(before, after), "unpaired")
+    raw = UNCORRECTED in (before.method, after.method)
+    for k, level in enumerate(levels):
+        a, b = before.estimate(k), after.estimate(k)
+        change, odds = amplification.difference(b, a), amplification.log_odds_ratio(b, a)
+        if moved and pairs and raw:
+            change = either_way(moved.change[k], pairs[0], k)
+            odds = odds if pairs[0].sum() > moved.n else moved.log_odds[k]
+        elif moved:
+            change, odds = moved.change[k], moved.log_odds[k]
+        yield {
+            "level": level,
+            **cells("baseline_share", "baseline_", a),
+            **cells("share", "", b),
+            **cells("change", "change_", change),
+            **cells("log_odds_change", "log_odds_", odds),
+            "method": f"{test}; {change.method}",
+            "pairs": moved.n if moved else 0,
+            "missing_partners": int(pairs[0].sum()) - moved.n + pairs[1] if moved and pairs else "",
+            "variance_factor": moved.variance_factor[k] if moved else math.nan,
+            "raw_variance_factor": moved.raw_variance_factor[k] if moved else math.nan,
+            "p": p,
+        }
+
+
+def either_way(change: Estimate, pairs: Counts, k: int) -> Estimate:
+    """The change of level k where no matrix says how often a level is undecided: the undecided may be any level.
+
+    `pairs` `(K + 1, K + 1)`, `cannot tell` last. Worst-case bounds as in `estimates.raw_shares` (Manski 1989).
+    """
+    n, both = int(pairs[:-1, :-1].sum()), int(pairs[-1, -1])
+    lost = int(pairs[k, -1] + pairs[-1, :-1].sum() - pairs[-1, k]) + both
+    gained = int(pairs[:-1, -1].sum() - pairs[k, -1] + pairs[-1, k]) + both
+    low, high = (n * change.low - lost) / pairs.sum(), (n * change.high + gained) / pairs.sum()
+    method = f"joint posterior of pairs, undecided counted either way, {UNCORRECTED}"
+    return change._replace(low=min(float(low), change.value), high=max(float(high), change.value), method=method)
+
+
+def cells(name: str, prefix: str, estimate: Estimate) -> dict[str, float]:
+    """An estimate as three cells of a row."""
+    return {name: estimate.value, f"{prefix}low": estimate.low, f"{prefix}high": estimate.high}
+
+
+def unpaired_p(before: Shares, after: Shares) -> float:
+    """The posterior's p-value of no change, of two shares that are taken as independent.
+
+    One matrix under both makes their errors go together, so that in truth the change is surer than this says.
+    """
+    if before.draws is None or after.draws is None:
+        return 1.0
+    size = min(len(before.draws), len(after.draws))
+    return p_of_no_change(after.draws[:size] - before.draws[:size])
+
+
+def pooled(
+    first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """The mean change over some prompts, an entry per level.
+
+    The correction is linear in the counts, so it is applied once, to the sum, and the matrix's uncertainty enters once
+    (as in `amplification.mean_difference`). On pairs both sides weigh the concepts alike. Without, each side's counts
+    are brought to equal weights first, or a concept that abstains more often on one side would look like a change.
+    """
+    mine, theirs = first.reading, other.reading
+    with_pairs = [key for key in keys if key in pairs]
+    if with_pairs:
+        total = np.sum([pairs[key][0] for key in with_pairs], 0)
+        moved = _paired([total], mine, theirs, rng)[0]
+        before, after, n = moved.first, moved.second, len(with_pairs)
+        changes, odds, p = moved.change, moved.log_odds, moved.p
+    else:
+        counts = [np.array([side.counts[key] for key in keys]) for side in (first, other)]
+        decided = (counts[0][:, :-1].sum(1) > 0) & (counts[1][:, :-1].sum(1) > 0) if len(keys) else np.zeros(0, bool)
+        n = int(decided.sum())
+        if n == 0:
+            return
+        levelled = [np.append(equal_weights(table[decided, :-1]), 0) for table in counts]
+        before, after = (tables.corrected_sum(c, r, rng) for c, r in zip(levelled, (mine, theirs), strict=True))
+        sides = [(before.estimate(k), after.estimate(k)) for k in range(len(mine.levels))]
+        changes = tuple(amplification.difference(b, a) for a, b in sides)
+        odds = tuple(amplification.log_odds_ratio(b, a) for a, b in sides)
+        p = unpaired_p(before, after)
+    for k, level in enumerate(mine.levels):
+        yield {
+            "attribute": mine.attribute,
+            "title": mine.title,
+            "level": level,
+            "paired": bool(with_pairs),
+            "n_concepts": n,
+            "n": changes[k].n,
+            "baseline_share": before.estimate(k)._asdict(),
+            "share": after.estimate(k)._asdict(),
+            "change": changes[k]._asdict(),
+            "log_odds_change": odds[k]._asdict(),
+            "variance_factor": float(moved.variance_factor[k]) if with_pairs else None,
+            "p": p,
+        }
+
+
+def equal_weights(counts: Counts) -> Counts:
+    """Counts `(C, K)` of C concepts as one `(K,)` in which each weighs alike, of the size that its variance is worth.
+
+    The mean share of C concepts with n_c images varies as that of C² / Σ 1 / n_c images; what
+    lies between the concepts is counted as chance too, so the interval errs to the wide side.
+    """
+    n = counts.sum(1)
+    size = len(n) ** 2 / (1 / n).sum()
+    mean = (counts / n[:, None]).mean(0) * size
+    whole: Counts = np.floor(mean).astype(np.int64)
+    # What rounding down has left goes to the largest remainders, so that the sum stays.
+    order = np.argsort(whole - mean, kind="stable")
+    whole[order[: round(float(mean.sum())) - int(whole.sum())]] += 1
+    return np.asarray(whole)

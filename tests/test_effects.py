@@ -1,0 +1,290 @@
+"""Arms beside `none`, on runs whose truth is made in the test."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from pipeline import changes, effects, line, mitigations, store
+from pipeline.effects import verdict
+from pipeline.estimates import Shares
+from pipeline.line import Opened
+from pipeline.types import Attribute, Perceived, digest
+
+LEVELS = ("woman", "man")
+ERRORS = {"woman": 0.1, "man": 0.05}
+MATRIX = [[180, 20, 0], [10, 190, 0]]
+TARGET = {"target": {"attribute": "gender", "to": "uniform"}}
+GENDER = {"clip": "fake", "attributes": ["gender"]}
+
+
+def chance(seed: int, what: str) -> float:
+    return int(digest([seed, what])[:8], 16) / 16**8
+
+
+def woman(row: dict[str, Any], share: float = 0.2, obeys: float = 1.0) -> bool:
+    """A woman in a fifth of the images; where a level is asked for, what is asked if the model obeys. Seeds are shared."""
+    asked = row["drawn"] in LEVELS and chance(row["seed"], "obeys") < obeys
+    return bool(row["drawn"] == "woman") if asked else chance(row["seed"], "who") < share
+
+
+def read_as(row: dict[str, Any], truth: bool) -> str:
+    level = LEVELS[not truth]
+    return LEVELS[truth] if chance(row["seed"], "read") < ERRORS[level] else level
+
+
+def perceive_anew(
+    opened: Opened,
+    shows: Callable[[dict[str, Any]], bool] = woman,
+    concept: Callable[[dict[str, Any]], str] = lambda row: str(row["concept"]),
+) -> None:
+    """Perceptions in place of the fake's, by what each image is said to show."""
+    run, study, planned = opened
+    gender = Attribute(name="gender", title="perceived gender presentation", levels=LEVELS, wordings={})
+    names = [prompt.concept for prompt in planned.prompts]
+    directions = np.eye(len(names))
+    for shard in planned.shards():
+        rows = run.read_images(shard, ["unit_id", "seed", "drawn", "arm", "concept"]).to_pylist()
+        said = [read_as(row, shows(row)) for row in rows]
+        seen = directions[[names.index(concept(row)) for row in rows]].astype(np.float16)
+        run.perceptions(study.perceive.name, shard).unlink()
+        run.write_perceptions(
+            study.perceive.name,
+            shard,
+            [row["unit_id"] for row in rows],
+            Perceived(seen, {"gender": np.zeros((len(rows), 2), np.float32)}, {"gender": said}),
+            [gender],
+        )
+    folder = run.perceptions(study.perceive.name, "x").parent
+    described = {
+        "name": study.perceive.name,
+        "attributes": {"gender": {"title": gender.title, "levels": list(LEVELS)}},
+        "confusion": {"gender": MATRIX},
+    }
+    store.write_json(folder / "perceiver.json", described)
+    words = {name: {"text": name, "embedding": row.tolist()} for name, row in zip(names, directions, strict=True)}
+    store.write_json(folder / "concepts.json", words)
+    line.estimate(opened)
+
+
+def table(opened: Opened, name: str) -> list[dict[str, str]]:
+    with (opened[0].folder / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def of_arm(opened: Opened, arm: str) -> dict[str, Any]:
+    arms: list[dict[str, Any]] = json.loads((opened[0].folder / "summary.json").read_text())["arms"]
+    return next(entry for entry in arms if entry["arm"] == arm)
+
+
+@pytest.fixture(scope="module")
+def parity(tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    """A run in which `target` brings a fifth of women to a half, of those nine in ten who obey."""
+    from tests.conftest import fake_study
+
+    study = fake_study(images_per_prompt=60, arms=["none", "guardrail", TARGET], perceive=GENDER)
+    opened = line.begin(study, tmp_path_factory.mktemp("parity") / "run")
+    line.generate(opened, perceive=True)
+    perceive_anew(opened, lambda row: woman(row, obeys=0.9))
+    return opened
+
+
+TRUTH = 0.9 * 0.5 + 0.1 * 0.2
+
+
+def test_the_effect_of_an_arm_is_found_with_its_interval(parity: Opened) -> None:
+    rows = [row for row in table(parity, "effects.csv") if row["arm"] == "target" and row["level"] == "woman"]
+    whole = next(row for row in rows if row["concept"] == mitigations.ALL_CONCEPTS)
+    assert float(whole["change_low"]) < TRUTH - 0.2 < float(whole["change_high"])
+    assert float(whole["change"]) == pytest.approx(TRUTH - 0.2, abs=0.04)
+    assert float(whole["p"]) < 1e-6 and float(whole["variance_factor"]) < 1 and int(whole["pairs"]) == 1200
+    own = [row for row in rows if row is not whole]
+    inside = [float(row["change_low"]) < TRUTH - 0.2 < float(row["change_high"]) for row in own]
+    assert len(own) == 20 and np.mean(inside) >= 0.85
+    assert tuple(rows[0]) == changes.COLUMNS and {row["baseline"] for row in rows} == {"none"}
+
+
+def test_the_tests_are_mcnemars_on_pairs_of_one_seed_and_holms_over_concepts(parity: Opened) -> None:
+    run, study, planned = parity
+    said: dict[tuple[str, str, int], str] = {}
+    for shard in planned.shards():
+        images = run.read_images(shard, ["arm", "concept", "seed"]).to_pylist()
+        read = run.read_perceptions(study.perceive.name, shard, ["gender"])["gender"].to_pylist()
+        said |= {(i["arm"], i["concept"], i["seed"]): g for i, g in zip(images, read, strict=True)}
+    rows = [
+        row
+        for row in table(parity, "effects.csv")
+        if row["arm"] == "target" and row["level"] == "woman" and row["template"]
+    ]
+    tests = []
+    for row in rows:
+        pairs = [(g, said["target", c, s]) for (arm, c, s), g in said.items() if arm == "none" and c == row["concept"]]
+        tests.append(mcnemar([[pairs.count((a, b)) for b in LEVELS] for a in LEVELS], exact=True).pvalue)
+    assert [float(row["p"]) for row in rows] == pytest.approx(tests, rel=1e-4)
+    assert [float(row["p_adjusted"]) for row in rows] == pytest.approx(multipletests(tests, method="holm")[1], rel=1e-4)
+
+
+def test_an_arm_that_changes_nothing_has_no_effect_and_no_evidence(parity: Opened) -> None:
+    rows = [row for row in table(parity, "effects.csv") if row["arm"] == "guardrail"]
+    assert all(float(row["change_low"]) <= 0 <= float(row["change_high"]) and float(row["p"]) == 1 for row in rows)
+    entry = of_arm(parity, "guardrail")
+    assert entry["verdict"] == "no evidence" and entry["target"] == "uniform" and entry["n_past"] == 0
+    assert entry["distance_change"]["low"] < 0 < entry["distance_change"]["high"]
+
+
+def test_the_obedience_is_corrected_for_the_classifiers_errors(parity: Opened) -> None:
+    rows = {
+        (r["asked"], r["level"]): r for r in table(parity, "obedience-target.csv") if r["concept"] == "all concepts"
+    }
+    for asked, level, truth in (("woman", "woman", 0.9 + 0.1 * 0.2), ("man", "woman", 0.1 * 0.2)):
+        row = rows[asked, level]
+        assert float(row["low"]) < truth < float(row["high"]) and float(row["share"]) == pytest.approx(truth, abs=0.05)
+        assert row["n"] == "600"
+    raw = 0.92 * 0.9 + 0.08 * 0.05  # what a classifier taken at its word would say
+    assert float(rows["woman", "woman"]["share"]) - raw > 0.04
+
+
+def test_a_target_that_is_met_is_closer_and_its_numbers_are_those_of_the_truth(parity: Opened) -> None:
+    entry = of_arm(parity, "target")
+    assert entry["verdict"] == "closer" and entry["n_concepts"] == 20
+    assert entry["distance_before"]["value"] == pytest.approx(0.3, abs=0.04)
+    after = entry["distance_after"]
+    assert after["value"] < after["noise_floor"] + 0.03
+    change = entry["distance_change"]
+    assert change["low"] < (0.5 - TRUTH) - 0.3 < change["high"]
+    assert entry["excess"]["value"] == pytest.approx(TRUTH - 0.5, abs=0.04)
+    # log 2 is the largest entropy of two levels
+    evenness = [-(p * np.log(p) + (1 - p) * np.log(1 - p)) / np.log(2) for p in (0.2, TRUTH)]
+    assert entry["diversity"]["gender"]["value"] == pytest.approx(evenness[1] - evenness[0], abs=0.04)
+    p = TRUTH
+    factor = (0.5 * 0.92 * 0.08 + 0.5 * 0.02 * 0.98) / (p * (1 - p))
+    assert entry["allocation"] == pytest.approx(factor, abs=0.08)
+    assert entry["fidelity"]["recognised"][1]["value"] == 1 and entry["fidelity"]["clip_score_change"]["value"] == 0
+    assert entry["cost"]["words"] == 1 and entry["cost"]["not_made"][0]["value"] == 0
+
+
+def test_past_the_target_is_over_corrected(drawn: Callable[..., Opened]) -> None:
+    """As in Raza et al. (2025): ten of ten men became ten of ten women."""
+    opened = drawn(images_per_prompt=30, arms=["none", "diversity_suffix"], perceive=GENDER)
+    perceive_anew(opened, lambda row: woman(row, share=0.02 if row["arm"] == "none" else 0.98))
+    entry = of_arm(opened, "diversity_suffix")
+    assert entry["verdict"] == "over-corrected" and entry["n_past"] == 20
+    assert entry["excess"]["value"] == pytest.approx(0.48, abs=0.06)
+
+
+def test_a_concept_that_is_lost_is_broken_whatever_the_shares(drawn: Callable[..., Opened]) -> None:
+    opened = drawn(images_per_prompt=30, arms=["none", TARGET], perceive=GENDER)
+    perceive_anew(
+        opened,
+        concept=lambda row: "cook" if row["arm"] == "target" and chance(row["seed"], "lost") < 0.3 else row["concept"],
+    )
+    entry = of_arm(opened, "target")
+    assert entry["verdict"] == "broke the concept"
+    before, after = entry["fidelity"]["recognised"]
+    assert before["value"] == 1 and after["value"] == pytest.approx(1 - 0.3 * 0.95, abs=0.05)
+    assert entry["fidelity"]["clip_score_change"]["high"] < 0
+
+
+def test_a_pilots_obedience_brings_the_next_run_to_its_target(drawn: Callable[..., Opened]) -> None:
+    pilot = drawn("pilot", images_per_prompt=60, arms=["none", TARGET], perceive=GENDER)
+    perceive_anew(pilot, lambda row: woman(row, obeys=0.7))
+    told = {"target": {**TARGET["target"], "obedience": str(pilot[0].folder / "obedience-target.csv")}}
+    after = drawn("after", images_per_prompt=60, arms=["none", told], perceive=GENDER)
+    perceive_anew(after, lambda row: woman(row, obeys=0.7))
+    shares = [of_arm(opened, "target")["excess"] for opened in (pilot, after)]
+    assert shares[0]["high"] < 0  # 0.7 * 0.5 + 0.3 * 0.2 is 9 points short
+    assert shares[1]["low"] < 0 < shares[1]["high"]
+
+
+def test_prompts_that_were_left_alone_are_counted(drawn: Callable[..., Opened]) -> None:
+    market = {"target": {"attribute": "gender", "to": "bls_cps_table11"}}
+    opened = drawn(images_per_prompt=6, arms=["none", market], perceive=GENDER)
+    perceive_anew(opened)
+    entry = of_arm(opened, "target")
+    assert sum(entry["left_alone"].values()) == 12 and entry["n_concepts"] == 18
+
+
+def test_a_study_of_one_arm_or_without_a_baseline_has_no_effects(drawn: Callable[..., Opened]) -> None:
+    for name, arms in (("one", ["none"]), ("two", ["guardrail", "diversity_suffix"])):
+        opened = drawn(name, images_per_prompt=4, arms=arms, perceive=GENDER)
+        line.estimate(opened)
+        assert not (opened[0].folder / "effects.csv").exists()
+        assert json.loads((opened[0].folder / "summary.json").read_text())["arms"] == []
+
+
+def interval(low: float, high: float) -> dict[str, float]:
+    return {"value": (low + high) / 2, "low": low, "high": high}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "closer"),
+        ({"distance_change": interval(-0.1, 0.1)}, "no evidence"),
+        ({"distance_change": interval(0.1, 0.2)}, "further"),
+        ({"excess": interval(0.01, 0.1)}, "over-corrected"),
+        ({"n_past": 1}, "closer"),
+        ({"n_past": 1, "distance_change": interval(-0.1, 0.1)}, "over-corrected"),
+        ({"fidelity": {"recognised_change": interval(-0.2, -0.06)}}, "broke the concept"),
+        ({"fidelity": {"recognised_change": interval(-0.2, -0.04)}}, "closer"),
+        ({"distance_change": None}, "no evidence"),
+    ],
+)
+def test_the_verdict_is_by_the_intervals(changes: dict[str, Any], said: str) -> None:
+    entry = {"fidelity": {}, "distance_change": interval(-0.2, -0.1), "excess": interval(-0.1, 0.1), "n_past": 0}
+    assert verdict(entry | changes) == said
+
+
+def test_nothing_is_said_of_an_arm_that_is_not_drawn_yet(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    opened = drawn(images_per_prompt=4, arms=["none", "guardrail"], perceive=GENDER)
+    for shard in opened[2].shards():
+        if shard.arm == "guardrail":
+            opened[0].images(shard).unlink()
+    line.estimate(opened)
+    assert json.loads((opened[0].folder / "summary.json").read_text())["arms"] == []
+    assert effects.BASELINE == "none" and not (opened[0].folder / "effects.csv").exists()
+
+
+def test_the_report_has_the_table_the_figure_and_the_verdicts(parity: Opened) -> None:
+    page = line.report(parity).read_text(encoding="utf-8")
+    assert "Did it help?" in page and (parity[0].folder / "figures" / "arms.svg").stat().st_size > 1000
+    section = page[page.index('id="arms"') : page.index('id="figures"')]
+    entry = of_arm(parity, "target")
+    for words in (">closer<", ">no evidence<", f"{100 * entry['distance_before']['value']:.1f} (noise alone"):
+        assert words in section
+    assert "of the variance of independent draws" in section and "nan" not in section
+
+
+def counted(rng: np.random.Generator, truth: np.ndarray, n: int) -> list[Shares]:
+    """Shares of two levels as `n` images of each concept show them."""
+    women = rng.binomial(n, truth)
+    draws = [rng.dirichlet([k + 0.5, n - k + 0.5], 500) for k in women]
+    means = [d.mean(0) for d in draws]
+    return [Shares(value=m, low=m, high=m, n=n, method="", draws=d, joint=d) for m, d in zip(means, draws, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "n"),
+    [(0.2, 0.2, 40), (0.2, 0.5, 40), (0.5, 0.2, 40), (0.05, 0.95, 40)],
+)
+def test_the_interval_holds_the_true_change_of_the_distance(before: float, after: float, n: int) -> None:
+    """Twenty concepts about the shares that are given, and parity as the target: 40 audits."""
+    rng, inside = np.random.default_rng(0), []
+    for _ in range(40):
+        spread = rng.uniform(-0.05, 0.05, 20)
+        truths = [np.clip(share + spread, 0.01, 0.99) for share in (before, after)]
+        sides = [counted(rng, truth, n) for truth in truths]
+        found = effects.nearer([str(c) for c in range(20)], *sides, [(0.5, 0.5)] * 20)
+        apart = [np.sqrt(np.mean((truth - 0.5) ** 2)) for truth in truths]
+        change = apart[1] - apart[0]
+        interval_ = found["distance_change"]
+        inside.append(interval_["low"] <= change <= interval_["high"])
+    assert np.mean(inside) >= 0.85
