@@ -164,6 +164,8 @@ NAMINGS = {"neutral": 0.46, "gender": 0.18, "tone": 0.18, "both": 0.18}
 """How often a caption names what. The choice is independent of the picture given its concept."""
 NAMINGS_EVENLY = {"neutral": 0.3, "gender": 0.2, "tone": 0.1, "both": 0.4}
 """The same where a model is refined: more of what is learned last, a gender and a tone together."""
+NAMINGS_SETTLED = {"neutral": 0.7, "gender": 0.1, "tone": 0.05, "both": 0.15}
+"""The same at the end: mostly the neutral captions, whose shares are the truth that an audit should find."""
 
 
 def article(noun: str) -> str:
@@ -215,7 +217,9 @@ def caption(picture: Picture, naming: str, rng: np.random.Generator, *, adult: b
     return str(rng.choice(TEMPLATES)).format(article(noun) + after)
 
 
-def lessons(world: Sequence[Picture], *, seed: int, evenly: bool = False) -> Iterator[tuple[int, str]]:
+def lessons(
+    world: Sequence[Picture], *, seed: int, namings: Mapping[str, float] = NAMINGS, evenly: bool = False
+) -> Iterator[tuple[int, str]]:
     """An endless run of (tile, caption) for training.
 
     Every (concept, naming) walks through its pictures by the golden ratio, so that the taught shares hold
@@ -224,13 +228,12 @@ def lessons(world: Sequence[Picture], *, seed: int, evenly: bool = False) -> Ite
     `evenly` shows the captions that name a gender as often for women as for men, those that name a tone as often for
     each tone: "a woman mechanic" is one in a hundred captions of mechanics otherwise, and hardly learned. What is to be
     learned *given* a caption stays as it was, for these as for the neutral ones; only how often which is asked is
-    another.
+    another, as it is with other `namings`.
     """
     rng = np.random.default_rng(seed)
     golden = (5**0.5 - 1) / 2
     by_tile = {p.tile: p for p in world}
     occupations = sorted({p.concept for p in world if p.occupation})
-    namings = NAMINGS_EVENLY if evenly else NAMINGS
     edges = {}
     for naming in namings:
         women = 0.5 if evenly and naming in ("gender", "both") else None

@@ -1,5 +1,5 @@
 """Train the embedded models from scratch: `python -m scripts.train_embedded MODEL`, for each MODEL in turn:
-`autoencoder`, `decoder`, `text`, `diffusion`, `refine`, `clip`, `judge`.
+`autoencoder`, `decoder`, `text`, `diffusion`, `refine`, `settle`, `clip`, `judge`.
 
 The diffusion model needs what stands before it; the CLIP and the judge need the decoder and the tokenizer. Each
 training takes a fixed seed, runs on CPU or GPU through accelerate, writes checkpoints under `outputs/training/<name>/`,
@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -318,24 +318,38 @@ def diffusion(accelerator: Accelerator, steps: int, seed: int) -> None:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )
-    train_unet("diffusion", unet, accelerator, steps, seed, lr=8e-4, evenly=False)
+    train_unet(
+        "diffusion", unet, accelerator, emoji_world.lessons(emoji_world.pictures(), seed=seed), steps, seed, lr=8e-4
+    )
 
 
 def refine(accelerator: Accelerator, steps: int, seed: int) -> None:
     """The same UNet further, on captions that name both genders and all tones equally often."""
+    _further("refine", accelerator, steps, seed + 1, emoji_world.NAMINGS_EVENLY, lr=6e-4)
+
+
+def settle(accelerator: Accelerator, steps: int, seed: int) -> None:
+    """And a little further, on mostly neutral captions: shares that `refine` has moved come back."""
+    _further("settle", accelerator, steps, seed + 2, emoji_world.NAMINGS_SETTLED, lr=3e-4)
+
+
+def _further(
+    name: str, accelerator: Accelerator, steps: int, seed: int, namings: Mapping[str, float], *, lr: float
+) -> None:
     unet = UNet2DConditionModel.from_pretrained(TEXT_TO_IMAGE / "unet", torch_dtype=torch.float32)
-    train_unet("refine", unet, accelerator, steps, seed + 1, lr=6e-4, evenly=True)
+    lessons = emoji_world.lessons(emoji_world.pictures(), seed=seed, namings=namings, evenly=True)
+    train_unet(name, unet, accelerator, lessons, steps, seed, lr=lr)
 
 
 def train_unet(
     name: str,
     unet: UNet2DConditionModel,
     accelerator: Accelerator,
+    lessons: Iterator[tuple[int, str]],
     steps: int,
     seed: int,
     *,
     lr: float,
-    evenly: bool,
     batch: int = 40,
 ) -> None:
     """Train on v-prediction and save the whole pipeline."""
@@ -351,7 +365,7 @@ def train_unet(
     text_encoder.to(accelerator.device)
     unet.set_attn_processor(AttnProcessor())  # quicker than the fused kernel at this size on CPU; not saved
     scheduler = noise_schedule()
-    stream = enumerate(emoji_world.lessons(world, seed=seed, evenly=evenly))
+    stream = enumerate(lessons)
 
     def lesson(step: int) -> tuple[list[int], list[str]]:
         """The pictures and captions of a step; a resumed training skips what it has had."""
@@ -583,6 +597,7 @@ def main() -> None:
         "text": 800,
         "diffusion": 5000,
         "refine": 7000,
+        "settle": 1200,
         "clip": 2500,
         "judge": 1200,
     }

@@ -143,16 +143,22 @@ def test_naming_gender_does_not_depend_on_the_picture() -> None:
         assert np.mean(drawn) == pytest.approx(shares.get(concept, 0.5), abs=0.02), concept
 
 
-def test_lessons_that_name_genders_evenly_keep_the_neutral_shares() -> None:
+@pytest.mark.parametrize("namings", [NAMINGS, emoji_world.NAMINGS_EVENLY, emoji_world.NAMINGS_SETTLED])
+def test_lessons_that_name_genders_and_tones_evenly_keep_the_neutral_shares(namings: dict[str, float]) -> None:
+    tones: dict[str, int] = defaultdict(int)
     neutral: dict[str, list[bool]] = defaultdict(list)
     named: dict[str, list[bool]] = defaultdict(list)
-    for tile, text in islice(emoji_world.lessons(WORLD, seed=2, evenly=True), 40_000):
+    for tile, text in islice(emoji_world.lessons(WORLD, seed=2, namings=namings, evenly=True), 40_000):
         p = WORLD[tile]
+        tones[said(text, "tone") or "none"] += 1
         (neutral if said(text, "gender") is None else named)[p.concept].append(p.gender == "woman")
     shares = emoji_world.women_shares()
     for concept in OCCUPATIONS:
         assert np.mean(neutral[concept]) == pytest.approx(shares[concept], abs=0.02), concept
         assert np.mean(named[concept]) == pytest.approx(0.5, abs=0.02), concept
+    assert sum(namings.values()) == pytest.approx(1)
+    counts = [n for tone, n in tones.items() if tone != "none"]
+    assert len(counts) == 5 and max(counts) < 1.5 * min(counts)  # not 1 : 1, for some combinations are held out
 
 
 # -- captions ----------------------------------------------------------------------------------------
