@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ class Side:
 
 
 def pair_counts(
-    first: pa.Table, other: pa.Table, readings: Sequence[Reading], keys: Collection[Key]
+    first: pa.Table, other: pa.Table, readings: Sequence[Reading], keys: Sequence[Key]
 ) -> dict[tuple[Key, str], tuple[Counts, int]]:
     """`Pairs` by key and attribute, of two tables with a row per image: `PLACE`, and a column of decisions per reading.
 
@@ -85,7 +85,7 @@ def pair_counts(
             else:
                 seen[key, left, right] += row["count_all"]
                 made[key] += row["count_all"]
-        for key in set(keys) & set(made):
+        for key in filter(made.__contains__, keys):  # in their order: chance is drawn in it
             counts = np.array([[seen[key, i, j] for j in reading.columns] for i in reading.columns], np.int64)
             found[key, reading.attribute] = counts, alone[key]
     return found

@@ -87,20 +87,24 @@ def shown(rows: Sequence[Mapping[str, str]], found: Mapping[str, Any], most: int
     for run in found["runs"]:
         runs.add_row(run["name"], run["model"], "\n".join(run["differs"]) or "-", f"{run['images']['made']:,}")
     yield runs
-    whole = Table(title="mean over the neutral prompts, points (95% interval)", title_justify="left", box=SIMPLE)
-    for heading in ("run", "perceived", "level", "share before", "share", "change", "pairs", "variance factor"):
-        whole.add_column(heading, justify="left" if heading in ("run", "perceived", "level") else "right")
+    several = len(found["runs"]) > 2
+    combined = sorted({entry["attribute"] for entry in found["changes"] if "_x_" in entry["attribute"]})
+    whole = _table("mean over the neutral prompts (95% interval)", several, "perceived", "level")
+    for heading in ("share, %", "change, points", "pairs", "variance factor"):
+        whole.add_column(heading, justify="right")
     for entry in found["changes"]:
-        whole.add_row(
-            entry["run"] + (f", arm {entry['arm']}" if entry["arm"] != "none" else ""),
-            entry["title"].removeprefix("perceived "),
-            entry["level"],
-            *(_percent(entry[name]["value"]) for name in ("baseline_share", "share")),
-            _points(*(entry["change"][name] for name in ("value", "low", "high"))),
-            f"{entry['n']:,}" if entry["paired"] else "unpaired",
-            f"{entry['variance_factor']:.2f}" if entry["variance_factor"] is not None else "-",
-        )
+        if entry["attribute"] not in combined:
+            whole.add_row(
+                *[entry["run"]] * several,
+                entry["attribute"].replace("_", " "),
+                entry["level"] + (f", arm {entry['arm']}" if entry["arm"] != "none" else ""),
+                _moved(*(entry[name]["value"] for name in ("baseline_share", "share"))),
+                _points(*(entry["change"][name] for name in ("value", "low", "high"))),
+                f"{entry['n']:,}" if entry["paired"] else "unpaired",
+                f"{entry['variance_factor']:.2f}" if entry["variance_factor"] is not None else "-",
+            )
     yield whole
+    yield from (f"{name.replace('_x_', ' and ').replace('_', ' ')} together: in compare.csv" for name in combined)
     reasons = [f"{e['run']}: unpaired, since {e['why_unpaired']}" for e in found["changes"] if e["why_unpaired"]]
     yield from dict.fromkeys(reasons)
     known = [row for row in rows if row["change"]]
@@ -108,19 +112,27 @@ def shown(rows: Sequence[Mapping[str, str]], found: Mapping[str, Any], most: int
     told: dict[tuple[str, ...], Mapping[str, str]] = {}
     for row in largest:
         told.setdefault((row["run"], row["attribute"], *(row[name] for name in KEY)), row)
-    concepts = Table(title="concepts that moved most, points (95% interval)", title_justify="left", box=SIMPLE)
-    for heading in ("run", "concept", "level", "share before", "share", "change", "p (Holm)"):
-        concepts.add_column(heading, justify="left" if heading in ("run", "concept", "level") else "right")
+    concepts = _table("concepts that moved most (95% interval)", several, "concept", "level")
+    for heading in ("share, %", "change, points", "p (Holm)"):
+        concepts.add_column(heading, justify="right")
     for row in list(told.values())[:most]:
         name = ", ".join([row["concept"], *(row[k] for k in ("identity", "arm") if row[k] not in ("", "none"))])
-        share = (_percent(float(row[column])) for column in ("baseline_share", "share"))
+        share = _moved(*(float(row[column]) for column in ("baseline_share", "share")))
         change = _points(*(float(row[column]) for column in ("change", "change_low", "change_high")))
-        concepts.add_row(row["run"], name, row["level"], *share, change, f"{float(row['p_adjusted']):.2g}")
+        concepts.add_row(*[row["run"]] * several, name, row["level"], share, change, f"{float(row['p_adjusted']):.2g}")
     yield concepts
 
 
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.1f}%"
+def _table(title: str, several: bool, *names: str) -> Table:
+    """With a column for the run where there are several."""
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    for heading in (*["run"] * several, *names):
+        table.add_column(heading)
+    return table
+
+
+def _moved(before: float, after: float) -> str:
+    return " → ".join("-" if math.isnan(share) else f"{100 * share:.1f}" for share in (before, after))
 
 
 def _points(value: float, low: float, high: float) -> str:
@@ -241,7 +253,8 @@ def pair_counts(first: Member, other: Member) -> dict[tuple[Key, str], tuple[Cou
     those where at least one pair was made.
     """
     attributes = [name for name in first.readings if name in other.readings]
-    common = set(tables.keys(first.planned)) & set(tables.keys(other.planned))
+    theirs = set(tables.keys(other.planned))
+    common = [key for key in tables.keys(first.planned) if key in theirs]
     sides = (_decisions(first, attributes), _decisions(other, attributes))
     return changes.pair_counts(*sides, [first.readings[name] for name in attributes], common)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from pipeline import compare, figures, line, store
+from pipeline import compare, figures, line, store, tables
 from pipeline.changes import either_way, equal_weights
 from pipeline.compare import pair_counts
 from pipeline.errors import InputError, RunError
@@ -97,6 +97,8 @@ def test_the_pairs_are_those_of_a_dictionary_of_seeds(runs: Callable[..., Opened
     one, two = runs("one", 0.3), runs("two", 0.5, draw=guided(5))
     first, other = (compare._member(folder, folder.name) for folder in folders(one, two))
     found = pair_counts(first, other)
+    # in the order of the study, for chance is drawn in it: the same runs give the same numbers
+    assert [key for key, _ in found] == tables.keys(first.planned)
 
     def decided(opened: Opened) -> dict[tuple[str, int], str]:
         run, study, planned = opened
