@@ -404,7 +404,8 @@ def measured_text_to_image(found: dict[str, Any]) -> list[str]:
     """The figures of the text-to-image model."""
     judge, asked, eye = found["judge"], found["prompted"], found["eye"]
     lines = [
-        "By `python -m scripts.evaluate_embedded judge`. The judge is a ResNet-18 trained on the training split of the "
+        "By `python -m scripts.evaluate_embedded judge`. The judge is two ResNet-18s (grey shapes; "
+        "colours without shape) trained on the training split of the "
         f"real pictures; on {judge['held_out']} held-out pictures it is right about the occupation in "
         f"{100 * judge['occupation']:.1f} %, gender in {100 * judge['gender']:.1f} %, and the exact tone in "
         f"{100 * judge['tone']:.1f} %. Left out wherever gender is judged, since a set draws both alike: "
