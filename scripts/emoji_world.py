@@ -164,8 +164,6 @@ NAMINGS = {"neutral": 0.46, "gender": 0.18, "tone": 0.18, "both": 0.18}
 """How often a caption names what. The choice is independent of the picture given its concept."""
 NAMINGS_EVENLY = {"neutral": 0.3, "gender": 0.2, "tone": 0.1, "both": 0.4}
 """The same where a model is refined: more of what is learned last, a gender and a tone together."""
-NAMINGS_SETTLED = {"neutral": 0.7, "gender": 0.1, "tone": 0.05, "both": 0.15}
-"""The same at the end: mostly the neutral captions, whose shares are the truth that an audit should find."""
 
 
 def article(noun: str) -> str:

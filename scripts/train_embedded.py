@@ -1,5 +1,5 @@
 """Train the embedded models from scratch: `python -m scripts.train_embedded MODEL`, for each MODEL in turn:
-`autoencoder`, `decoder`, `text`, `diffusion`, `refine`, `settle`, `clip`, `judge`.
+`autoencoder`, `decoder`, `text`, `diffusion`, `refine`, `clip`, `judge`.
 
 The diffusion model needs what stands before it; the CLIP and the judge need the decoder and the tokenizer. Each
 training takes a fixed seed, runs on CPU or GPU through accelerate, writes checkpoints under `outputs/training/<name>/`,
@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -325,20 +325,10 @@ def diffusion(accelerator: Accelerator, steps: int, seed: int) -> None:
 
 def refine(accelerator: Accelerator, steps: int, seed: int) -> None:
     """The same UNet further, on captions that name both genders and all tones equally often."""
-    _further("refine", accelerator, steps, seed + 1, emoji_world.NAMINGS_EVENLY, lr=6e-4)
-
-
-def settle(accelerator: Accelerator, steps: int, seed: int) -> None:
-    """And a little further, on mostly neutral captions: shares that `refine` has moved come back."""
-    _further("settle", accelerator, steps, seed + 2, emoji_world.NAMINGS_SETTLED, lr=3e-4)
-
-
-def _further(
-    name: str, accelerator: Accelerator, steps: int, seed: int, namings: Mapping[str, float], *, lr: float
-) -> None:
     unet = UNet2DConditionModel.from_pretrained(TEXT_TO_IMAGE / "unet", torch_dtype=torch.float32)
-    lessons = emoji_world.lessons(emoji_world.pictures(), seed=seed, namings=namings, evenly=True)
-    train_unet(name, unet, accelerator, lessons, steps, seed, lr=lr)
+    namings = emoji_world.NAMINGS_EVENLY
+    lessons = emoji_world.lessons(emoji_world.pictures(), seed=seed + 1, namings=namings, evenly=True)
+    train_unet("refine", unet, accelerator, lessons, steps, seed + 1, lr=6e-4)
 
 
 def train_unet(
@@ -597,7 +587,6 @@ def main() -> None:
         "text": 800,
         "diffusion": 5000,
         "refine": 7000,
-        "settle": 1200,
         "clip": 2500,
         "judge": 1200,
     }
