@@ -18,6 +18,7 @@ from pipeline.amplification import total_variation
 from pipeline.changes import KEY, Side
 from pipeline.estimates import Floats, Shares, wilson
 from pipeline.mitigations import ALL_CONCEPTS, LEFT_ALONE, OBEDIENCE, Asking, Goal, Target, stratified_factor
+from pipeline.pairs import p_of_no_change
 from pipeline.plan import Plan
 from pipeline.store import Run
 from pipeline.tables import Key, Reading, Tally
@@ -257,7 +258,7 @@ def nearer(
     size = np.abs(towards).sum(-1, keepdims=True)
     towards = np.divide(towards, size, out=np.zeros_like(towards), where=size > 0)
     past = ((last - t) * towards).sum(-1)
-    tests = [amplification.p_value(_as_shares(draws), np.array([0.5, 0.5])) for draws in past.T]
+    tests = [p_of_no_change(draws[:, None]) for draws in past.T]
     adjusted = amplification.holm(tests)
     surely = [c for c, p, draws in zip(concepts, adjusted, past.T, strict=True) if p < SIGNIFICANT and draws.mean() > 0]
     low, high = np.quantile(past.mean(1), [0.025, 0.975])
@@ -292,15 +293,6 @@ def _floor(draws: Floats, value: Floats) -> float:
 def _basic(value: float, draws: Floats, n: int) -> Estimate:
     low, high = np.quantile(draws, [0.025, 0.975])
     return Estimate(2 * value - float(draws.mean()), 2 * value - float(high), 2 * value - float(low), n, "basic")
-
-
-def _as_shares(moved: Floats) -> Shares:
-    """Draws of a number in -1..1 as shares that are ½ where it is 0, for `amplification.p_value`."""
-    up = (1 + moved) / 2
-    draws = np.stack([up, 1 - up], 1)
-    return Shares(
-        value=draws.mean(0), low=draws.min(0), high=draws.max(0), n=len(moved), method="posterior", draws=draws
-    )
 
 
 def _entropy(read: Read, arm: str, reading: Reading) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """Pictures made and read elsewhere -> estimates: one CSV of counts, or of a line per labelled picture, becomes a run.
 
 Nothing is guessed. What the study does not declare (a word, a concept, a line of no arm) is listed and is an error:
-a line that were left out in silence would move every share.
+a line left out in silence would move every share.
 """
 
 from __future__ import annotations

@@ -33,8 +33,6 @@ ALL_CONCEPTS = "all concepts"
 """The concept of a row that is of all of them together."""
 OBEDIENCE = ("arm", "concept", "attribute", "asked", "level", "share", "low", "high", "n")
 """Columns of `obedience-<arm>.csv`."""
-ROUNDED = 0.005
-"""By how much the shares of a target may miss 1: they are often rounded."""
 
 Position = Literal["before", "after"]
 """Of a term: before the words of the concept, or after the prompt and a comma."""
@@ -64,7 +62,7 @@ class Rewriter(BaseModel):
 
     def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
         """The prompt to send for one sample; chance comes from `rng` alone."""
-        raise NotImplementedError
+        raise NotImplementedError("the class has no method rewrite(self, prompt, sample, rng)")
 
 
 class Unchanged(Rewriter):
@@ -357,8 +355,16 @@ def _own(file: Path, name: str) -> type[Rewriter]:
 
 
 def rewritten(arm: Arm, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
-    """What an arm sends, which must be something."""
-    found = arm.rewrite(prompt, sample, rng)
+    """What an arm sends, which must be something; an arm of the user's may do anything else."""
+    try:
+        found = arm.rewrite(prompt, sample, rng)
+        if not isinstance(found, Rewrite):
+            raise TypeError(f"rewrite must give a pipeline.types.Rewrite, not {found!r}")
+    except InputError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise InputError(f"arms: {arm.name}: cannot rewrite {prompt.text!r} (sample {sample}): {said}") from error
     if not found.text.strip():
         raise InputError(f"arms: {arm.name}: makes {prompt.text!r} (sample {sample}) an empty prompt")
     return found
@@ -466,11 +472,11 @@ def _uniform(terms: Sequence[str]) -> dict[str, float]:
 
 def _summing_to_one(shares: Mapping[str, float], what: str) -> list[float]:
     """The shares, rid of their rounding."""
-    total = math.fsum(shares.values())
-    if any(not 0 <= share <= 1 for share in shares.values()) or abs(total - 1) > ROUNDED or "" in shares:
+    complete = whole([*shares.values()])
+    if complete is None or any(not 0 <= share <= 1 for share in shares.values()) or "" in shares:
         said = ", ".join(f"{level or 'an empty term'}: {share:g}" for level, share in shares.items())
-        raise ValueError(f"{what} must be shares that sum to 1; they are {said}, in sum {total:g}")
-    return [share / total for share in shares.values()]
+        raise ValueError(f"{what} must be shares that sum to 1; they are {said}, in sum {math.fsum(shares.values()):g}")
+    return list(complete.tolist())
 
 
 def _rows(file: str, columns: Sequence[str]) -> list[dict[str, str]]:

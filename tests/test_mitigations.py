@@ -154,6 +154,21 @@ def test_an_arm_can_be_in_a_study_twice_under_another_name() -> None:
         planned(arms=["guardrail", "guardrail"])
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("word: str = ''", "no method rewrite"),
+        ("def rewrite(self, prompt, sample, rng):\n        return 1 / 0", "ZeroDivisionError: division by zero"),
+        ("def rewrite(self, prompt, sample, rng):\n        return prompt.text", "must give a pipeline.types.Rewrite"),
+    ],
+)
+def test_an_arm_of_the_users_that_cannot_rewrite_is_one_message(tmp_path: Path, body: str, said: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"from pipeline.mitigations import Rewriter\nclass Mine(Rewriter):\n    {body}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"arms: Mine: cannot rewrite .* \(sample 0\): .*{said}"):
+        planned(arms=[f"{file}:Mine"])
+
+
 def test_an_arm_of_the_users_own_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     code = (
