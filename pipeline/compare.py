@@ -15,6 +15,7 @@ import pyarrow as pa
 from rich.box import SIMPLE
 from rich.table import Table
 
+from classifiers.attributes import INTERSECTIONS
 from pipeline import changes, stages, store, tables
 from pipeline.changes import KEY, Counts, Side
 from pipeline.errors import InputError, ModelError, RunError
@@ -88,7 +89,7 @@ def shown(rows: Sequence[Mapping[str, str]], found: Mapping[str, Any], most: int
         runs.add_row(run["name"], run["model"], "\n".join(run["differs"]) or "-", f"{run['images']['made']:,}")
     yield runs
     several = len(found["runs"]) > 2
-    combined = sorted({entry["attribute"] for entry in found["changes"] if "_x_" in entry["attribute"]})
+    combined = {both.name: both.title for both in INTERSECTIONS}
     whole = _table("mean over the neutral prompts (95% interval)", several, "perceived", "level")
     for heading in ("share, %", "change, points", "pairs", "variance factor"):
         whole.add_column(heading, justify="right")
@@ -104,7 +105,8 @@ def shown(rows: Sequence[Mapping[str, str]], found: Mapping[str, Any], most: int
                 f"{entry['variance_factor']:.2f}" if entry["variance_factor"] is not None else "-",
             )
     yield whole
-    yield from (f"{name.replace('_x_', ' and ').replace('_', ' ')} together: in compare.csv" for name in combined)
+    together = dict.fromkeys(e["attribute"] for e in found["changes"] if e["attribute"] in combined)
+    yield from (f"{combined[name]}, together: in compare.csv" for name in together)
     reasons = [f"{e['run']}: unpaired, since {e['why_unpaired']}" for e in found["changes"] if e["why_unpaired"]]
     yield from dict.fromkeys(reasons)
     known = [row for row in rows if row["change"]]
