@@ -477,6 +477,8 @@ def _tail(draws: Floats, point: float) -> float:
     if min(below, above) >= RESOLVED:
         return min(below, above) / len(draws)
     mean, variance = float(draws.mean()), float(draws.var())
+    if variance == 0:  # known for sure: an arm that sends what is sent without it changes nothing
+        return 0.5 if mean == point else 0.0
     size = mean * (1 - mean) / variance - 1
     fitted = stats.beta(mean * size, (1 - mean) * size)
     return float(min(fitted.cdf(point), fitted.sf(point)))

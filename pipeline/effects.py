@@ -17,7 +17,7 @@ from pipeline import amplification, changes, tables
 from pipeline.amplification import total_variation
 from pipeline.changes import KEY, Side
 from pipeline.estimates import Floats, Shares, wilson
-from pipeline.mitigations import ALL_CONCEPTS, LEFT_ALONE, OBEDIENCE, Asking, Goal, Target, stratified_factor
+from pipeline.mitigations import ALL_CONCEPTS, DROPPED, LEFT_ALONE, OBEDIENCE, Asking, Goal, Target, stratified_factor
 from pipeline.pairs import p_of_no_change
 from pipeline.plan import Plan
 from pipeline.store import Run
@@ -211,9 +211,10 @@ def verdict(entry: dict[str, Any]) -> str:
 
 
 def _left_alone(after: pa.Table) -> dict[str, int]:
-    """Images that the arm did not touch, by reason."""
+    """Images that the arm did not touch, by reason; and those whose rewrite dropped the concept."""
     drawn = Counter(after["drawn"].to_pylist())
-    return {why.removeprefix(LEFT_ALONE): n for why, n in drawn.items() if why and why.startswith(LEFT_ALONE)}
+    told = {why: n for why, n in drawn.items() if why and why.startswith((LEFT_ALONE, DROPPED))}
+    return {why.removeprefix(LEFT_ALONE): n for why, n in told.items()}
 
 
 def _nearer(read: Read, arm: Arm, goal: Goal, reading: Reading | None) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from pipeline.types import Arm, Prompt, Rewrite, digest
 
 LEFT_ALONE = "left alone: "
 """How `Rewrite.drawn` begins where an arm sends a prompt as it stands, before the reason."""
+DROPPED = "dropped the concept"
+"""`Rewrite.drawn` of a rewrite that no longer has the words of the concept."""
 ALL_CONCEPTS = "all concepts"
 """The concept of a row that is of all of them together."""
 OBEDIENCE = ("arm", "concept", "attribute", "asked", "level", "share", "low", "high", "n")
@@ -296,6 +298,44 @@ class Target(Asking):
         return self.asked(prompt, self.levels[stratum(weights, sample, shift)])
 
 
+class Llm(Rewriter):
+    """A chat model on this machine rewrites each prompt, once, before anything is drawn."""
+
+    source = "Typecast; greedy decoding, so that the same model writes the same"
+    model: str = Field(min_length=1)
+    """A folder, or the name of a hub model that transformers loads as a causal language model with a chat template."""
+    revision: str | None = None
+    """A branch, tag or commit of a hub model; `null` is its main branch."""
+    instruction: str = Field(_data()["llm"]["instruction"], min_length=1)
+    """What the model is told; the prompt follows."""
+    max_new_tokens: int = Field(77, ge=1, le=4096)
+    rewrites: dict[str, str] = {}
+    """Prompt to what the model wrote. Typecast writes it."""
+    made_by: str = ""
+    """The model with its commit, or the sha256 of its weights. Typecast writes it."""
+
+    def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
+        """What the model wrote; the same in every image."""
+        written = self.rewrites.get(prompt.text)
+        if not written:
+            why = "not rewritten yet" if written is None else "the model wrote nothing"
+            return Rewrite(prompt.text, drawn=f"{LEFT_ALONE}{why}")
+        kept = re.search(rf"\b{re.escape(prompt.concept)}(?:s|es)?\b", written, re.IGNORECASE)
+        return Rewrite(written, drawn="" if kept else DROPPED)
+
+    def prepared(self, prompts: Sequence[Prompt]) -> Llm:
+        """The arm with the rewrites of these prompts, made by the model where they are not there."""
+        missing = [text for text in dict.fromkeys(p.text for p in prompts) if text not in self.rewrites]
+        if not missing:
+            return self
+        from pipeline.chat import ChatModel
+
+        writer = ChatModel(self.model, self.revision)
+        answers = writer.answers(self.instruction, missing, max_new_tokens=self.max_new_tokens)
+        rewrites = self.rewrites | dict(zip(missing, map(one_line, answers), strict=True))
+        return self.model_copy(update={"rewrites": rewrites, "made_by": writer.made_by})
+
+
 ARMS: dict[str, type[Rewriter]] = {
     "none": Unchanged,
     "suffix": Suffix,
@@ -305,6 +345,7 @@ ARMS: dict[str, type[Rewriter]] = {
     "guardrail": Guardrail,
     "counter_stereotype": CounterStereotype,
     "target": Target,
+    "llm": Llm,
 }
 
 
@@ -354,6 +395,35 @@ def _own(file: Path, name: str) -> type[Rewriter]:
     return found
 
 
+def prepared(listed: str | dict[str, dict[str, Any]], prompts: Sequence[Prompt]) -> str | dict[str, dict[str, Any]]:
+    """An arm as a study lists it, with what it must do once before anything is drawn done and written into it."""
+    arm = _one(listed)
+    if not isinstance(arm, Llm) or isinstance(listed, str):
+        return listed
+    name, parameters = next(iter(listed.items()))
+    ready = arm.prepared(prompts)
+    return {name: {**parameters, "rewrites": ready.rewrites, "made_by": ready.made_by}}
+
+
+def remembered(
+    wanted: str | dict[str, dict[str, Any]], began: str | dict[str, dict[str, Any]]
+) -> str | dict[str, dict[str, Any]]:
+    """`began`, an arm of the study that is in a folder, if it is the same as `wanted` but for what Typecast wrote."""
+
+    def asked(listed: str | dict[str, dict[str, Any]]) -> Any:
+        if isinstance(listed, str):
+            return listed
+        return {n: {k: v for k, v in p.items() if k not in ("rewrites", "made_by")} for n, p in listed.items()}
+
+    return began if asked(wanted) == asked(began) else wanted
+
+
+def one_line(answer: str) -> str:
+    """The first line of a model's answer that says something, without the quotation marks around it."""
+    lines = [line.strip().strip("\"'“”`").strip() for line in answer.splitlines()]
+    return next(filter(None, lines), "")
+
+
 def rewritten(arm: Arm, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
     """What an arm sends, which must be something; an arm of the user's may do anything else."""
     try:
@@ -381,6 +451,7 @@ def tried(name: str, text: str, changes: Sequence[str] = (), samples: int = 10) 
     ]
     concept = max(known, key=len, default=prompt_sets.PERSON)
     prompt = Prompt(prompt_set="tried", concept=concept, template="tried", text=text)
+    arm = arm.prepared([prompt]) if isinstance(arm, Llm) else arm
     return [rewritten(arm, prompt, k, np.random.default_rng([k, 1])) for k in range(samples)]
 
 

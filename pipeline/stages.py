@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from classifiers.attributes import readable
-from pipeline import checks, generate, store, study
+from pipeline import checks, generate, mitigations, store, study
 from pipeline.errors import RunError
 from pipeline.plan import Plan, plan
 from pipeline.progress import progress
@@ -46,11 +46,13 @@ def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
         began = load_run(folder)[1]
         if "threads" not in wanted.draw.model_fields_set:
             wanted = wanted.model_copy(update={"draw": wanted.draw.model_copy(update={"threads": began.draw.threads})})
-        wanted = _continued(began, wanted, run)
+        arms = [*map(mitigations.remembered, wanted.arms, began.arms), *wanted.arms[len(began.arms) :]]
+        wanted = _continued(began, wanted.model_copy(update={"arms": tuple(arms)}), run)
         if wanted == began:
             return run, began
     elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise RunError(f"{folder}: is not empty and holds no study.yaml; name another folder with --out")
+    wanted = wanted.prepared()
     store.write_text(run.study_file, study.dump(wanted))
     return run, wanted
 

@@ -131,6 +131,10 @@ class Study(Part):
         """The arms, built and checked against these settings."""
         return mitigations.build(self.arms, guidance_scale=self.draw.guidance_scale)
 
+    def prepared(self) -> Study:
+        """The study with what its arms must do before anything is drawn: a chat model's rewrites are kept in it."""
+        return self.model_copy(update={"arms": tuple(mitigations.prepared(a, self.prompts()) for a in self.arms)})
+
 
 # -- pictures made elsewhere -------------------------------------------------------------------------
 

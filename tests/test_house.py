@@ -14,7 +14,7 @@ STOREYS = [
     {"pipeline", "pipeline.errors"},
     {"pipeline.types", "pipeline.checks", "pipeline.progress"},
     {"classifiers", "classifiers.attributes"},
-    {"prompt_sets.prompts", "prompt_sets.references", "pipeline.estimates", "pipeline.energy"},
+    {"prompt_sets.prompts", "prompt_sets.references", "pipeline.estimates", "pipeline.energy", "pipeline.chat"},
     {"prompt_sets"},
     {"pipeline.mitigations"},
     {"pipeline.study"},
@@ -42,7 +42,8 @@ STOREYS = [
 of one kind (`energy` writes through `store`)."""
 ALLOWED = {("pipeline.energy", "pipeline.store"), ("prompt_sets.references", "prompt_sets.prompts")}
 DOORS = {
-    "torch": {"pipeline.generate", "classifiers.clip"},
+    "torch": {"pipeline.generate", "classifiers.clip", "pipeline.chat"},
+    "transformers": {"pipeline.generate", "pipeline.chat"},
     "diffusers": {"pipeline.generate"},
     "open_clip": {"classifiers.clip"},
     "matplotlib": {"pipeline.figures"},
