@@ -54,6 +54,8 @@ class Rewriter(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     source: ClassVar[str] = "your own"
+    caution: ClassVar[str] = ""
+    """What whoever reads a report must know of the arm."""
     name: str = Field("", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """As it appears in the tables: that of the arm unless given, so that an arm can be in a study twice."""
 
@@ -122,6 +124,10 @@ class DiversitySuffix(Rewriter):
     """A request for diversity "across the batch", of which a prompt that draws one image cannot know."""
 
     source = _data()["diversity_suffix"]["source"]
+    caution = (
+        "It asks for diversity “across the batch”, but every image is drawn from a prompt of its own, which knows of no batch: "
+        "whatever this arm changed, it is not that."
+    )
 
     def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
         """The prompt with the request."""
@@ -349,7 +355,7 @@ ARMS: dict[str, type[Rewriter]] = {
 }
 
 
-def build(arms: Sequence[str | dict[str, dict[str, Any]]], *, guidance_scale: float) -> tuple[Arm, ...]:
+def build(arms: Sequence[str | dict[str, dict[str, Any]]], *, guidance_scale: float) -> tuple[Rewriter, ...]:
     """The arms that a study lists: a name, or `{name: {parameter: value}}`. `FILE.py:CLASS` is an arm of the user's."""
     built = tuple(_one(arm) for arm in arms)
     names = [arm.name for arm in built]

@@ -70,6 +70,7 @@ def write_report(folder: Path) -> Path:
         else [prompt_sets.load_reference(r.table, r.year) for r in study.reference],
         missing=_missing(rows),
         arms_head=ARMS,
+        cautions=[] if imported else [(arm.name, arm.caution) for arm in study.rewriters() if arm.caution],
         version=pipeline.__version__,
         digest=hashlib.sha256((folder / "estimates.csv").read_bytes()).hexdigest()[:16],
     )

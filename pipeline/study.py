@@ -17,7 +17,7 @@ import prompt_sets
 from classifiers.attributes import ATTRIBUTES
 from pipeline import checks, mitigations
 from pipeline.errors import InputError
-from pipeline.types import CANNOT_TELL, Arm, Prompt
+from pipeline.types import CANNOT_TELL, Prompt
 
 NOT_ONE_PERSON = "not one person"
 """What a file may be declared to say of a picture that is made and counted, and is in no share."""
@@ -127,7 +127,7 @@ class Study(Part):
         """All prompts of all prompt sets, in the order of the files."""
         return _prompts(self.prompt_sets)
 
-    def rewriters(self) -> tuple[Arm, ...]:
+    def rewriters(self) -> tuple[mitigations.Rewriter, ...]:
         """The arms, built and checked against these settings."""
         return mitigations.build(self.arms, guidance_scale=self.draw.guidance_scale)
 

@@ -288,3 +288,10 @@ def test_the_interval_holds_the_true_change_of_the_distance(before: float, after
         interval_ = found["distance_change"]
         inside.append(interval_["low"] <= change <= interval_["high"])
     assert np.mean(inside) >= 0.85
+
+
+def test_the_page_says_what_a_prompt_that_draws_one_image_cannot_know(drawn: Callable[..., Opened]) -> None:
+    opened = drawn(arms=["none", "diversity_suffix"], images_per_prompt=2)
+    line.estimate(opened)
+    page = line.report(opened).read_text(encoding="utf-8")
+    assert page.count("which knows of no batch") == 1
