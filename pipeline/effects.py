@@ -91,25 +91,31 @@ def effects(read: Read) -> list[dict[str, Any]]:
         keys = read.keys(arm.name)
         pairs = changes.pair_counts(same, after, readings, keys)
         for reading in readings:
-            rows += _of_attribute(
-                read, arm.name, reading, keys, {k[0]: v for k, v in pairs.items() if k[1] == reading.attribute}
-            )
-    return [{"baseline": BASELINE, **row} for row in rows]
+            mine = {k[0]: v for k, v in pairs.items() if k[1] == reading.attribute}
+            chance = read.chance(arm.name, reading.attribute, "effects")
+            rows += moved(reading, keys, BASELINE, read.counts, read.shares[reading.attribute], mine, chance)
+    return rows
 
 
-def _of_attribute(
-    read: Read, arm: str, reading: Reading, keys: Sequence[Key], pairs: changes.Pairs
+def moved(
+    reading: Reading,
+    keys: Sequence[Key],
+    baseline: str,
+    counts: Tally,
+    shares: dict[Key, Shares],
+    pairs: changes.Pairs,
+    rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    rng, shares = read.chance(arm, reading.attribute, "effects"), read.shares[reading.attribute]
-    was = {key: _before(key) for key in keys}
-    counted = {key: read.counts.count(key, reading) for key in (*keys, *was.values())}
+    """The rows of one arm, whose `keys` these are, and one attribute: on pairs where there are any, else unpaired."""
+    was = {key: (*key[:4], baseline) for key in keys}
+    counted = {key: counts.count(key, reading) for key in (*keys, *was.values())}
     first = Side(reading=reading, shares={k: shares[was[k]] for k in keys}, counts={k: counted[was[k]] for k in keys})
     other = Side(reading=reading, shares={k: shares[k] for k in keys}, counts={k: counted[k] for k in keys})
     rows = changes.rows(first, other, keys, pairs, rng)
     for entry in changes.pooled(first, other, [key for key in keys if not key[3]], pairs, rng):
         rows.append(
             dict.fromkeys(KEY, "")
-            | {"concept": ALL_CONCEPTS, "arm": arm, "attribute": reading.attribute, "level": entry["level"]}
+            | {"concept": ALL_CONCEPTS, "arm": keys[0][4], "attribute": reading.attribute, "level": entry["level"]}
             | changes.cells("baseline_share", "baseline_", Estimate(**entry["baseline_share"]))
             | changes.cells("share", "", Estimate(**entry["share"]))
             | changes.cells("change", "change_", Estimate(**entry["change"]))
@@ -121,7 +127,7 @@ def _of_attribute(
                 "p": entry["p"],
             }
         )
-    return rows
+    return [{"baseline": baseline, **row} for row in rows]
 
 
 # -- obedience.csv -----------------------------------------------------------------------------------

@@ -16,15 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import prompt_sets
 from classifiers.attributes import ATTRIBUTES
-from pipeline import checks, store, summary, tables
+from pipeline import changes, checks, effects, store, summary, tables
 from pipeline import study as studies
 from pipeline.errors import InputError, RunError
+from pipeline.estimates import Shares
 from pipeline.store import Run
 from pipeline.study import NOT_ONE_PERSON, ImportStudy
 from pipeline.tables import COLUMNS, Key, Reading, Tally
-from pipeline.types import CANNOT_TELL, Prompt
+from pipeline.types import CANNOT_TELL, Prompt, digest
 
 COUNT = re.compile(r"[0-9]{1,12}")
 """A whole number from 0 on, as a file may write it."""
@@ -92,7 +95,8 @@ def study_of(run: Run) -> ImportStudy | None:
 
 
 def estimate(run: Run, found: Imported) -> str:
-    """`estimates.csv`, with the column `model`, and `summary.json`; returns the headline."""
+    """`estimates.csv`, with the column `model`, `summary.json`, and `effects.csv` if an arm has a baseline; returns the
+    headline."""
     shares = tables.corrected(found, found.counts, found.readings)
     rows = tables.estimate(found, found.counts, found.readings, shares)
     rows = [row | {"model": found.model_of(row["arm"])} for row in rows]
@@ -101,8 +105,24 @@ def estimate(run: Run, found: Imported) -> str:
         record["read_by"] = found.study.read_by.model_dump()
     about["data"] = {"file": found.study.data, "sha256": found.sha256, "not_here": list(found.not_here)}
     store.write_text(run.folder / "estimates.csv", tables.to_csv(rows, (*COLUMNS, "model")))
+    if changed := list(_effects(found, shares)):
+        store.write_text(run.folder / "effects.csv", tables.to_csv(changed, changes.COLUMNS))
     store.write_json(run.folder / "summary.json", about)
     return str(about["headline"])
+
+
+def _effects(found: Imported, shares: dict[str, dict[Key, Shares]]) -> Iterator[dict[str, Any]]:
+    """What each arm changed beside its baseline: unpaired, for pictures made elsewhere share no seeds."""
+    for name, made in found.study.arms.items():
+        keys = [key for key in tables.keys(found) if key[4] == name]
+        for reading in found.readings if made.baseline and keys else ():
+            if not reading.of:
+                rng = np.random.default_rng(
+                    int(digest([found.study.seed, name, reading.attribute, "effects"])[:16], 16)
+                )
+                yield from effects.moved(
+                    reading, keys, made.baseline or "", found.counts, shares[reading.attribute], {}, rng
+                )
 
 
 # -- the file ----------------------------------------------------------------------------------------

@@ -168,6 +168,8 @@ class Made(Part):
     model: str
     lines: dict[str, str] = Field(default_factory=dict)
     """Columns and what stands in them: which lines of the file are of this arm. Without any, all are."""
+    baseline: str | None = None
+    """The arm that this one is held against, to see what it changed: the same model, asked plainly."""
 
 
 class Counted(Part):
@@ -226,6 +228,12 @@ class ImportStudy(Part):
             raise ValueError(
                 "images is a folder of pictures, but columns.image does not say where a line names its own"
             )
+        for name, made in self.arms.items():
+            others = [other for other in self.arms if other != name]
+            if made.baseline is not None and made.baseline not in others:
+                raise ValueError(
+                    f"arms.{name}.baseline: {made.baseline!r} is no other arm; the choices are: {', '.join(others)}"
+                )
         for name, said in self.attributes.items():
             if name not in ATTRIBUTES:
                 raise ValueError(f"attributes: {name!r} is not known; the choices are: {', '.join(ATTRIBUTES)}")

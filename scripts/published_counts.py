@@ -23,11 +23,11 @@ from matplotlib.lines import Line2D
 from scipy import special
 
 import prompt_sets
-from pipeline import amplification, changes, imports, tables
+from pipeline import amplification, imports, tables
 from pipeline import study as studies
 from pipeline.figures import INK, QUIET, STYLE
 from pipeline.imports import Imported
-from pipeline.tables import Key
+from pipeline.mitigations import ALL_CONCEPTS
 from pipeline.types import Distribution, Estimate
 
 HOME = Path(__file__).resolve().parents[1]
@@ -281,23 +281,18 @@ def _curve(panel: Axes, entry: Mapping[str, Any], colour: str) -> None:
 # -- Raza et al. -------------------------------------------------------------------------------------
 
 
-def effects(found: Imported, model: str) -> dict[str, tuple[Estimate, float]]:
+def effects(model: str) -> dict[str, tuple[Estimate, float]]:
     """By occupation: how far the diversity prompt moved the share of women, unpaired, and its adjusted p (Holm)."""
-    reading = found.readings[0]
-    shares = tables.corrected(found, found.counts, found.readings)[reading.attribute]
-    moved: dict[str, Estimate] = {}
-    tests: list[float] = []
-    for prompt in found.prompts:
-        before, after = (shares[arm_key(prompt.key, f"{model}, {arm}")] for arm in ("plain", "diversity"))
-        moved[prompt.concept] = amplification.difference(after.estimate(0), before.estimate(0))
-        tests.append(changes.unpaired_p(before, after))
-    adjusted = amplification.holm(tests).tolist()
-    return {concept: (change, p) for (concept, change), p in zip(moved.items(), adjusted, strict=True)}
-
-
-def arm_key(prompt: tuple[str, str, str, str], arm: str) -> Key:
-    """The key of a prompt in an arm."""
-    return (*prompt, arm)
+    with (HOME / "outputs" / "raza2025" / "effects.csv").open(encoding="utf-8", newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["arm"] == f"{model}, diversity" and r["level"] == "woman"]
+    return {
+        row["concept"]: (
+            Estimate(*(float(row[c] or "nan") for c in ("change", "change_low", "change_high")), 0, row["method"]),
+            float(row["p_adjusted"]),
+        )
+        for row in rows
+        if row["concept"] != ALL_CONCEPTS
+    }
 
 
 def verdict(plain: Mapping[str, str], diverse: Mapping[str, str]) -> str:
@@ -317,7 +312,7 @@ def verdict(plain: Mapping[str, str], diverse: Mapping[str, str]) -> str:
 
 def raza() -> Iterator[str]:
     """The section about Raza et al.; draws its figure."""
-    found, rows, _ = imported("raza2025")
+    _, rows, _ = imported("raza2025")
     figure_raza(rows)
     yield "![Share of women by model and occupation, plain and diversity prompt](diversity_prompt.png)"
     yield ""
@@ -328,7 +323,7 @@ def raza() -> Iterator[str]:
     verdicts: Counter[str] = Counter()
     means = {}
     for model in MODELS:
-        moved = effects(found, model)
+        moved = effects(model)
         means[model] = amplification.average([change for change, _ in moved.values()])
         for plain, diverse in pairs(rows, model):
             change, p = moved[plain["concept"]]

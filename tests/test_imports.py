@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 import prompt_sets
 from pipeline import amplification, imports, report, stages, study, summary, tables
@@ -377,3 +378,28 @@ def test_the_door_imports_reports_and_reports_again(tmp_path: Path) -> None:
         done = typecast(*words, cwd=tmp_path)
         assert done.returncode == 2 and "made elsewhere" in done.stderr and "Traceback" not in done.stderr
     assert "raza2025" in typecast("studies").stdout and "made elsewhere" in typecast("import", "--help").stdout
+
+
+def test_an_arm_with_a_baseline_says_unpaired_what_it_changed(tmp_path: Path) -> None:
+    """Against statsmodels' interval of a difference of two proportions (Newcombe's), and Holm over the concepts."""
+    arms = {
+        "plain": {"model": "Some Model", "lines": {"source": "web"}},
+        "asked": {"model": "Some Model", "lines": {"source": "model"}, "baseline": "plain"},
+    }
+    found = read(tmp_path, counts_study(arms=arms, own_references=[]), COUNTS)
+    run, again = imports.begin(found.study, tmp_path, tmp_path / "run")
+    imports.estimate(run, again)
+    with (run.folder / "effects.csv").open(newline="") as file:
+        rows = {row["concept"]: row for row in csv.DictReader(file) if row["level"] == "woman"}
+    assert set(rows) == {"cook", "mechanic", "teacher", "all concepts"}
+    assert {(row["arm"], row["baseline"], row["pairs"]) for row in rows.values()} == {("asked", "plain", "0")}
+    low, high = confint_proportions_2indep(33, 35, 90, 100, method="newcomb", compare="diff")
+    ends = [float(rows["teacher"][c]) for c in ("change", "change_low", "change_high")]
+    assert ends == pytest.approx([33 / 35 - 0.9, low, high], abs=1e-4)
+    raw = [float(rows[c]["p"]) for c in ("cook", "mechanic", "teacher")]
+    holm = multipletests(raw, method="holm")[1]
+    assert [float(rows[c]["p_adjusted"]) for c in ("cook", "mechanic", "teacher")] == pytest.approx(
+        list(holm), rel=1e-4
+    )
+    plain = counts_study(arms=arms | {"asked": arms["asked"] | {"baseline": "asked"}}, own_references=[])
+    assert "the choices are: plain" in refused(tmp_path, plain, COUNTS)
