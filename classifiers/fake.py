@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from pipeline.types import CANNOT_TELL, Attribute, Perceived, Pixels
 
+STEPS = 997
+"""Around the circle of the embeddings."""
+
 
 @dataclass(frozen=True)
 class FakePerceiver:
@@ -20,16 +23,21 @@ class FakePerceiver:
 
     def perceive(self, images: Sequence[Pixels]) -> Perceived:
         """Probabilities from the pixels alone: the same image always reads the same."""
-        mean = [float(image.astype(np.float64).sum() % 997) for image in images]
-        embeddings = np.array([[np.cos(m), np.sin(m)] for m in mean], np.float16).reshape(-1, 2)
+        angles = np.array([float(image.astype(np.float64).sum() % STEPS) for image in images]) * 2 * np.pi / STEPS
+        return self.from_embeddings(np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float16).reshape(-1, 2))
+
+    def from_embeddings(self, embeddings: npt.NDArray[np.float16]) -> Perceived:
+        """An embedding is a place on the circle, in steps that float16 tells apart."""
+        wide = embeddings.astype(np.float64)
+        steps = np.rint(np.arctan2(wide[:, 1], wide[:, 0]) * STEPS / 2 / np.pi).astype(int) % STEPS
         probabilities: dict[str, npt.NDArray[np.float32]] = {}
         decisions: dict[str, list[str]] = {}
         for attribute in self.attributes:
             k = len(attribute.levels)
-            chosen = np.array([int(m) % k for m in mean], int)
+            chosen = steps % k
             probabilities[attribute.name] = np.eye(k, dtype=np.float32)[chosen]
             decisions[attribute.name] = [
-                CANNOT_TELL if int(m) % 8 == 0 else attribute.levels[c] for m, c in zip(mean, chosen, strict=True)
+                CANNOT_TELL if step % 8 == 0 else attribute.levels[c] for step, c in zip(steps, chosen, strict=True)
             ]
         return Perceived(embeddings, probabilities, decisions)
 

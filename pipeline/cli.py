@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -28,6 +28,8 @@ app = typer.Typer(
 
 arms = typer.Typer(no_args_is_help=False)
 app.add_typer(arms, name="arms")
+probe = typer.Typer(no_args_is_help=True, help="Fit a probe to labelled pictures, or say how wrong one is on them.")
+app.add_typer(probe, name="probe")
 
 StudyName = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study that ships (see: typecast studies), or a YAML file.")
@@ -101,11 +103,17 @@ def generate(study: StudyName, out: Out = None, change: Changes = None) -> None:
 
 
 @app.command()
-def perceive(folder: Folder) -> None:
-    """Only perceive: read the images of a run that have not been read yet."""
+def perceive(
+    folder: Folder,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another perceiver beside the study's: perceive.probe=FOLDER."),
+    ] = None,
+) -> None:
+    """Only perceive: read the images of a run that have not been read yet, or read them by another probe as well."""
     from pipeline import line
 
-    line.perceive(line.resume(folder))
+    line.perceive(line.resume(folder), tuple(change or ()))
 
 
 @app.command()
@@ -277,6 +285,95 @@ def try_arm(
         more = [f"negative: {sent.negative_prompt}"] if sent.negative_prompt else []
         more += [sent.drawn] if sent.drawn else []
         print("\t".join([sent.text, *more]))
+
+
+Pictures = Annotated[
+    str,
+    typer.Argument(
+        metavar="PICTURES",
+        help="Labelled pictures: a CSV, a folder (a folder of pictures per level; FairFace; the Chicago Face Database; "
+        "a saved dataset), or emoji, the world of the embedded models.",
+    ),
+]
+Clip = Annotated[str, typer.Option("--clip", help="As perceive.clip in a study.")]
+Pretrained = Annotated[str | None, typer.Option("--pretrained", help="As perceive.pretrained in a study.")]
+
+
+@probe.command("fit")
+def fit_probe(
+    pictures: Pictures,
+    out: Annotated[Path, typer.Option("--out", help="The folder of the probe; then: perceive.probe: FOLDER.")],
+    clip: Clip = "embedded",
+    pretrained: Pretrained = None,
+    kind: Annotated[
+        str, typer.Option("--kind", help="linear, prototype, or zero_shot: calibrated and measured, not learnt.")
+    ] = "linear",
+    attributes: Annotated[
+        list[str] | None,
+        typer.Option("--attributes", help="Read these alone. Default: all that are labelled. Repeatable."),
+    ] = None,
+    risk: Annotated[
+        float, typer.Option("--risk", help="The share of wrong decisions that `cannot tell` is to keep to.")
+    ] = 0.05,
+) -> None:
+    """Fit a probe to labelled pictures, calibrate it, choose when it says `cannot tell`, and measure its errors."""
+    from pipeline import probes
+
+    found = probes.fit_folder(
+        pictures, clip=clip, pretrained=pretrained, kind=kind, attributes=attributes or (), risk=risk, out=out
+    )
+    _show_probe(found)
+    for name, entry in found["attributes"].items():
+        if not entry["keeps_the_risk"]:
+            print(f"{name}: no threshold is sure to keep the errors at {risk:g}; the best is taken", file=sys.stderr)
+    print(f"written: {out}; use it in a study with perceive.probe: {out}")
+
+
+@probe.command("evaluate")
+def evaluate_probe(
+    name: Annotated[str, typer.Argument(metavar="PROBE", help="zero_shot, embedded, or a folder of `probe fit`.")],
+    pictures: Pictures,
+    clip: Clip = "embedded",
+    pretrained: Pretrained = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Default: outputs/probe-<probe>-on-<pictures>.")] = None,
+) -> None:
+    """How wrong a probe is on labelled pictures that it has not seen: by level, group and concept, and calibrated."""
+    from pipeline import line, probes
+
+    probe, folder = line.named_probe(name, pictures, clip, pretrained)
+    where = out or Path("outputs") / f"probe-{Path(name).name}-on-{Path(pictures).stem}"
+    _show_probe(probes.evaluate_folder(probe, pictures, folder=folder, out=where))
+    print(f"written: {where}")
+
+
+def _show_probe(found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from pipeline import probes
+
+    console = Console()
+    for part in probes.shown(found):
+        console.print(part)
+
+
+@app.command()
+def explain(
+    folder: Folder,
+    unit: Annotated[str, typer.Argument(metavar="UNIT", help="The unit_id of an image, or its first letters.")],
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="By another perceiver: perceive.probe=FOLDER. Repeatable."),
+    ] = None,
+) -> None:
+    """Why an image was read as it was: probabilities, margins, each wording's vote, the nearest labelled pictures."""
+    from rich.console import Console
+
+    from pipeline import explain as explaining
+    from pipeline import line
+
+    console = Console()
+    for part in explaining.shown(*explaining.explain(line.resume(folder), unit, tuple(change or ()))):
+        console.print(part)
 
 
 @app.command()

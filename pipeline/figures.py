@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -19,6 +21,7 @@ from matplotlib.patches import Patch
 
 from classifiers.attributes import ATTRIBUTES, INTERSECTIONS
 from pipeline import store
+from pipeline.types import CANNOT_TELL
 
 Row = Mapping[str, str]
 """One line of `estimates.csv`; a number that is not known is empty."""
@@ -732,6 +735,67 @@ def _dumbbells(panel: Axes, rows: Sequence[Row], keys: Sequence[tuple[str, ...]]
     panel.tick_params(axis="both", length=0)
     panel.tick_params(axis="x", top=False, labeltop=len(keys) > 30)
     panel.spines[["left", "bottom"]].set_visible(False)
+
+
+# -- a probe -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What is drawn of a probe for one attribute: its calibration, and what moving the threshold gives."""
+
+    said: npt.NDArray[np.float64]
+    """Mean probability of the best level, per bin; then how often it was right, and the pictures in the bin."""
+    held: npt.NDArray[np.float64]
+    n: npt.NDArray[np.int64]
+    thresholds: npt.NDArray[np.float32]
+    """From high to low; then the share decided, and the accuracy among the decided."""
+    decided: npt.NDArray[np.float64]
+    right: npt.NDArray[np.float64]
+    threshold: float
+    """The one in use."""
+
+
+def probe(curves: Mapping[str, Curves], measured: Mapping[str, Any], path: Path) -> None:
+    """How wrong a probe is, as PNG: a row per attribute with its confusion, its calibration, and its coverage."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 3.3 * max(len(curves), 1)), layout="constrained")
+        panels = figure.subplots(max(len(curves), 1), 3, squeeze=False)
+        for row, (name, curve) in zip(panels, curves.items(), strict=True):
+            entry = measured[name]
+            _confusion(row[0], entry)
+            _calibration(row[1], curve, entry["ece"])
+            _coverage(row[2], curve)
+        with store.appears(path) as file:
+            figure.savefig(file, format="png", dpi=110)
+
+
+def _confusion(panel: Axes, entry: Mapping[str, Any]) -> None:
+    """Counts, shaded by their share of the true level."""
+    counts = np.array(entry["confusion"])
+    panel.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Greys", vmin=0, vmax=1.4, aspect="auto")
+    for (i, j), n in np.ndenumerate(counts):
+        panel.text(j, i, f"{n}", ha="center", va="center", color=INK if i != j or not n else "white")
+    panel.set_xticks(range(counts.shape[1]), [*entry["levels"], CANNOT_TELL], rotation=30, ha="right")
+    panel.set_yticks(range(len(counts)), entry["levels"])
+    panel.set(title=f"{entry['title']}: {entry['n']} labelled", ylabel="labelled", xlabel="said")
+
+
+def _calibration(panel: Axes, curve: Curves, error: float) -> None:
+    panel.plot([0, 1], [0, 1], color=GRID, zorder=1)
+    panel.plot(curve.said, curve.held, color=RUNS[1][1], lw=1, zorder=2)
+    panel.scatter(curve.said, curve.held, s=10 + 90 * curve.n / curve.n.max(), color=RUNS[1][1], zorder=3)
+    panel.set(xlabel="probability of the best level", ylabel="share that was right", xlim=(0, 1.03), ylim=(0, 1.03))
+    panel.set_title(f"calibration error {error:.3f}; area: pictures")
+
+
+def _coverage(panel: Axes, curve: Curves) -> None:
+    panel.plot(100 * curve.decided, 100 * curve.right, color=RUNS[1][1], lw=1.2)
+    here = int(np.searchsorted(-curve.thresholds, -np.float32(curve.threshold), side="right")) - 1
+    if here >= 0:
+        panel.plot(100 * curve.decided[here], 100 * curve.right[here], "o", color=RUNS[2][1])
+    panel.set(xlabel="decided, %", ylabel="right among them, %", title=f"threshold {curve.threshold:.2f}: the dot")
+    panel.set_ylim(min(90.0, 100 * float(curve.right.min())) - 1, 100.5)
 
 
 # -- what all figures share --------------------------------------------------------------------------

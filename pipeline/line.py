@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import prompt_sets
-from pipeline import changes, effects, mitigations, stages, store, summary, tables
+from classifiers import probe
+from pipeline import changes, checks, effects, mitigations, stages, store, summary, tables, wordings
 from pipeline import generate as generation
+from pipeline import study as studies
 from pipeline.energy import metered
+from pipeline.errors import InputError, RunError
+from pipeline.estimates import Shares
 from pipeline.plan import Plan
 from pipeline.store import Run
-from pipeline.study import Study
-from pipeline.types import Generator, Perceiver
+from pipeline.study import ZERO_SHOT, Perceive, Study
+from pipeline.types import Attribute, Generator, Perceiver
+
+EMBEDDED_PROBE = Path(__file__).parent / "embedded" / "probe"
+"""A linear probe on the embedded CLIP, fitted to the emoji world."""
 
 Opened = tuple[Run, Study, Plan]
 """A run folder, its study and its plan."""
@@ -45,11 +53,48 @@ def open_perceiver(study: Study) -> Perceiver:
         from classifiers.fake import FakePerceiver
 
         return FakePerceiver(attributes, name=study.perceive.name)
+    return open_probe(study.perceive, attributes)
+
+
+def open_probe(asked: Perceive, attributes: Sequence[Attribute]) -> probe.Probe:
+    """The probe that a study asks for, on its CLIP. A folder that is none is refused before a CLIP is loaded."""
     from classifiers.clip import ClipModel
     from classifiers.zero_shot import ZeroShot
 
-    clip = ClipModel(study.perceive.clip, study.perceive.pretrained)
-    return ZeroShot(clip, attributes, threshold=study.perceive.threshold, name=study.perceive.name)
+    folder = probe_folder(asked.probe)
+    if folder:
+        probe.read_description(folder)
+    clip = ClipModel(asked.clip, asked.pretrained)
+    if folder:
+        return probe.load(folder, clip, attributes, name=asked.name)
+    assert asked.threshold is not None
+    return ZeroShot(clip, attributes, threshold=asked.threshold, name=asked.name)
+
+
+def named_probe(name: str, pictures: str, clip: str, pretrained: str | None) -> tuple[probe.Probe, Path | None]:
+    """A probe to measure on labelled pictures, with all that it reads of what they are labelled for, and its folder.
+
+    A fitted probe knows its CLIP. One that asks in words is measured at the threshold of a study.
+    """
+    from classifiers.attributes import ATTRIBUTES
+    from classifiers.labelled import load
+
+    folder, known = probe_folder(name), load(pictures).attributes
+    if folder:
+        described = probe.read_description(folder)
+        clip, pretrained = described["clip"], described["pretrained"]
+        known = tuple(attribute for attribute in known if attribute in described["attributes"])
+        if not known:
+            raise InputError(
+                f"{pictures}: is labelled for nothing that {folder} reads: {', '.join(described['attributes'])}"
+            )
+    asked = Perceive(clip=clip, pretrained=pretrained, probe=name, attributes=known)
+    return open_probe(asked, [ATTRIBUTES[attribute] for attribute in known]), folder
+
+
+def probe_folder(name: str) -> Path | None:
+    """The folder of a fitted probe; `None` of the one that needs none."""
+    return None if name == ZERO_SHOT else EMBEDDED_PROBE if name == "embedded" else Path(name).expanduser()
 
 
 def generate(opened: Opened, *, perceive: bool) -> None:
@@ -64,23 +109,67 @@ def generate(opened: Opened, *, perceive: bool) -> None:
     with metered(run.folder / "energy.json", images=missing):
         stages.draw(run, planned, lambda: open_generator(study, planned), reader if perceive else None)
         if perceive:
-            stages.perceive(run, planned, reader, study.perceive.name)
+            stages.perceive(run, planned, reader, study.perceive.name, _same_clip(run, study))
 
 
-def perceive(opened: Opened) -> None:
-    """Read what has been drawn and not read."""
+def perceive(opened: Opened, changes: Sequence[str] = ()) -> None:
+    """Read what has been drawn and not read, with the perceiver of the study or, changed, with another beside it."""
     run, study, planned = opened
-    stages.perceive(run, planned, lambda: noted(run, study, open_perceiver(study)), study.perceive.name)
+    by = other_perceiver(study, changes) if changes else study
+    name = by.perceive.name
+    stages.perceive(run, planned, lambda: noted(run, by, open_perceiver(by)), name, _same_clip(run, by))
+
+
+def other_perceiver(study: Study, changes: Sequence[str]) -> Study:
+    """The study of a run, read by something else. Only what the perceiver is may change: the images are there."""
+    raw = study.model_dump(mode="json")
+    keys = [change.partition("=")[0] for change in changes]
+    wrong = [key for key in keys if not key.startswith("perceive.")]
+    if wrong:
+        raise InputError(f"--set {wrong[0]}: the images are drawn; only what is under perceive can be changed here")
+    if "perceive.probe" in keys:
+        raw["perceive"].pop("threshold")  # each kind has its own
+    for change in changes:
+        checks.set_by_path(raw, change)
+    return studies.parse(raw, where="--set")
+
+
+def _same_clip(run: Run, study: Study) -> str | None:
+    """Another perceiver of this run with the same CLIP: its embeddings are those that this one would make."""
+    wanted = study.perceive.clip, study.perceive.pretrained
+    for name, described in perceivers(run).items():
+        by = described.get("perceive", {})
+        if name != study.perceive.name and (by.get("clip"), by.get("pretrained")) == wanted:
+            return name
+    return None
+
+
+def perceivers(run: Run) -> dict[str, dict[str, Any]]:
+    """What is known of every perceiver that has read images of this run, by name."""
+    files = sorted(run.folder.glob("perceptions/*/perceiver.json"))
+    return {file.parent.name: stages.read_json(file) for file in files}
 
 
 def noted(run: Run, study: Study, perceiver: Perceiver) -> Perceiver:
-    """Write down what the perceiver is."""
-    store.write_json(
-        run.perceptions(perceiver.name, "x").with_name("perceiver.json"),
-        stages.describe(perceiver, same_domain=_same_domain(study)),
-    )
+    """Write down what the perceiver is. One that is another than it was under this name is refused."""
+    folder = run.perceptions(perceiver.name, "x").parent
+    described = stages.describe(perceiver, same_domain=_same_domain(study)) | {
+        "perceive": study.perceive.model_dump(mode="json")
+    }
+    if isinstance(perceiver, probe.Probe) and perceiver.sha256:
+        described["probe_sha256"] = perceiver.sha256
+    before = perceivers(run).get(perceiver.name, {})
+    for key in ("perceive", "probe_sha256"):
+        if key in before and before[key] != described.get(key) and any(folder.glob("*.parquet")):
+            raise RunError(
+                f"{folder}: was read by another probe or with other settings; delete the folder, or give the probe "
+                "another name"
+            )
+    store.write_json(folder / "perceiver.json", described)
+    if isinstance(perceiver, probe.Probe):
+        wordings.write(folder / wordings.FILE, perceiver)
     if len(study.arms) > 1:
-        store.write_json(run.perceptions(perceiver.name, "x").with_name("concepts.json"), _concepts(study, perceiver))
+        store.write_json(folder / "concepts.json", _concepts(study, perceiver))
     return perceiver
 
 
@@ -106,27 +195,70 @@ def _same_domain(study: Study) -> bool:
 
 
 def estimate(opened: Opened) -> str:
-    """`estimates.csv` and `summary.json`, and of a study with several arms `effects.csv`; returns the headline."""
+    """`estimates.csv` and `summary.json`, and of a study with several arms `effects.csv`; returns the headline.
+
+    By the perceiver of the study. What another one has read is estimated in the folder of its perceptions.
+    """
     run, study, planned = opened
     name = study.perceive.name
     described = stages.read_json(run.perceptions(name, "x").with_name("perceiver.json"))
     attributes = tables.readings(described)
     counts = tables.tally(run, planned, name, attributes)
     with tables.doubts(attributes, stages.say):
-        shares = tables.corrected(planned, counts, attributes)
-        rows = tables.estimate(planned, counts, attributes, shares)
-        found = summary.summary(planned, counts, attributes, shares)
+        shares, found = _estimated(run.folder, opened, attributes, counts)
         read = effects.Read(run=run, planned=planned, perceiver=name, readings=attributes, counts=counts, shares=shares)
         changed, followed = effects.effects(read), effects.obedience(read)
         found["arms"] = effects.helped(read, followed)
-    store.write_text(run.folder / "estimates.csv", tables.to_csv(rows))
     if changed:
         store.write_text(run.folder / "effects.csv", tables.to_csv(changed, changes.COLUMNS))
     for arm in dict.fromkeys(row["arm"] for row in followed):
         own = [row for row in followed if row["arm"] == arm]
         store.write_text(run.folder / f"obedience-{arm}.csv", tables.to_csv(own, mitigations.OBEDIENCE))
+    rows, found["wordings"] = wordings.spread(run, planned, name, attributes)
+    if rows:
+        store.write_text(run.folder / "wordings.csv", tables.to_csv(rows, wordings.COLUMNS))
+    found["perceiver"] = name
+    found["other_perceivers"] = [*_others(opened, attributes)]
     store.write_json(run.folder / "summary.json", found)
     return str(found["headline"])
+
+
+def _estimated(
+    folder: Path, opened: Opened, attributes: Sequence[tables.Reading], counts: tables.Tally
+) -> tuple[dict[str, dict[tables.Key, Shares]], dict[str, Any]]:
+    """The estimates of one perceiver, written into a folder; the shares, and what is to be summed up."""
+    planned = opened[2]
+    shares = tables.corrected(planned, counts, attributes)
+    rows = tables.estimate(planned, counts, attributes, shares)
+    found = summary.summary(planned, counts, attributes, shares)
+    store.write_text(folder / "estimates.csv", tables.to_csv(rows))
+    return shares, found
+
+
+def _others(opened: Opened, own: Sequence[tables.Reading]) -> Iterator[dict[str, Any]]:
+    """The other perceivers that have read all images: each estimated on its own, and how often it says the same."""
+    run, study, planned = opened
+    for name, described in perceivers(run).items():
+        if name == study.perceive.name:
+            continue
+        attributes = tables.readings(described)
+        try:
+            counts = tables.tally(run, planned, name, attributes)
+        except RunError as error:
+            stages.say(f"perceptions/{name} is left out: {error}")
+            continue
+        folder = run.perceptions(name, "x").parent
+        with tables.doubts(attributes, stages.say):
+            _, found = _estimated(folder, opened, attributes, counts)
+        found["perceiver"] = name
+        store.write_json(folder / "summary.json", found)
+        yield {
+            "name": name,
+            "headline": found["headline"],
+            "pooled": found["pooled"],
+            "classifier": found["classifier"],
+            "agreement": tables.agreement(run, planned, (study.perceive.name, name), (own, attributes)),
+        }
 
 
 def report(opened: Opened) -> Path:

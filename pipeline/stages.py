@@ -6,13 +6,14 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from classifiers.attributes import readable
 from pipeline import checks, generate, mitigations, store, study
@@ -227,10 +228,13 @@ def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environme
 # -- perceiving --------------------------------------------------------------------------------------
 
 
-def perceive(run: Run, planned: Plan, perceiver: Callable[[], Perceiver], name: str) -> None:
+def perceive(
+    run: Run, planned: Plan, perceiver: Callable[[], Perceiver], name: str, embedded_by: str | None = None
+) -> None:
     """Perceive every image shard that is on the disk and has no perceptions by this perceiver.
 
-    In the batches in which the images were drawn, so that what was perceived on the way is the same.
+    In the batches in which the images were drawn, so that what was perceived on the way is the same. Of a shard that
+    `embedded_by`, another perceiver with the same CLIP, has perceived, the embeddings are used and no image is touched.
     """
     ready = [shard for shard in planned.shards() if run.images(shard).exists()]
     todo = [shard for shard in ready if not perceived(run, name, shard)]
@@ -238,19 +242,48 @@ def perceive(run: Run, planned: Plan, perceiver: Callable[[], Perceiver], name: 
         return
     sees = perceiver()
     total = sum(s.stop - s.start for s in ready)
-    with progress("perceiving", total=total, done=total - sum(s.stop - s.start for s in todo)) as advance:
+    with (
+        ThreadPoolExecutor() as decoders,
+        progress("perceiving", total=total, done=total - sum(s.stop - s.start for s in todo)) as advance,
+    ):
         for shard in todo:
+            if embedded_by and run.perceptions(embedded_by, shard).exists():
+                ids, rows, embeddings = kept_embeddings(run, embedded_by, shard)
+                _write_seen(run, shard, ids, [(rows, sees.from_embeddings(embeddings))] if rows else [], sees)
+                advance(len(ids), "")
+                continue
             table = run.read_images(shard, ["unit_id", "batch", "image"]).to_pydict()
             batches: dict[int, list[int]] = {}
             for row, (number, image) in enumerate(zip(table["batch"], table["image"], strict=True)):
                 if image is not None:
                     batches.setdefault(number, []).append(row)
+            pngs = [[table["image"][row]["bytes"] for row in rows] for rows in batches.values()]
             seen = []
-            for rows in batches.values():
-                seen.append((rows, sees.perceive([store.decode(table["image"][row]["bytes"]) for row in rows])))
+            for rows, images in zip(batches.values(), _decoded_ahead(pngs, decoders), strict=True):
+                seen.append((rows, sees.perceive(images)))
                 advance(len(rows), "")
             advance(len(table["batch"]) - sum(map(len, batches.values())), "")
             _write_seen(run, shard, table["unit_id"], seen, sees)
+
+
+def _decoded_ahead(batches: Sequence[Sequence[bytes]], decoders: ThreadPoolExecutor) -> Iterator[list[Pixels]]:
+    """The images of each batch; those of the next are decoded in threads while this one is perceived."""
+    coming: list[Iterator[Pixels]] = []
+    for batch in batches:
+        coming.append(decoders.map(store.decode, batch))
+        if len(coming) > 1:
+            yield [*coming.pop(0)]
+    for images in coming:
+        yield [*images]
+
+
+def kept_embeddings(run: Run, perceiver: str, shard: Shard) -> tuple[list[str], list[int], npt.NDArray[np.float16]]:
+    """The ids of a shard, the rows that were perceived, and their embeddings `(n, d)`."""
+    table = run.read_perceptions(perceiver, shard, ["unit_id", "embedding"])
+    column = table["embedding"].combine_chunks()
+    rows = [row for row, there in enumerate(column.is_valid().to_pylist()) if there]
+    flat = column.drop_null().flatten().to_numpy(zero_copy_only=False)
+    return table["unit_id"].to_pylist(), rows, flat.reshape(len(rows), -1).astype(np.float16, copy=False)
 
 
 def _write_seen(

@@ -23,6 +23,8 @@ NOT_ONE_PERSON = "not one person"
 """What a file may be declared to say of a picture that is made and counted, and is in no share."""
 
 
+ZERO_SHOT = "zero_shot"
+"""The probe that asks in words."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of a study: it is the folder of its run."""
 
@@ -64,10 +66,12 @@ class Perceive(Part):
     """`embedded`, a folder in open_clip's layout, an open_clip model name, or `hf-hub:...`."""
     pretrained: str | None = None
     """The weights of a named open_clip model, such as `openai`."""
-    probe: str = Field("zero_shot", pattern="^zero_shot$")
+    probe: str = Field(ZERO_SHOT, min_length=1)
+    """`zero_shot`, `embedded` (fitted to the embedded CLIP), or a folder that `typecast probe fit` wrote."""
     attributes: tuple[str, ...] = ("gender", "skin_tone", "age")
-    threshold: float = Field(0.6, ge=0, le=1)
-    """A level is decided when its probability reaches this; below, the answer is `cannot tell`."""
+    threshold: float | None = Field(None, ge=0, le=1)
+    """A level is decided when its probability reaches this; below, the answer is `cannot tell`. `null` is 0.6 for
+    `zero_shot`. A fitted probe has thresholds of its own."""
 
     @field_validator("attributes")
     @classmethod
@@ -79,11 +83,28 @@ class Perceive(Part):
                 raise ValueError(f"{name!r} is not known; the choices are: {', '.join(ATTRIBUTES)}")
         return names
 
+    @model_validator(mode="before")
+    @classmethod
+    def _threshold(cls, raw: Any) -> Any:
+        """Written out, as every default is."""
+        if not isinstance(raw, dict) or raw.get("probe", ZERO_SHOT) != ZERO_SHOT or raw.get("threshold") is not None:
+            return raw
+        return raw | {"threshold": 0.6}
+
+    @model_validator(mode="after")
+    def _own_threshold(self) -> Perceive:
+        if self.probe != ZERO_SHOT and self.threshold is not None:
+            raise ValueError(
+                f"threshold: the probe {self.probe} has thresholds of its own, on which its errors were measured; leave "
+                "it null, or fit the probe again with another --risk"
+            )
+        return self
+
     @property
     def name(self) -> str:
         """The folder of these perceptions."""
-        clip = Path(self.clip).name if Path(self.clip).is_dir() else self.clip.removeprefix("hf-hub:")
-        words = "-".join(word for word in (clip, self.pretrained, self.probe) if word)
+        clip, probe = (Path(p).name if Path(p).is_dir() else p.removeprefix("hf-hub:") for p in (self.clip, self.probe))
+        words = "-".join(word for word in (clip, self.pretrained, probe) if word)
         return re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-.")
 
 

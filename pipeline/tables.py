@@ -179,6 +179,28 @@ def decided(run: Run, perceiver: str, shard: Shard, attributes: Sequence[Reading
     return images.drop_columns(["unit_id"])
 
 
+def agreement(
+    run: Run, planned: Plan, perceivers: tuple[str, str], readings: tuple[Sequence[Reading], Sequence[Reading]]
+) -> dict[str, dict[str, int]]:
+    """Per attribute that two perceivers read: images that both decided, how many of them alike, and how many that only
+    one decided."""
+    mine, theirs = ({r.attribute: r for r in some if not r.of} for some in readings)
+    found = {name: Counter[str]() for name in mine if name in theirs and mine[name].levels == theirs[name].levels}
+    for shard in planned.shards():
+        if not run.images(shard).exists():
+            continue
+        one, other = (decided(run, name, shard, [mine[a] for a in found], []) for name in perceivers)
+        for name, counts in found.items():
+            for a, b in zip(one[name].to_pylist(), other[name].to_pylist(), strict=True):
+                if a is not None and b is not None:
+                    undecided = (a == CANNOT_TELL) + (b == CANNOT_TELL)
+                    counts["both_decided"] += undecided == 0
+                    counts["alike"] += undecided == 0 and a == b
+                    counts["one_decided"] += undecided == 1
+    keys = ("both_decided", "alike", "one_decided")
+    return {name: {key: counts[key] for key in keys} for name, counts in found.items()}
+
+
 def together(parts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     """Columns of decisions as one column of their combinations, as `pipeline.types.Intersection` names them."""
     undecided = functools.reduce(pc.or_, (pc.equal(part, CANNOT_TELL) for part in parts))

@@ -238,6 +238,10 @@ class Perceiver(Protocol):
         """All attributes of all images from one encoding of each."""
         ...
 
+    def from_embeddings(self, embeddings: npt.NDArray[np.float16]) -> Perceived:
+        """What `perceive` says, from embeddings `(n, d)` that were kept: no image is touched."""
+        ...
+
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Texts as unit vectors `(m, d)` in the space of the images' embeddings."""
         ...

@@ -74,10 +74,11 @@ def clip() -> None:
     """Zero-shot accuracy on the test split, and the confusion matrix on the calibration split."""
     from classifiers.attributes import ATTRIBUTES
     from classifiers.clip import ClipModel
-    from classifiers.zero_shot import ZeroShot, measure_confusion, save_confusion
+    from classifiers.evaluation import measure_confusion, save_confusion
+    from classifiers.zero_shot import ZeroShot
 
     attributes = [ATTRIBUTES[name] for name in ("gender", "skin_tone", "age")]
-    threshold = study_of("guidance-3").perceive.threshold
+    threshold = study_of("guidance-3").perceive.threshold or 0.0
     sees = ZeroShot(ClipModel("embedded"), attributes, threshold=threshold, name="embedded-zero_shot")
     pixels = emoji_world.pixels()
     parts = {}

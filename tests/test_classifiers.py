@@ -19,10 +19,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 
-from classifiers import zero_shot
 from classifiers.attributes import ATTRIBUTES, TEMPLATES, digest_of, prompts
 from classifiers.clip import ClipModel
-from classifiers.zero_shot import ZeroShot, decide, measure_confusion, probabilities, save_confusion
+from classifiers.evaluation import measure_confusion, save_confusion
+from classifiers.probe import CONFUSION, decide
+from classifiers.zero_shot import ZeroShot, in_words
 from pipeline import types
 from pipeline.errors import InputError, ModelError
 from tests import tiny_clip
@@ -205,7 +206,7 @@ def test_an_embedding_is_rounded_before_anything_is_decided(clip: ClipModel, pro
     seen = probe.perceive(pictures)
     exact = clip.encode_images(pictures)
     np.testing.assert_array_equal(seen.embeddings, exact.astype(np.float16))
-    rounded = probabilities(exact.astype(np.float16), probe.texts["shape"], clip.logit_scale)
+    rounded = in_words(probe.texts["shape"], clip.logit_scale).probabilities(exact.astype(np.float16))
     unrounded = softmax(clip.logit_scale * exact.astype(np.float64) @ probe.texts["shape"].T.astype(np.float64), axis=1)
     np.testing.assert_array_equal(seen.probabilities["shape"], rounded)
     assert (seen.probabilities["shape"] != unrounded.astype(np.float32)).mean() > 0.5
@@ -256,7 +257,7 @@ def test_a_probability_that_equals_the_threshold_is_decided() -> None:
 def test_equal_levels_stay_equal_and_the_first_is_named(probe: ZeroShot) -> None:
     embeddings = probe.perceive(images(50)).embeddings
     texts = np.concatenate([probe.texts["shape"], probe.texts["shape"]])
-    shares = probabilities(embeddings, texts, probe.clip.logit_scale)
+    shares = in_words(texts, probe.clip.logit_scale).probabilities(embeddings)
     np.testing.assert_array_equal(shares[:, :3], shares[:, 3:])
     assert set(decide(shares, "abcABC", 0)) <= set("abc")
 
@@ -489,7 +490,7 @@ def test_names_are_fit_for_folders(folder: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_a_confusion_file_is_json_that_a_person_can_read(counted: dict[str, Any], tmp_path: Path) -> None:
-    save_confusion(counted, tmp_path / zero_shot.CONFUSION)
+    save_confusion(counted, tmp_path / CONFUSION)
     entry = json.loads((tmp_path / "confusion.json").read_text())["shape"]
     assert entry["levels"] == list(SHAPES.levels)
     assert (entry["threshold"], entry["pictures"], entry["wordings"]) == (0.6, "waves", digest_of(SHAPES))

@@ -1,0 +1,161 @@
+"""Why was an image read as it was? What the probe saw of one unit, from the run and the labelled pictures that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.box import SIMPLE
+from rich.table import Table
+
+from classifiers.probe import Probe
+from pipeline import line, probes, stages
+from pipeline.errors import InputError, RunError
+from pipeline.line import Opened
+from pipeline.types import Attribute, Perceiver
+
+NEAREST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """What was seen of one attribute."""
+
+    attribute: Attribute
+    probabilities: dict[str, float]
+    decision: str
+    threshold: float | None
+    votes: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Of a probe that asks in words: each phrasing (what it says of the first level), the level that it would name
+    alone, and that level's probability."""
+
+    @property
+    def margin(self) -> float:
+        """Between the most probable level and the next."""
+        first, second = sorted(self.probabilities.values(), reverse=True)[:2]
+        return first - second
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """A labelled picture, by the cosine of its embedding."""
+
+    name: str
+    cosine: float
+    labels: dict[str, str]
+
+
+def explain(
+    opened: Opened, unit: str, changes: Sequence[str] = ()
+) -> tuple[dict[str, Any], list[Reason], list[Neighbour]]:
+    """The row of an image, what was seen of each attribute, and the nearest labelled pictures.
+
+    From the kept embedding: no image is read again. `unit` is a unit id or its beginning; `changes` name another
+    perceiver, as those of `line.perceive`.
+    """
+    run, study, _ = opened
+    by = line.other_perceiver(study, changes) if changes else study
+    name = by.perceive.name
+    row, shard = _row(opened, unit)
+    if row["status"] != "made":
+        raise InputError(f"{row['unit_id']}: is {row['status']}: {row['reason']}; there is no image to explain")
+    if not run.perceptions(name, shard).exists():
+        raise RunError(f"{run.folder}: {shard.name} is not perceived by {name}; run: typecast perceive {run.folder}")
+    ids, rows, embeddings = stages.kept_embeddings(run, name, shard)
+    embedding = embeddings[rows.index(ids.index(row["unit_id"]))][None]
+    perceiver = line.open_perceiver(by)
+    said = perceiver.from_embeddings(embedding)
+    reasons = [
+        Reason(
+            attribute=a,
+            probabilities=dict(zip(a.levels, said.probabilities[a.name][0].tolist(), strict=True)),
+            decision=said.decisions[a.name][0],
+            threshold=perceiver.thresholds[a.name] if isinstance(perceiver, Probe) else None,
+            votes=_votes(perceiver, a, embedding),
+        )
+        for a in perceiver.attributes
+    ]
+    # labelled pictures by the same CLIP: a fitted probe's own, or those of the probe that ships
+    folder = line.probe_folder(by.perceive.probe) or (line.EMBEDDED_PROBE if by.perceive.clip == "embedded" else None)
+    return row | {"perceiver": name}, reasons, nearest(folder, embedding[0]) if folder else []
+
+
+def _row(opened: Opened, unit: str) -> tuple[dict[str, Any], Any]:
+    run, _, planned = opened
+    columns = ["unit_id", "concept", "arm", "prompt_sent", "sample", "status", "reason"]
+    found = [
+        (row, shard)
+        for shard in planned.shards()
+        if run.images(shard).exists()
+        for row in run.read_images(shard, columns).to_pylist()
+        if row["unit_id"].startswith(unit)
+    ]
+    if len(found) != 1:
+        what = "no image" if not found else f"{len(found)} images"
+        raise InputError(f"{unit!r}: is the beginning of {what} of {run.folder}; a unit_id is in images/*.parquet")
+    return found[0]
+
+
+def _votes(perceiver: Perceiver, attribute: Attribute, embedding: Any) -> dict[str, tuple[str, float]]:
+    votes = {}
+    for text, head in (perceiver.wordings(attribute.name) if isinstance(perceiver, Probe) else {}).items():
+        shares = head.probabilities(embedding)[0]
+        votes[text] = attribute.levels[int(shares.argmax())], float(shares.max())
+    return votes
+
+
+def nearest(folder: Path, embedding: Any, n: int = NEAREST) -> list[Neighbour]:
+    """The labelled pictures of a probe whose embeddings are nearest to `(d,)`; none where it has none of that length."""
+    file = folder / probes.LABELLED
+    if not file.is_file():
+        return []
+    table = pq.read_table(file)
+    flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    known, wanted = flat.reshape(len(table), -1), embedding.astype(np.float64)
+    if known.shape[1] != len(wanted):
+        return []
+    cosines = known @ wanted / np.linalg.norm(known, axis=1) / np.linalg.norm(wanted)
+    labels = table.drop_columns(["embedding", "sha256", "image"]).to_pylist()
+    return [
+        Neighbour(
+            name=table["image"][i].as_py(),
+            cosine=float(cosines[i]),
+            labels={key: value for key, value in labels[i].items() if value},
+        )
+        for i in np.argsort(-cosines, kind="stable")[:n].tolist()
+    ]
+
+
+def shown(row: dict[str, Any], reasons: Sequence[Reason], neighbours: Sequence[Neighbour]) -> Iterator[Table | str]:
+    """For a terminal."""
+    yield f"{row['unit_id']}\n“{row['prompt_sent']}”, arm {row['arm']}, sample {row['sample']}; read by {row['perceiver']}"
+    for reason in reasons:
+        rule = f", needs {reason.threshold:.2f}" if reason.threshold is not None else ""
+        table = Table(
+            title=f"{reason.attribute.title}: {reason.decision} (margin {reason.margin:.2f}{rule})", box=SIMPLE
+        )
+        table.add_column("level")
+        table.add_column("probability", justify="right")
+        table.add_column("named by", justify="right")
+        for level, probability in reason.probabilities.items():
+            voices = sum(vote == level for vote, _ in reason.votes.values())
+            table.add_row(level, f"{probability:.3f}", f"{voices} of {len(reason.votes)}" if reason.votes else "")
+        yield table
+        against = {
+            text: vote
+            for text, vote in reason.votes.items()
+            if vote[0] != max(reason.probabilities, key=lambda level: reason.probabilities[level])
+        }
+        for text, (level, probability) in against.items():
+            yield f"  asked “{text}” and its like alone: {level} ({probability:.2f})"
+    if neighbours:
+        table = Table(title="nearest labelled pictures", box=SIMPLE)
+        for column in ("cosine", "picture", "labelled"):
+            table.add_column(column)
+        for neighbour in neighbours:
+            table.add_row(f"{neighbour.cosine:.3f}", neighbour.name, ", ".join(neighbour.labels.values()))
+        yield table
