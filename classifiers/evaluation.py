@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from classifiers.attributes import readable
 from classifiers.probe import Probe
@@ -132,12 +134,12 @@ def leaks(
 
     `by_concept` has counts `(K, K + 1)` on pictures of the same people in different concepts. Per true level: the
     concept with the largest difference of error among the decided, how many labelled pictures of it there are, and the
-    difference with an interval that holds the worst of all concepts: Newcombe's (1998), Statistics in Medicine 17:873,
-    method 10, at 1 - α/C for C concepts (Bonferroni), so that all C hold together; then from the largest lower end to
-    the largest upper end. An interval above 0 shows that the concept leaks; its upper end is how bad it may be.
-    A level of which fewer than two concepts have a decided picture is left out.
+    difference with an interval that holds the worst of all concepts. The exact intervals of both shares (Clopper and
+    Pearson (1934), Biometrika 26:404) are combined as by Newcombe (1998), Statistics in Medicine 17:873, method 10, at
+    1 - α/C for C concepts (Bonferroni), so that all C hold together; then from the largest lower end to the largest
+    upper end. An interval above 0 shows that a concept leaks; its upper end is how bad it may be. Pictures are taken to
+    be independent: where several are renderings of one drawing, the interval is too narrow. A level of which fewer than two concepts have a decided picture is left out.
     """
-    # placed here, for `pipeline.amplification` is a storey above
     counts = {concept: np.asarray(rows, np.int64)[:, :-1] for concept, rows in by_concept.items()}
     found: dict[str, dict[str, Any]] = {}
     for k, name in enumerate(levels):
@@ -162,8 +164,16 @@ def leaks(
 
 def _gap(mine: npt.NDArray[np.int64], others: npt.NDArray[np.int64], k: int, level: float) -> Estimate:
     """The difference of two error rates, of decided pictures `(K,)` whose true level is the k-th."""
-    one, rest = (wilson(int(row.sum() - row[k]), int(row.sum()), level) for row in (mine, others))
+    one, rest = (_exact(int(row.sum() - row[k]), int(row.sum()), level) for row in (mine, others))
     value = one.value - rest.value
-    low = value - np.hypot(one.value - one.low, rest.high - rest.value)
-    high = value + np.hypot(one.high - one.value, rest.value - rest.low)
-    return Estimate(value, float(low), float(high), one.n + rest.n, "newcombe")
+    low = value - math.hypot(one.value - one.low, rest.high - rest.value)
+    high = value + math.hypot(one.high - one.value, rest.value - rest.low)
+    return Estimate(value, low, high, one.n + rest.n, "exact, MOVER")
+
+
+def _exact(k: int, n: int, level: float) -> Estimate:
+    """A share k/n with the interval of Clopper and Pearson: it does not fall short in the tails, as Wilson's does."""
+    tail = (1 - level) / 2
+    low = float(special.betaincinv(k, n - k + 1, tail)) if k else 0.0
+    high = float(special.betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
+    return Estimate(k / n, low, high, n, "exact")

@@ -9,7 +9,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,6 +198,8 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
         sentences += [in_arm(e[0]) + said for e in pools.values() if (said := _said_of_lean(e[0]))]
     known = bool(record.get("accuracy"))
     sentences += [in_arm(e[0]) + said for e in pools.values() if (said := _said_of_distance(e[0], corrected=known))]
+    sentences += _said_of_wordings(summary, attribute, several_arms=several)
+    sentences += [said for other in summary.get("other_perceivers") or [] if (said := _said_by_other(other, attribute))]
     if not any(row["share"] for row in mine):
         sentences = ["The probe could not tell in any image, so nothing is known: every share is between 0% and 100%."]
     elif not pools:
@@ -266,6 +268,41 @@ def _said_of_lean(entry: Mapping[str, Any]) -> str:
     return (
         f"A probe that leaned {100 * erased:.1f} points towards (or, for a stretch below 1, away from) each concept’s "
         f"stereotype would explain the stretch against “{entry['reference']}” away; {measured}."
+    )
+
+
+def _said_of_wordings(summary: Mapping[str, Any], attribute: str, *, several_arms: bool) -> Iterator[str]:
+    """How far the share would move with the wording: of the level that moves most, in each arm."""
+    mine = [entry for entry in summary.get("wordings") or [] if entry["attribute"] == attribute]
+    for arm in dict.fromkeys(entry["arm"] for entry in mine):
+        entries = [e for e in mine if e["arm"] == arm and _number(e["low"]) is not None]
+        if entries:
+            most = max(entries, key=lambda e: float(e["high"] - e["low"]))
+            yield (
+                f"{f'{_capital(said_of_arm(arm))}: ' if several_arms else ''}The probe asks in {most['n_wordings']} "
+                f"wordings at once, and says “{most['level']}” of {100 * most['raw_share']:.1f}% of the images that it "
+                f"decides. Asked in one alone it would say so of {100 * most['low']:.1f}% (“{most['low_wording']}”) to "
+                f"{100 * most['high']:.1f}% (“{most['high_wording']}”), before any correction."
+            )
+
+
+def _said_by_other(other: Mapping[str, Any], attribute: str) -> str:
+    """What another perceiver says of the same images, and how often the two agree."""
+    agreed = other["agreement"].get(attribute)
+    if not agreed or not agreed["both_decided"]:
+        return ""
+    accuracy = _number((other["classifier"].get(attribute) or {}).get("accuracy"))
+    known = "its errors are not known" if accuracy is None else f"right in {100 * accuracy:.1f}% of labelled pictures"
+    pools = [entry for entry in other["pooled"] if entry["attribute"] == attribute]
+    parts = [
+        f"; against “{e['reference']}” {_said_of_means([e])}, {_said_of_stretch(e['stretch'])}"
+        for e in pools[:1]
+        if "stretch" in e
+    ]
+    return (
+        f"Read by {other['name']} instead ({known}): it says the same of "
+        f"{100 * agreed['alike'] / agreed['both_decided']:.1f}% of the {agreed['both_decided']:,} images that both decide"
+        f"{''.join(parts)}. Its estimates lie in perceptions/{other['name']}/."
     )
 
 
@@ -632,8 +669,20 @@ def _record(title: str, record: Mapping[str, Any]) -> str:
         )
     return (
         f"On {record.get('n')} labelled pictures the probe was right about {title} in {100 * accuracy:.1f}% of those it "
-        "decided on. The correction takes for granted that it errs on the images of this run as it did on those; the "
-        "intervals hold the uncertainty of its errors, not that assumption."
+        f"decided on.{_said_of_leaks(record)} The correction takes for granted that it errs on the images of this run as "
+        "it did on those; the intervals hold the uncertainty of its errors, not that assumption."
+    )
+
+
+def _said_of_leaks(record: Mapping[str, Any]) -> str:
+    """In which concept a level is misread more than in all others, if that is beyond chance."""
+    leaks = {level: leak for level, leak in (record.get("leaks") or {}).items() if leak["low"] > 0}
+    if not leaks:
+        return ""
+    level, leak = max(leaks.items(), key=lambda item: float(item[1]["value"]))
+    return (
+        f" Worst of all it misreads “{level}” in {leak['concept']}: {100 * leak['value']:.0f} points more often than in "
+        f"all other concepts (the worst concept is between {100 * leak['low']:.0f} and {100 * leak['high']:.0f} points)."
     )
 
 

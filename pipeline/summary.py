@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from classifiers import evaluation
 from pipeline import amplification, robustness
 from pipeline.estimates import Shares, whole
 from pipeline.plan import Asked
@@ -183,6 +184,7 @@ def _record(reading: Reading, counts: Tally) -> dict[str, Any]:
         "accuracy": None if matrix is None else float(np.trace(matrix) / max(matrix[:, :-1].sum(), 1)),
         "n": None if matrix is None else int(matrix.sum()),
         "confusion": None if matrix is None else matrix.tolist(),
+        "leaks": evaluation.leaks(reading.by_concept, reading.levels),
         "cannot_tell_rate": here[CANNOT_TELL] / total if total else None,
     }
 

@@ -1,0 +1,619 @@
+"""Probes on labelled pictures: what they are fitted to, how wrong they say they are, and what a run does with them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import special, stats
+from scipy.spatial import distance
+from sklearn.linear_model import LogisticRegression
+
+from classifiers import calibration, evaluation, labelled, linear, probe, prototypes
+from classifiers.attributes import ATTRIBUTES
+from classifiers.clip import ClipModel
+from classifiers.labelled import Album, Picture
+from pipeline import explain, line, probes, stages, tables
+from pipeline.errors import InputError, ModelError, RunError
+from pipeline.types import CANNOT_TELL
+from scripts import emoji_world
+from tests import tiny_clip
+from tests.conftest import fake_study
+
+GENDER = ATTRIBUTES["gender"]
+
+
+def clouds(n: int, levels: int, *, width: int = 8, apart: float = 2.0, seed: int = 0) -> tuple[Any, Any]:
+    """Unit vectors around as many centres as there are levels, and which."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(n) % levels
+    points = rng.normal(size=(levels, width))[truth] * apart + rng.normal(size=(n, width))
+    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float16), truth
+
+
+# -- the kinds -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [2, 3, 5])
+def test_a_linear_head_says_what_scikit_learn_says(levels: int) -> None:
+    embeddings, truth = clouds(200, levels)
+    groups, judged = [str(i) for i in range(200)], np.ones(200, bool)
+    head = linear.fit(embeddings, truth, levels, groups, judged)
+    wide = embeddings.astype(float)
+    closest = [
+        np.abs(
+            LogisticRegression(C=c, max_iter=1000).fit(wide, truth).predict_proba(wide) - head.probabilities(embeddings)
+        ).max()
+        for c in linear.STRENGTHS
+    ]
+    assert min(closest) < 1e-5
+
+
+def test_the_penalty_is_the_one_that_predicts_best_what_was_held_out() -> None:
+    noise = np.random.default_rng(0).normal(size=(80, 30)).astype(np.float16)
+    truth = np.random.default_rng(1).integers(0, 2, 80)
+    head = linear.fit(noise, truth, 2, [str(i) for i in range(80)], np.ones(80, bool))
+    assert np.abs(head.probabilities(noise) - 0.5).max() < 0.25, "of noise nothing is to be learnt"
+
+
+def test_no_group_is_on_both_sides_of_a_fold_and_every_judged_row_is_out_once() -> None:
+    rng = np.random.default_rng(0)
+    groups = [f"g{g}" for g in rng.integers(0, 30, 200)]
+    truth, judged = rng.integers(0, 3, 200), rng.random(200) < 0.6
+    out: list[int] = []
+    for learn, held in linear.folds(truth, groups, judged):
+        assert not {groups[i] for i in learn} & {groups[i] for i in held}
+        assert judged[held].all()
+        out += held.tolist()
+    assert sorted(out) == np.flatnonzero(judged).tolist()
+
+
+def test_the_nearest_prototype_is_the_mean_at_the_least_cosine_distance() -> None:
+    embeddings, truth = clouds(150, 3, apart=1.0)
+    head = prototypes.fit(embeddings, truth, 3)
+    np.testing.assert_allclose(np.linalg.norm(head.weights, axis=1), 1, atol=1e-6)
+    means = [np.mean(embeddings[truth == k].astype(float), axis=0) for k in range(3)]
+    nearest = distance.cdist(embeddings.astype(float), means, "cosine").argmin(1)
+    assert head.logits(embeddings).argmax(1).tolist() == nearest.tolist()
+
+
+# -- calibration ---------------------------------------------------------------------------------------
+
+
+def test_a_known_temperature_is_found_and_changes_no_order() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (20_000, 3))
+    truth = np.array([rng.choice(3, p=p) for p in special.softmax(logits, axis=1)])
+    assert calibration.temperature(2.5 * logits, truth) == pytest.approx(2.5, rel=0.05)
+    before = calibration.expected_calibration_error(probe.softmax(2.5 * logits), truth)
+    assert calibration.expected_calibration_error(probe.softmax(logits), truth) < 0.015 < 0.1 < before
+
+
+def test_a_probe_that_erred_nowhere_is_not_called_infallible() -> None:
+    logits = np.array([[4.0, 0.0], [0.0, 4.0]] * 20)
+    truth = np.array([0, 1] * 20)
+    sharpest = probe.softmax(logits / calibration.temperature(logits, truth)).max()
+    assert sharpest == pytest.approx(41 / 42, abs=1e-3)
+
+
+def test_the_calibration_error_is_the_formula_by_hand() -> None:
+    shares = np.array([[0.91, 0.09], [0.95, 0.05], [0.28, 0.72], [0.35, 0.65]], np.float32)
+    truth = np.array([0, 1, 1, 1])
+    by_hand = 2 / 4 * abs(0.5 - 0.93) + 1 / 4 * abs(1 - 0.72) + 1 / 4 * abs(1 - 0.65)
+    assert calibration.expected_calibration_error(shares, truth) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_a_threshold_keeps_its_risk_in_19_of_20_samples() -> None:
+    """By simulation from probabilities that are right: the true risk of what is decided is at most what was stated."""
+    rng, broken, found = np.random.default_rng(0), 0, 0
+    population = rng.beta(4, 1.2, 100_000) / 2 + 0.5
+    for _ in range(200):
+        p = rng.choice(population, 400)
+        shares = np.stack([p, 1 - p], 1).astype(np.float32)
+        threshold, keeps = calibration.threshold_for(shares, (rng.random(400) > p).astype(int), 0.1)
+        found += keeps
+        broken += keeps and 1 - population[population >= threshold].mean() > 0.1
+    assert found > 150
+    assert broken <= stats.binom.ppf(0.999, found, 0.05)
+
+
+def test_a_risk_that_no_threshold_keeps_is_said() -> None:
+    shares = np.full((50, 2), 0.5, np.float32)
+    assert calibration.threshold_for(shares, np.arange(50) % 2, 0.05) == (0.5, False)
+    assert calibration.threshold_for(shares[:5], np.zeros(5, int), 0.05)[1] is False, "five pictures prove nothing"
+
+
+# -- evaluation ----------------------------------------------------------------------------------------
+
+
+def test_accuracy_by_group_and_over_all_is_one_count() -> None:
+    labels = ["woman", "man", "woman", None, "man", "woman"]
+    said = ["woman", "woman", CANNOT_TELL, "man", "man", "man"]
+    by = evaluation.accuracy_by(labels, said, ["a", "a", "b", "b", None, "b"])
+    assert {group: (e.value, e.n) for group, e in by.items()} == {"a": (0.5, 2), "b": (0.0, 1)}
+    assert evaluation.accuracy(evaluation.crossed(GENDER.levels, labels, said)).value == 2 / 4
+
+
+def test_the_interval_of_the_worst_concept_holds_it() -> None:
+    """20 concepts: in one 30 % of the women are misread, in the others 5 %."""
+    rng, held, seen = np.random.default_rng(0), 0, 0
+    for _ in range(200):
+        counts = {f"c{i}": [[40 - w, w, 0], [40, 0, 0]] for i, w in enumerate(rng.binomial(40, [0.3] + [0.05] * 19))}
+        found = evaluation.leaks(counts, GENDER.levels)["woman"]
+        held += found["low"] <= 0.3 - 0.05 <= found["high"]
+        seen += found["low"] > 0
+        assert found["low"] <= found["value"] <= found["high"] and found["n_concepts"] == 20
+    assert held >= 190 and seen > 100
+
+
+def test_without_a_leak_none_is_shown() -> None:
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(300):
+        counts = {f"c{i}": [[30 - w, w, 1], [0, 30, 0]] for i, w in enumerate(rng.binomial(30, [0.1] * 20))}
+        found.append(evaluation.leaks(counts, GENDER.levels)["woman"]["low"] > 0)
+    shown = sum(found)
+    assert shown <= 300 * 0.05
+
+
+# -- labelled pictures ---------------------------------------------------------------------------------
+
+
+def waves(n: int, seed: int) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 255, (tiny_clip.SIZE, tiny_clip.SIZE, 3)).astype(np.uint8) for _ in range(n)]
+
+
+def saved(folder: Path, names: list[str], seed: int = 0) -> None:
+    from PIL import Image
+
+    for name, pixels in zip(names, waves(len(names), seed), strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / name)
+
+
+def test_a_csv_may_have_a_mark_empty_cells_and_cannot_tell(tmp_path: Path) -> None:
+    saved(tmp_path, ["a.png", "b/c.png"])
+    (tmp_path / "l.csv").write_text(
+        "image,gender,concept,person\na.png,woman,nurse,7\nb/c.png,cannot tell,,\n", "utf-8-sig"
+    )
+    first, second = labelled.load(str(tmp_path / "l.csv")).pictures
+    assert (first.labels, first.concept, first.group) == ({"gender": "woman"}, "nurse", "7")
+    assert second.labels == {} and second.pixels().shape == (tiny_clip.SIZE, tiny_clip.SIZE, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("image,gender\na.png,female\nb.png,female\n", "'female' (2, 3); it should be one of woman, man"),
+        ("image,sex\na.png,woman\n", "at least one attribute: gender"),
+        ("picture,gender\na.png,woman\n", "column image is missing"),
+        ("image,gender\na.png,woman\na.png,man\n", "there twice: a.png"),
+        ("image,gender\n../a.png,woman\n", "must be a path below"),
+        ("image,gender\na.png\n", "line 2: has another number of cells"),
+        ("image,gender,split\na.png,woman,dev\n", "split: dev; it should be"),
+        ("", "holds no line"),
+    ],
+)
+def test_a_csv_that_says_something_wrong_is_one_message(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(InputError, match=r"l\.csv") as error:
+        labelled.load(str(tmp_path / "l.csv"))
+    assert said in str(error.value)
+
+
+def test_folders_are_the_levels_of_one_attribute(tmp_path: Path) -> None:
+    saved(tmp_path, ["child/a.png", "older/b.jpg", "older/deep/c.webp"])
+    (tmp_path / "older" / "notes.txt").write_text("no picture")
+    album = labelled.load(str(tmp_path))
+    assert [(p.name, p.labels["age"]) for p in album.pictures] == [
+        ("child/a.png", "child"),
+        ("older/b.jpg", "older"),
+        ("older/deep/c.webp", "older"),
+    ]
+    (tmp_path / "ancient").mkdir()
+    with pytest.raises(InputError, match="ancient, child, older; they should be levels of one attribute"):
+        labelled.load(str(tmp_path))
+
+
+def test_a_saved_dataset_is_read_with_its_classes_and_splits(tmp_path: Path) -> None:
+    import datasets
+
+    def part(seed: int) -> Any:
+        features = datasets.Features(
+            {
+                "image": datasets.Image(),
+                "gender": datasets.ClassLabel(names=["man", "woman"]),
+                "person": datasets.Value("int64"),
+            }
+        )
+        rows = {"image": waves(2, seed), "gender": [1, 0], "person": [3, 4]}
+        return datasets.Dataset.from_dict(rows, features=features)
+
+    datasets.DatasetDict({"train": part(0), "calibration": part(1), "test": part(2)}).save_to_disk(str(tmp_path / "d"))
+    album = labelled.load(str(tmp_path / "d"))
+    assert [p.split for p in album.pictures] == ["train"] * 2 + ["calibration"] * 2 + ["test"] * 2
+    assert [p.labels["gender"] for p in album.pictures] == ["woman", "man"] * 3
+    np.testing.assert_array_equal(album.pictures[4].pixels(), waves(2, 2)[0])
+
+
+def test_fairface_is_read_as_it_is_distributed(tmp_path: Path) -> None:
+    header = "file,age,gender,race,service_test\n"
+    saved(tmp_path, ["train/1.jpg", "train/2.jpg", "val/1.jpg"])
+    (tmp_path / "fairface_label_train.csv").write_text(
+        header + "train/1.jpg,50-59,Male,East Asian,True\ntrain/2.jpg,10-19,Female,Latino_Hispanic,False\n"
+    )
+    (tmp_path / "fairface_label_val.csv").write_text(header + "val/1.jpg,more than 70,Female,White,True\n")
+    album = labelled.load(str(tmp_path))
+    assert [(p.labels, p.split) for p in album.pictures] == [
+        ({"gender": "man", "age": "adult", "race": "Asian"}, ""),
+        ({"gender": "woman"}, ""),
+        ({"gender": "woman", "age": "older", "race": "White"}, "test"),
+    ]
+    (tmp_path / "fairface_label_val.csv").write_text(header + "val/1.jpg,71+,Female,White,True\n")
+    with pytest.raises(InputError, match=r"fairface_label_val.csv: line 2: age: '71\+'; known are 0-2"):
+        labelled.load(str(tmp_path))
+
+
+def test_the_chicago_face_database_is_read_by_its_file_names(tmp_path: Path) -> None:
+    base = "CFD Version 3.0/Images"
+    names = [
+        f"{base}/CFD/BF-001/CFD-BF-001-021-HO.jpg",
+        f"{base}/CFD/BF-001/CFD-BF-001-025-N.jpg",
+        f"{base}/CFD/LM-200/CFD-LM-200-045-N.jpg",
+        f"{base}/CFD-INDIA/CFD-IF-603-161-N.jpg",
+    ]
+    saved(tmp_path, names)
+    found = {p.name: (p.labels, p.group) for p in labelled.load(str(tmp_path)).pictures}
+    assert found[names[0]] == found[names[1]] == ({"gender": "woman", "race": "Black"}, "BF-001")
+    assert found[names[2]] == ({"gender": "man"}, "LM-200")
+    assert found[names[3]] == ({"gender": "woman"}, "IF-603")
+
+
+def test_the_emoji_world_is_that_of_the_embedded_models() -> None:
+    album = labelled.load("emoji")
+    taught = {p.tile: p for p in emoji_world.pictures() if p.taught}
+    for split in ("calibration", "test"):
+        assert sum(p.split == split for p in album.pictures) == sum(p.split == split for p in taught.values())
+    assert emoji_world.IDENTITIES == labelled.IDENTITIES
+    by_split = {s: {p.group for p in album.pictures if p.split == s} for s in ("train", "calibration", "test")}
+    assert not by_split["test"] & (by_split["train"] | by_split["calibration"])
+    pixels = emoji_world.pixels()
+    mine = next(p for p in album.pictures if p.split == "test")
+    assert any(np.array_equal(mine.pixels(), pixels[tile]) for tile, p in taught.items() if p.split == "test")
+
+
+def test_pictures_that_no_pixel_tells_apart_are_labelled_for_nothing_in_which_they_differ() -> None:
+    a, b = waves(2, 0)
+    labels = [(a, "woman"), (b, "woman"), (a, "man"), (b, "woman")]
+    pictures = tuple(
+        Picture(name=str(i), labels={"gender": g, "age": "adult"}, pixels=lambda p=p: p)  # type: ignore[misc]
+        for i, (p, g) in enumerate(labels)
+    )
+    seen = probes.Seen(Album(what="", pictures=pictures), np.zeros((4, 2), np.float16), ["a", "b", "a", "b"], {})
+    assert seen.labels("gender") == [None, "woman", None, "woman"]
+    assert seen.labels("age") == ["adult"] * 4
+    assert (seen.alike("gender"), seen.alike("age")) == (2, 0)
+
+
+# -- a probe in a folder -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> ClipModel:
+    return ClipModel(str(tiny_clip.clip(tmp_path_factory.mktemp("clip") / "tiny")), device="cpu")
+
+
+def dark_and_light(n: int, folder: Path) -> Path:
+    """A CSV of pictures of which the dark ones are called women; every third is alone in learning, some are a test."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    lines = ["image,gender,concept,person,split"]
+    for i in range(n):
+        woman = i % 2 == 0
+        side = tiny_clip.SIZE
+        pixels = rng.normal(90 if woman else 160, 35, (1, 1, 3)) + rng.normal(0, 30, (side, side, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+        split = "test" if i % 10 in (8, 9) else ""
+        lines.append(f"{i}.png,{'woman' if woman else 'man'},{('cook', 'judge')[i % 4 // 2]},p{i // 4},{split}")
+    (folder / "broken.png").write_bytes(b"\x89PNG no picture")
+    lines.append("broken.png,man,cook,,")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder / "labels.csv"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dark_and_light(120, tmp_path_factory.mktemp("pictures") / "p")
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny: ClipModel, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("probes") / "dark"
+    probes.fit_folder(
+        str(pictures), clip=str(tiny.folder), pretrained=None, kind="linear", attributes=(), risk=0.2, out=out
+    )
+    return out
+
+
+def test_a_fitted_probe_is_what_its_folder_says(tiny: ClipModel, pictures: Path, fitted: Path) -> None:
+    described = json.loads((fitted / "probe.json").read_text())
+    assert {p.name for p in fitted.iterdir()} == {
+        "probe.json", "weights.npz", "confusion.json", "labelled.parquet", "evaluation.png"
+    }  # fmt: skip
+    assert list(described["unreadable"]) == ["broken.png"]
+    assert (described["n_learnt_from"], described["n_judged"]) == (96, 96)
+    loaded = probe.load(fitted, tiny, [GENDER], name="dark")
+    rows = loaded.confusion("gender")
+    assert rows is not None and rows.sum() == 96 and described["measured"]["gender"]["confusion"] == rows.tolist()
+    parts = loaded.confusion_by_concept("gender")
+    np.testing.assert_array_equal(parts["cook"] + parts["judge"], rows)
+    found, part = probes.evaluate(
+        loaded, probes.look(labelled.load(str(pictures)), tiny), learnt_from=probes.learnt_from(fitted)
+    )
+    assert len(part.album.pictures) == 24 and found["left_out"] == 96
+    assert found["measured"]["gender"]["accuracy_of_all"]["value"] > 0.8
+
+
+def test_the_labels_of_the_test_pictures_change_nothing(tiny: ClipModel, pictures: Path) -> None:
+    seen = probes.look(labelled.load(str(pictures)), tiny)
+    swapped = tuple(
+        replace(p, labels={"gender": "man" if p.labels["gender"] == "woman" else "woman"}) if p.split == "test" else p
+        for p in seen.album.pictures
+    )
+    heads = [
+        probes.fit(tiny, s, "linear", [GENDER], 0.2, name="x")[0].heads["gender"].weights
+        for s in (seen, seen._replace(album=replace(seen.album, pictures=swapped)))
+    ]
+    np.testing.assert_array_equal(*heads)
+
+
+def test_labels_by_chance_are_judged_to_be_chance(tiny: ClipModel, pictures: Path) -> None:
+    """What a probe learns by heart must not count as accuracy: 16 numbers of 96 pictures fit much of any labels."""
+    seen = probes.look(labelled.load(str(pictures)), tiny)
+    rng = np.random.default_rng(0)
+    chance = tuple(replace(p, labels={"gender": str(rng.choice(GENDER.levels))}) for p in seen.album.pictures)
+    _, found = probes.fit(
+        tiny, seen._replace(album=replace(seen.album, pictures=chance)), "linear", [GENDER], 0.2, name="x"
+    )
+    right = (found["gender"].probabilities.argmax(1) == found["gender"].truth).mean()
+    assert 0.3 < right < 0.65
+    assert not found["gender"].keeps
+
+
+@pytest.mark.parametrize("kind", ["prototype", "zero_shot"])
+def test_every_kind_is_calibrated_and_measured_alike(
+    tiny: ClipModel, pictures: Path, tmp_path: Path, kind: str
+) -> None:
+    described = probes.fit_folder(
+        str(pictures),
+        clip=str(tiny.folder),
+        pretrained=None,
+        kind=kind,
+        attributes=("gender",),
+        risk=0.3,
+        out=tmp_path / kind,
+    )
+    assert described["measured"]["gender"]["n"] == 96
+    loaded = probe.load(tmp_path / kind, tiny, [GENDER], name=kind)
+    assert loaded.confusion("gender") is not None
+    if kind == "zero_shot":
+        from classifiers.zero_shot import ZeroShot
+
+        words = ZeroShot(tiny, [GENDER], threshold=0.0)
+        some = probes.look(labelled.load(str(pictures)), tiny).embeddings
+        hot = words.heads["gender"].logits(some) / described["attributes"]["gender"]["temperature"]
+        np.testing.assert_allclose(loaded.heads["gender"].logits(some), hot, rtol=1e-9)
+
+
+def test_a_probe_on_another_clip_is_refused(fitted: Path, tmp_path: Path) -> None:
+    other = ClipModel(str(tiny_clip.clip(tmp_path / "tiny", seed=5)), device="cpu")
+    with pytest.raises(ModelError, match="which embeds otherwise"):
+        probe.load(fitted, other, [GENDER], name="x")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"attributes": {}}, "does not read gender"),
+        (
+            {"attributes": {"gender": {"levels": ["man", "woman"], "scale": 1, "threshold": 0.5}}},
+            "has the levels man, woman",
+        ),
+        ({"attributes": {"gender": {"levels": ["woman", "man"], "scale": "x", "threshold": 0.5}}}, "not written by"),
+        ({"attributes": [1]}, "not written by"),
+    ],
+)
+def test_a_damaged_probe_is_named(
+    tiny: ClipModel, fitted: Path, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    described = json.loads((fitted / "probe.json").read_text()) | change
+    (tmp_path / "weights.npz").write_bytes((fitted / "weights.npz").read_bytes())
+    (tmp_path / "probe.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=said):
+        probe.load(tmp_path, tiny, [GENDER], name="x")
+
+
+def test_weights_that_would_run_code_are_not_loaded(tiny: ClipModel, fitted: Path, tmp_path: Path) -> None:
+    (tmp_path / "probe.json").write_bytes((fitted / "probe.json").read_bytes())
+    arrays = {"gender.weights": np.array([{"a": 1}], object), "gender.bias": np.zeros(2), "fingerprint": np.zeros(16)}
+    np.savez(tmp_path / "weights.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"weights\.npz: not written by"):
+        probe.load(tmp_path, tiny, [GENDER], name="x")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kind": "forest"}, "--kind: 'forest' is not known; the choices are: linear, prototype, zero_shot"),
+        ({"risk": 5.0}, "--risk 5"),
+        ({"attributes": ("age",)}, "--attributes: 'age' is not known; the choices are: gender"),
+    ],
+)
+def test_what_cannot_be_fitted_is_said_before_a_model_is_loaded(
+    pictures: Path, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    asked = {
+        "clip": "no such CLIP",
+        "pretrained": None,
+        "kind": "linear",
+        "attributes": (),
+        "risk": 0.1,
+        "out": tmp_path,
+    }
+    with pytest.raises(InputError, match=said):
+        probes.fit_folder(str(pictures), **(asked | options))
+
+
+# -- in a run ------------------------------------------------------------------------------------------
+
+
+def small_study(clip: Path, **perceive: Any) -> Any:
+    return fake_study(
+        images_per_prompt=6,
+        reference=[],
+        draw={"height": tiny_clip.SIZE, "width": tiny_clip.SIZE, "threads": 1},
+        perceive={"clip": str(clip), "attributes": ["gender"], "threshold": 0.0} | perceive,
+    )
+
+
+@pytest.fixture
+def opened(tiny: ClipModel, tmp_path: Path) -> line.Opened:
+    assert tiny.folder
+    found = line.begin(small_study(tiny.folder), tmp_path / "run")
+    line.generate(found, perceive=True)
+    return found
+
+
+def test_another_perceiver_reads_the_kept_embeddings_and_no_image(
+    opened: line.Opened, fitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, chosen, planned = opened
+    monkeypatch.setattr(stages.store, "decode", lambda png: pytest.fail("an image was touched"))
+    line.perceive(opened, (f"perceive.probe={fitted}",))
+    mine, other = chosen.perceive.name, "tiny-dark"
+    shard = planned.shards()[0]
+    columns = ["unit_id", "embedding"]
+    assert run.read_perceptions(mine, shard, columns) == run.read_perceptions(other, shard, columns)
+    monkeypatch.undo()
+    again, _, _ = line.begin(
+        small_study(Path(chosen.perceive.clip), probe=str(fitted), threshold=None), run.folder.parent / "b"
+    )
+    line.generate((again, *line.resume(again.folder)[1:]), perceive=True)
+    expected = again.read_perceptions(other, shard, ["gender", "gender_probabilities"])
+    assert run.read_perceptions(other, shard, ["gender", "gender_probabilities"]) == expected
+
+
+def test_perceivers_are_estimated_side_by_side_and_the_estimates_say_which(opened: line.Opened, fitted: Path) -> None:
+    run, chosen, planned = opened
+    line.estimate(opened)
+    alone = (run.folder / "estimates.csv").read_bytes()
+    line.perceive(opened, (f"perceive.probe={fitted}",))
+    line.estimate(opened)
+    assert (run.folder / "estimates.csv").read_bytes() == alone, "the study's own perceiver is not moved by another"
+    found = json.loads((run.folder / "summary.json").read_text())
+    assert found["perceiver"] == chosen.perceive.name
+    (other,) = found["other_perceivers"]
+    assert other["name"] == "tiny-dark" and other["classifier"]["gender"]["n"] == 96
+    shard_rows = [
+        run.read_perceptions(name, shard, ["gender"])["gender"].to_pylist()
+        for name in (chosen.perceive.name, "tiny-dark")
+        for shard in planned.shards()
+    ]
+    pairs = [(a, b) for a, b in zip(*shard_rows, strict=True) if CANNOT_TELL not in (a, b) and a]
+    assert other["agreement"]["gender"]["both_decided"] == len(pairs)
+    assert other["agreement"]["gender"]["alike"] == sum(a == b for a, b in pairs)
+    theirs = json.loads((run.folder / "perceptions" / "tiny-dark" / "summary.json").read_text())
+    assert theirs["perceiver"] == "tiny-dark" and theirs["headline"] == other["headline"]
+    page = line.report(opened).read_text()
+    assert "tiny-dark" in page
+
+
+def test_a_probe_that_was_fitted_again_is_not_mixed_with_the_old(opened: line.Opened, fitted: Path) -> None:
+    line.perceive(opened, (f"perceive.probe={fitted}",))
+    run, chosen, _ = opened
+    other = line.other_perceiver(chosen, (f"perceive.probe={fitted}",))
+    sees = line.open_perceiver(other)
+    assert isinstance(sees, probe.Probe)
+    sees.sha256 = "another"
+    with pytest.raises(RunError, match="read by another probe"):
+        line.noted(run, other, sees)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("draw.guidance_scale=5", "only what is under perceive"),
+        ("perceive.probe=nowhere", "nowhere holds no probe.json; the right answers are: zero_shot, embedded"),
+        ("perceive.attributes=[gender, hair]", "'hair' is not known"),
+    ],
+)
+def test_a_wrong_other_perceiver_is_one_message(opened: line.Opened, change: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        line.perceive(opened, (change,))
+
+
+def test_a_threshold_beside_a_fitted_probe_is_refused() -> None:
+    with pytest.raises(InputError, match="thresholds of its own"):
+        fake_study(perceive={"probe": "somewhere", "threshold": 0.7})
+    assert fake_study(perceive={"probe": "somewhere"}).perceive.threshold is None
+    assert fake_study().perceive.threshold == 0.6
+
+
+def test_the_spread_over_wordings_is_that_of_a_probe_with_one_wording(
+    opened: line.Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each phrasing alone, against a zero-shot probe that has no other."""
+    run, chosen, planned = opened
+    name = chosen.perceive.name
+    readings = tables.readings(stages.read_json(run.perceptions(name, "x").with_name("perceiver.json")))
+    rows, pooled = line.wordings.spread(run, planned, name, readings)
+    embeddings = np.concatenate([stages.kept_embeddings(run, name, shard)[2] for shard in planned.shards()])
+    words = {}
+    clip = ClipModel(chosen.perceive.clip, device="cpu")
+    for i, text in enumerate(probe_texts(0)):
+        vectors = clip.encode_texts([text, probe_texts(1)[i]]).astype(np.float64)
+        words[text] = (embeddings.astype(np.float64) @ (vectors[0] - vectors[1]) >= 0).mean()
+    women = next(entry for entry in pooled if entry["level"] == "woman")
+    assert women["n_wordings"] == len(words) == 20 and women["n_images"] == len(embeddings)
+    assert women["low"] == pytest.approx(min(words.values())) and women["high"] == pytest.approx(max(words.values()))
+    assert words[women["low_wording"]] == min(words.values())
+    assert len(rows) == 2 * len(planned.prompts) and all(r["wordings_low"] <= r["wordings_high"] for r in rows)
+
+
+def probe_texts(level: int) -> list[str]:
+    from classifiers.attributes import prompts
+
+    return list(prompts(GENDER, GENDER.levels[level]))
+
+
+def test_a_unit_is_explained_from_what_was_kept(
+    opened: line.Opened, fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    run, chosen, planned = opened
+    unit = planned.units(planned.shards()[0])[3].id
+    row, (reason,), near = explain.explain(opened, unit[:20])
+    stored = run.read_perceptions(chosen.perceive.name, planned.shards()[0]).to_pylist()[3]
+    assert row["unit_id"] == unit and reason.decision == stored["gender"] and near == []
+    np.testing.assert_allclose([*reason.probabilities.values()], stored["gender_probabilities"])
+    assert reason.margin == pytest.approx(abs(np.diff(stored["gender_probabilities"])[0]), abs=1e-6)
+    assert len(reason.votes) == 20
+    line.perceive(opened, (f"perceive.probe={fitted}",))
+    row, (reason,), near = explain.explain(opened, unit, (f"perceive.probe={fitted}",))
+    assert reason.votes == {} and len(near) == explain.NEAREST
+    assert [n.cosine for n in near] == sorted((n.cosine for n in near), reverse=True)
+    assert set(near[0].labels) == {"gender", "concept"}
+    for part in explain.shown(row, [reason], near):
+        Console().print(part)
+    assert "nearest labelled pictures" in capsys.readouterr().out
+    for wrong in ("zzz", ""):
+        with pytest.raises(InputError, match="is the beginning of"):
+            explain.explain(opened, wrong)
