@@ -7,6 +7,7 @@ import difflib
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +95,7 @@ class ClipModel:
         """`n` images -> `(n, 3, height, width)` float32 on the device, bit for bit as open_clip's own transform.
 
         Images that have the model's size already are scaled and normalised together. The others are resized one by
-        one through PIL, as the model was trained: torchvision's resize of a batch of tensors rounds otherwise.
+        one through PIL, in threads, as the model was trained: torchvision's resize of a batch of tensors rounds otherwise.
         """
         import torch
         from PIL import Image
@@ -103,7 +104,9 @@ class ClipModel:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(f"an image must be uint8 (height, width, 3), not {image.dtype} {image.shape}")
         if any(image.shape[:2] != self._size for image in images):
-            return torch.stack([self._preprocess(Image.fromarray(image)) for image in images]).to(self.device)
+            with ThreadPoolExecutor() as resizers:  # PIL lets other threads run, and a GPU would wait for one
+                resized = list(resizers.map(lambda image: self._preprocess(Image.fromarray(image)), images))
+            return torch.stack(resized).to(self.device)
         pixels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2)
         # by a tensor: a GPU would multiply by the reciprocal of a plain number, which rounds otherwise
         scaled = pixels.contiguous().float() / torch.full((1,), 255.0, device=self.device)

@@ -138,7 +138,8 @@ def leaks(
     Pearson (1934), Biometrika 26:404) are combined as by Newcombe (1998), Statistics in Medicine 17:873, method 10, at
     1 - α/C for C concepts (Bonferroni), so that all C hold together; then from the largest lower end to the largest
     upper end. An interval above 0 shows that a concept leaks; its upper end is how bad it may be. Pictures are taken to
-    be independent: where several are renderings of one drawing, the interval is too narrow. A level of which fewer than two concepts have a decided picture is left out.
+    be independent: where several are renderings of one drawing, the interval is too narrow. A level of which fewer than
+    two concepts have a decided picture is left out.
     """
     counts = {concept: np.asarray(rows, np.int64)[:, :-1] for concept, rows in by_concept.items()}
     found: dict[str, dict[str, Any]] = {}

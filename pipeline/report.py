@@ -198,12 +198,12 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
         sentences += [in_arm(e[0]) + said for e in pools.values() if (said := _said_of_lean(e[0]))]
     known = bool(record.get("accuracy"))
     sentences += [in_arm(e[0]) + said for e in pools.values() if (said := _said_of_distance(e[0], corrected=known))]
-    sentences += _said_of_wordings(summary, attribute, several_arms=several)
-    sentences += [said for other in summary.get("other_perceivers") or [] if (said := _said_by_other(other, attribute))]
     if not any(row["share"] for row in mine):
         sentences = ["The probe could not tell in any image, so nothing is known: every share is between 0% and 100%."]
     elif not pools:
         sentences = [f"The shares stand alone. {_why_missing(mine)}"]
+    sentences += _said_of_wordings(summary, attribute, several_arms=several)
+    sentences += [said for other in summary.get("other_perceivers") or [] if (said := _said_by_other(other, attribute))]
     rate = _number(record.get("cannot_tell_rate"))
     if rate is not None and not _read_by_person(record):
         sentences.append(f"The probe answered “cannot tell” for {100 * rate:.1f}% of the images it was shown.")

@@ -31,7 +31,7 @@ def small(**changes: object) -> study.Study:
 def test_the_weights_are_safetensors_and_under_30_mb() -> None:
     files = [p for p in EMBEDDED.rglob("*") if p.is_file() and p.name not in ("world.webp", "world.csv")]
     assert sum(p.stat().st_size for p in files) < 30e6
-    assert {p.suffix for p in files} <= {".safetensors", ".json", ".md", ".csv", ".txt", ".jinja"}
+    assert {p.suffix for p in files} <= {".safetensors", ".json", ".md", ".csv", ".txt", ".jinja", ".npz", ".parquet"}
 
 
 def test_diffusers_loads_it_as_a_stable_diffusion_pipeline() -> None:
