@@ -56,6 +56,19 @@ def expected_calibration_error(probabilities: Probabilities, truth: Truth, bins:
     return float((n * np.abs(held - said)).sum() / n.sum())
 
 
+def noise_of_error(probabilities: Probabilities, rng: np.random.Generator, draws: int = 200) -> float:
+    """The calibration error that probabilities `(n, K)` would show by chance if they were all true; NaN of nothing."""
+    if not len(probabilities):
+        return math.nan
+    wide = probabilities.astype(np.float64)
+    edges = (wide / wide.sum(1, keepdims=True)).cumsum(1)
+    errors = []
+    for _ in range(draws):
+        truth = np.minimum((rng.random((len(wide), 1)) > edges).sum(1), wide.shape[1] - 1)
+        errors.append(expected_calibration_error(probabilities, truth))
+    return float(np.mean(errors))
+
+
 def coverage(
     probabilities: Probabilities, truth: Truth
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -42,6 +42,8 @@ KINDS = ("linear", "prototype", "zero_shot")
 LABELLED = "labelled.parquet"
 EVALUATION = "evaluation.json"
 FIGURE = "evaluation.png"
+FILES = (WEIGHTS, CONFUSION, LABELLED, FIGURE, DESCRIPTION)
+"""Of a probe's folder; the last is written last, so that what was cut short can be done again."""
 AT_ONCE = 64
 FEWEST = 2
 """Labelled pictures of each level that a fit needs."""
@@ -132,7 +134,11 @@ def fit(
     """
     one_of(kind, KINDS, where="--kind")
     words = ZeroShot(clip, attributes, threshold=0.0) if kind == "zero_shot" else None
-    fitted = {a.name: _fit(seen, kind, a, risk, words.heads[a.name] if words else None) for a in attributes}
+    with progress("fitting", total=len(attributes), unit="attributes") as advance:
+        fitted = {}
+        for a in attributes:
+            fitted[a.name] = _fit(seen, kind, a, risk, words.heads[a.name] if words else None)
+            advance(1, "")
     heads = {attribute: each.head for attribute, each in fitted.items()}
     thresholds = {attribute: each.threshold for attribute, each in fitted.items()}
     return Probe(clip, attributes, heads, thresholds, name=name, confusion_file=None), fitted
@@ -361,6 +367,7 @@ def measure(
                 "alike": seen.alike(a.name),
                 "accuracy_of_all": wilson(right, len(truth))._asdict(),
                 "ece": calibration.expected_calibration_error(probabilities, truth),
+                "ece_by_chance": calibration.noise_of_error(probabilities, np.random.default_rng(0)),
             }
         found[a.name] = entry
     return found
@@ -388,7 +395,15 @@ def curves(probe: Probe, seen: Seen, shares: Mapping[str, Probabilities]) -> dic
 def shown(found: Mapping[str, Any]) -> Iterator[Table | str]:
     """What was measured, for a terminal."""
     table = Table(title=f"on {found['pictures']}{', test split' if found.get('split') else ''}", box=SIMPLE)
-    for column in ("attribute", "labelled", "right of all, %", "right of decided, %", "cannot tell, %", "ECE"):
+    for column in (
+        "attribute",
+        "labelled",
+        "right of all, %",
+        "right of decided, %",
+        "cannot tell, %",
+        "ECE",
+        "by chance",
+    ):
         table.add_column(column, justify="left" if column == "attribute" else "right", no_wrap=column == "attribute")
     for name, entry in found["measured"].items():
         table.add_row(
@@ -398,6 +413,7 @@ def shown(found: Mapping[str, Any]) -> Iterator[Table | str]:
             _percent(entry["accuracy"]),
             f"{100 - 100 * entry['coverage']['value']:.1f}",
             f"{entry['ece']:.3f}" if "ece" in entry else "",
+            f"{entry['ece_by_chance']:.3f}" if "ece" in entry else "",
         )
     yield table
     for name, entry in found["measured"].items():
@@ -437,8 +453,10 @@ def fit_folder(
     one_of(kind, KINDS, where="--kind")
     if not 0 < risk < 1:
         raise InputError(f"--risk {risk:g}: give a share of the decided pictures between 0 and 1, such as 0.05")
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty; name another folder with --out")
+    if out.is_dir() and not {p.name for p in out.iterdir() if p.name != DESCRIPTION} <= {*FILES}:
+        raise InputError(f"{out}: holds other files; name another folder with --out")
+    if (out / DESCRIPTION).exists():
+        raise InputError(f"{out}: holds a probe already; delete it, or name another folder with --out")
     album = labelled.load(source)
     for name in attributes:
         one_of(name, album.attributes, where="--attributes")

@@ -107,6 +107,19 @@ def test_the_calibration_error_is_the_formula_by_hand() -> None:
     assert calibration.expected_calibration_error(shares, truth) == pytest.approx(by_hand, abs=1e-6)
 
 
+def test_true_probabilities_show_the_error_of_chance_and_no_more() -> None:
+    rng = np.random.default_rng(0)
+    shares = special.softmax(rng.normal(0, 2, (300, 3)), axis=1).astype(np.float32)
+    expected = calibration.noise_of_error(shares, rng)
+    seen = [
+        calibration.expected_calibration_error(
+            shares, np.array([rng.choice(3, p=p) for p in wide / wide.sum(1, keepdims=True)])
+        )
+        for wide in [shares.astype(float)] * 50
+    ]
+    assert expected == pytest.approx(np.mean(seen), rel=0.1)
+
+
 def test_a_threshold_keeps_its_risk_in_19_of_20_samples() -> None:
     """By simulation from probabilities that are right: the true risk of what is decided is at most what was stated."""
     rng, broken, found = np.random.default_rng(0), 0, 0
@@ -617,3 +630,33 @@ def test_a_unit_is_explained_from_what_was_kept(
     for wrong in ("zzz", ""):
         with pytest.raises(InputError, match="is the beginning of"):
             explain.explain(opened, wrong)
+
+
+# -- the probe that ships ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def held_out() -> tuple[Any, list[Picture]]:
+    """A third of the test split of the emoji world, embedded by the CLIP that ships."""
+    pictures = [p for p in labelled.load("emoji").pictures if p.split == "test"][::3]
+    return ClipModel("embedded", device="cpu"), pictures
+
+
+def test_the_probe_that_ships_reads_held_out_pictures_as_its_page_says(held_out: tuple[Any, list[Picture]]) -> None:
+    clip, pictures = held_out
+    attributes = [ATTRIBUTES[name] for name in ("gender", "skin_tone", "age")]
+    loaded = probe.load(line.EMBEDDED_PROBE, clip, attributes, name="embedded-embedded")
+    seen = probes.look(Album(what="", pictures=tuple(pictures)), clip)
+    found, _ = probes.evaluate(loaded, seen, learnt_from=probes.learnt_from(line.EMBEDDED_PROBE))
+    least = {"gender": 0.88, "skin_tone": 0.95, "age": 0.92}
+    for name, share in least.items():
+        measured = found["measured"][name]
+        assert measured["accuracy_of_all"]["n"] > 100 and measured["accuracy_of_all"]["value"] > share
+        rows = loaded.confusion(name)
+        assert rows is not None and rows.sum() > 300 and len(loaded.confusion_by_concept(name)) >= 20
+
+
+def test_the_probe_that_ships_has_seen_no_test_picture() -> None:
+    seen = probes.learnt_from(line.EMBEDDED_PROBE)
+    tests = [p for p in labelled.load("emoji").pictures if p.split == "test"]
+    assert len(seen) > 2000 and not {line.store.sha256(p.pixels()) for p in tests} & seen
