@@ -14,9 +14,7 @@ import typer
 from pipeline.errors import InputError, TypecastError
 
 if TYPE_CHECKING:
-    from pipeline.plan import Plan
-    from pipeline.store import Run
-    from pipeline.study import Study
+    from pipeline.line import Readable
 
 app = typer.Typer(
     name="typecast",
@@ -105,7 +103,7 @@ def perceive(folder: Folder) -> None:
     """Only perceive: read the images of a run that have not been read yet."""
     from pipeline import line
 
-    line.perceive(line.resume(folder))
+    line.perceive(line.reopen(folder))
 
 
 @app.command()
@@ -113,7 +111,7 @@ def estimate(folder: Folder) -> None:
     """Only estimate: shares, intervals and amplification, from what was perceived."""
     from pipeline import line
 
-    print(line.estimate(line.resume(folder)))
+    print(line.estimate(line.reopen(folder)))
 
 
 @app.command()
@@ -125,12 +123,63 @@ def report(folder: Folder) -> None:
 
 
 @app.command("import")
-def import_(study: StudyName, out: Out = None) -> None:
-    """Read counts or labels of pictures made elsewhere, as a study declares them, and estimate and report."""
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="FOLDER|STUDY", help="A folder of pictures, or a study that names counts or labels."),
+    ],
+    concept: Annotated[
+        str | None,
+        typer.Option("--concept", help="What all pictures of the folder show: ceo. Default: the sub-folders say it."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Who made the pictures, for the report: 'Midjourney 7'.")
+    ] = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Every file is a 2x2 grid, such as Midjourney's: cut it into four.")
+    ] = False,
+    change: Changes = None,
+    out: Out = None,
+) -> None:
+    """Audit pictures made elsewhere: a folder of them, which is perceived here, or a study's counts or labels."""
+    import prompt_sets
+
+    if source not in prompt_sets.studies() and Path(source).is_dir():
+        _import_folder(Path(source), concept, model, grid, tuple(change or ()), out)
+    elif concept or model or grid or change:
+        raise InputError(f"{source}: no such folder; --concept, --model, --grid and --set are for a folder of pictures")
+    else:
+        _import_study(source, out)
+
+
+def _import_folder(
+    folder: Path, concept: str | None, model: str | None, grid: bool, changes: tuple[str, ...], out: Path | None
+) -> None:
+    from pipeline import album, checks, line, stages
+
+    run, study, pictures = opened = line.import_folder(
+        folder, concept=concept, model=model, grid=grid, changes=changes, out=out
+    )
+    assert isinstance(pictures, album.Album)
+    if study.perceive.clip == "embedded":
+        stages.say(
+            "read by the embedded CLIP, which knows emoji and no photographs; name another, such as: "
+            "--set perceive.clip=ViT-L-14 --set perceive.pretrained=openai"
+        )
+    again = album.repeated(run, pictures)
+    if again:
+        stages.say(f"{again} pictures are the same as an earlier one, pixel by pixel; they are counted")
+    for name, reason in album.failures(run, pictures)[: checks.MOST_PROBLEMS]:
+        stages.say(f"{folder / name}: {reason}")
+    line.perceive(opened)
+    _finish(opened)
+
+
+def _import_study(name: str, out: Path | None) -> None:
     from pipeline import imports, report, stages
     from pipeline import study as studies
 
-    chosen, folder = studies.load_import(study)
+    chosen, folder = studies.load_import(name)
     run, found = imports.begin(chosen, folder, out or Path("outputs") / chosen.name)
     stages.say(f"{len(found):,} pictures of {len(found.prompts)} concepts are read; estimating")
     headline = imports.estimate(run, found)
@@ -149,7 +198,7 @@ def status(
     """How far a run is and what failed, from the disk alone."""
     from pipeline import line
 
-    found = line.status(line.resume(folder))
+    found = line.status(line.reopen(folder))
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -305,7 +354,7 @@ def fetch(study: StudyName, change: Changes = None) -> None:
     line.fetch(loader.load(study, tuple(change or ())))
 
 
-def _finish(opened: tuple[Run, Study, Plan]) -> None:
+def _finish(opened: Readable) -> None:
     from pipeline import line
 
     headline = line.estimate(opened)
@@ -315,7 +364,7 @@ def _finish(opened: tuple[Run, Study, Plan]) -> None:
     _exit_with(opened)
 
 
-def _exit_with(opened: tuple[Run, Study, Plan]) -> None:
+def _exit_with(opened: Readable) -> None:
     """Exit code 1 and the reasons, if images are missing."""
     from pipeline import line
 

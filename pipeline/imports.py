@@ -89,7 +89,7 @@ def begin(chosen: ImportStudy, folder: Path, out: Path) -> tuple[Run, Imported]:
 
 
 def study_of(run: Run) -> ImportStudy | None:
-    """The study of a run that was imported; `None` of one that was drawn."""
+    """The study of a run whose counts or labels were imported; `None` of any other."""
     raw = checks.read_yaml(run.study_file) if run.study_file.is_file() else {}
     return studies.parse_import(raw, where=str(run.study_file)) if studies.made_elsewhere(raw) else None
 

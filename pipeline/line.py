@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import prompt_sets
-from pipeline import changes, effects, mitigations, stages, store, summary, tables
+from pipeline import album, changes, effects, mitigations, stages, store, summary, tables
 from pipeline import generate as generation
+from pipeline import study as studies
+from pipeline.album import Album
 from pipeline.energy import metered
 from pipeline.plan import Plan
 from pipeline.store import Run
-from pipeline.study import Study
+from pipeline.study import FolderStudy, Study
 from pipeline.types import Generator, Perceiver
 
 Opened = tuple[Run, Study, Plan]
 """A run folder, its study and its plan."""
+Readable = tuple[Run, Study | FolderStudy, Plan | Album]
+"""The same of a run that can be perceived and estimated: one that was drawn, or a folder of pictures made elsewhere."""
 
 
 def begin(chosen: Study, folder: Path) -> Opened:
@@ -26,9 +31,36 @@ def begin(chosen: Study, folder: Path) -> Opened:
 
 
 def resume(folder: Path) -> Opened:
-    """A run that exists."""
+    """A run that exists, to draw."""
     run, study = stages.load_run(folder)
     return run, study, stages.plan_of(study)
+
+
+def reopen(folder: Path) -> Readable:
+    """A run that exists, to read."""
+    run = Run(folder)
+    if run.study_file.is_file():
+        study = studies.of_run(run.study_file)
+        if isinstance(study, FolderStudy):
+            return run, study, Album(study)
+    return resume(folder)
+
+
+def import_folder(
+    folder: Path,
+    *,
+    concept: str | None,
+    model: str | None,
+    grid: bool,
+    changes: Sequence[str] = (),
+    out: Path | None = None,
+) -> Readable:
+    """The pictures of a folder as a run, or the rest of them where it was interrupted. Nothing is perceived yet."""
+    files = album.look(folder, concept)
+    study = album.study_of(folder, files, model=model, grid=grid, changes=changes)
+    run = album.begin(study, out or Path("outputs") / study.name)
+    album.keep(run, Album(study), folder, files, generation.environment())
+    return run, study, Album(study)
 
 
 def open_generator(study: Study, planned: Plan) -> Generator:
@@ -36,7 +68,7 @@ def open_generator(study: Study, planned: Plan) -> Generator:
     return generation.open_generator(study.model.path, study.model.revision, planned.settings)
 
 
-def open_perceiver(study: Study) -> Perceiver:
+def open_perceiver(study: Study | FolderStudy) -> Perceiver:
     """The classifier that reads; what the estimates must know of it is written beside its perceptions."""
     from classifiers.attributes import ATTRIBUTES
 
@@ -67,13 +99,13 @@ def generate(opened: Opened, *, perceive: bool) -> None:
             stages.perceive(run, planned, reader, study.perceive.name)
 
 
-def perceive(opened: Opened) -> None:
+def perceive(opened: Readable) -> None:
     """Read what has been drawn and not read."""
     run, study, planned = opened
     stages.perceive(run, planned, lambda: noted(run, study, open_perceiver(study)), study.perceive.name)
 
 
-def noted(run: Run, study: Study, perceiver: Perceiver) -> Perceiver:
+def noted(run: Run, study: Study | FolderStudy, perceiver: Perceiver) -> Perceiver:
     """Write down what the perceiver is."""
     store.write_json(
         run.perceptions(perceiver.name, "x").with_name("perceiver.json"),
@@ -84,7 +116,7 @@ def noted(run: Run, study: Study, perceiver: Perceiver) -> Perceiver:
     return perceiver
 
 
-def _concepts(study: Study, perceiver: Perceiver) -> dict[str, Any]:
+def _concepts(study: Study | FolderStudy, perceiver: Perceiver) -> dict[str, Any]:
     """The words of each concept with their embedding, by which it is seen whether a picture still shows it."""
     concepts = dict.fromkeys(prompt.concept for prompt in study.prompts())
     texts = [f"a photo of {prompt_sets.article(concept)} {concept}" for concept in concepts]
@@ -100,12 +132,12 @@ def readings(study: Study, folder: Path) -> list[tables.Reading]:
     return tables.readings(stages.describe(open_perceiver(study), same_domain=_same_domain(study)))
 
 
-def _same_domain(study: Study) -> bool:
+def _same_domain(study: Study | FolderStudy) -> bool:
     """The embedded CLIP's errors were measured on emoji, and hold for those alone."""
-    return study.perceive.clip != "embedded" or study.model.path == "embedded"
+    return study.perceive.clip != "embedded" or (isinstance(study, Study) and study.model.path == "embedded")
 
 
-def estimate(opened: Opened) -> str:
+def estimate(opened: Readable) -> str:
     """`estimates.csv` and `summary.json`, and of a study with several arms `effects.csv`; returns the headline."""
     run, study, planned = opened
     name = study.perceive.name
@@ -116,9 +148,14 @@ def estimate(opened: Opened) -> str:
         shares = tables.corrected(planned, counts, attributes)
         rows = tables.estimate(planned, counts, attributes, shares)
         found = summary.summary(planned, counts, attributes, shares)
-        read = effects.Read(run=run, planned=planned, perceiver=name, readings=attributes, counts=counts, shares=shares)
-        changed, followed = effects.effects(read), effects.obedience(read)
-        found["arms"] = effects.helped(read, followed)
+        changed: list[dict[str, Any]] = []
+        followed: list[dict[str, Any]] = []
+        if isinstance(planned, Plan):
+            read = effects.Read(
+                run=run, planned=planned, perceiver=name, readings=attributes, counts=counts, shares=shares
+            )
+            changed, followed = effects.effects(read), effects.obedience(read)
+            found["arms"] = effects.helped(read, followed)
     store.write_text(run.folder / "estimates.csv", tables.to_csv(rows))
     if changed:
         store.write_text(run.folder / "effects.csv", tables.to_csv(changed, changes.COLUMNS))
@@ -129,14 +166,14 @@ def estimate(opened: Opened) -> str:
     return str(found["headline"])
 
 
-def report(opened: Opened) -> Path:
+def report(opened: Readable) -> Path:
     """The figures and the page."""
     from pipeline.report import write_report
 
     return write_report(opened[0].folder)
 
 
-def status(opened: Opened) -> dict[str, Any]:
+def status(opened: Readable) -> dict[str, Any]:
     """How far a run is, from the disk alone."""
     run, study, planned = opened
     return stages.status(run, planned, study.perceive.name)

@@ -21,9 +21,11 @@ from PIL import Image
 import pipeline
 import prompt_sets
 from pipeline import figures, imports, stages, store
+from pipeline import study as studies
 from pipeline.errors import RunError
 from pipeline.figures import Chart, Row, labels, of_reference, references, said_of_arm, title_of, unique
 from pipeline.store import Run
+from pipeline.study import FolderStudy, ImportStudy
 from pipeline.tables import COLUMNS
 
 CONCEPTS_SHOWN, IMAGES_SHOWN = 20, 8
@@ -41,15 +43,19 @@ SIGNIFICANT = 0.05
 def write_report(folder: Path) -> Path:
     """Write the figures and the page of a run that has been estimated; returns the page."""
     run = Run(folder)
-    imported = imports.study_of(run)
-    study = imported or stages.load_run(folder)[1]
+    if not run.study_file.is_file():
+        stages.load_run(folder)  # says how to make one
+    study = studies.of_run(run.study_file)
+    imported = study if isinstance(study, ImportStudy) else None
+    pictures = study if isinstance(study, FolderStudy) else None
     rows = _read_estimates(folder / "estimates.csv")
     summary = stages.read_json(folder / "summary.json")
     charts = figures.draw(rows, summary, folder / "figures")
-    survey = _survey(run)
+    survey = _survey(run, made_elsewhere=pictures is not None)
     page = _template().render(
         study=study,
         imported=imported,
+        pictures=pictures,
         attributes=unique(rows, "attribute"),
         summary=summary,
         images=summary.get("images") or {},
@@ -407,8 +413,10 @@ def _before_after(both: Sequence[Any] | None, say: Callable[[Any], str]) -> str:
     return " → ".join(map(say, both)) if both else "–"
 
 
-def _survey(run: Run) -> Survey:
-    columns = [name for name in store.IMAGE_SCHEMA.names if name != "image"]
+def _survey(run: Run, *, made_elsewhere: bool) -> Survey:
+    """Of pictures made elsewhere, the file stands for the prompt, which is not known."""
+    columns = [name for name in store.IMAGE_SCHEMA.names if name not in ("image", "file")]
+    columns += ["file"] if made_elsewhere else []
     units: list[Unit] = []
     environments: Counter[str] = Counter()
     unreadable = []
@@ -428,7 +436,7 @@ def _survey(run: Run) -> Survey:
                     concept=row["concept"],
                     arm=row["arm"],
                     pair=pair,
-                    prompt=row["prompt_sent"],
+                    prompt=row.get("file") or row["prompt_sent"],
                     status=row["status"],
                     reason=row["reason"],
                 )

@@ -17,7 +17,7 @@ import numpy as np
 from classifiers.attributes import readable
 from pipeline import checks, generate, mitigations, store, study
 from pipeline.errors import RunError
-from pipeline.plan import Plan, plan
+from pipeline.plan import Plan, Sharded, plan
 from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.study import Study
@@ -227,7 +227,7 @@ def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environme
 # -- perceiving --------------------------------------------------------------------------------------
 
 
-def perceive(run: Run, planned: Plan, perceiver: Callable[[], Perceiver], name: str) -> None:
+def perceive(run: Run, planned: Sharded, perceiver: Callable[[], Perceiver], name: str) -> None:
     """Perceive every image shard that is on the disk and has no perceptions by this perceiver.
 
     In the batches in which the images were drawn, so that what was perceived on the way is the same.
@@ -297,7 +297,7 @@ def describe(perceiver: Perceiver, *, same_domain: bool) -> dict[str, Any]:
 # -- status ------------------------------------------------------------------------------------------
 
 
-def status(run: Run, planned: Plan, perceiver: str) -> dict[str, Any]:
+def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
     """How far a run is, from the disk alone: counts of shards and images, and why images are missing."""
     shards = planned.shards()
     statuses: Counter[str] = Counter()

@@ -24,7 +24,7 @@ from classifiers.correction import checked_confusion, corrected_shares_many
 from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import Shares, published, raw_shares
-from pipeline.plan import Asked, Plan
+from pipeline.plan import Asked, Sharded
 from pipeline.store import Run
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, Shard, digest
 
@@ -146,7 +146,7 @@ class Tally:
         return np.array([self.decisions[key, reading.attribute, column] for column in reading.columns], np.int64)
 
 
-def tally(run: Run, planned: Plan, perceiver: str, attributes: Sequence[Reading]) -> Tally:
+def tally(run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Reading]) -> Tally:
     """Count what is on the disk, one shard in memory at a time. Images that are not drawn yet are not counted."""
     counts = Tally()
     names = ["prompt_set", "concept", "template", "identity", "arm"]

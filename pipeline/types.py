@@ -169,6 +169,8 @@ class ImageRecord:
     """Of the uint8 pixels, row by row; empty unless made."""
     seconds: float
     """The batch's wall time divided by the images in it."""
+    file: str = ""
+    """The file that it was read from; empty where it was drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
