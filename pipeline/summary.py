@@ -19,6 +19,7 @@ from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
 DRAWS = 200
 """Posterior draws per concept behind a distance's noise floor."""
+NO_STRETCH = {"value": math.nan}
 
 
 def summary(
@@ -195,9 +196,10 @@ def headline(
     shares: dict[str, dict[Key, Shares]],
 ) -> str:
     """The finding in one sentence that can be quoted: reference, year, table, interval and n are in it."""
-    pool = next((p for p in pools if p["arm"] == planned.arms[0].name and "stretch" in p), None)
-    model = planned.model_of(planned.arms[0].name)
-    if pool is None and len(keys(planned)) == 1:
+    arm = planned.arms[0].name
+    model = planned.model_of(arm)
+    pool = next((p for p in pools if p["arm"] == arm and not math.isnan(p.get("stretch", NO_STRETCH)["value"])), None)
+    if len(keys(planned)) == 1:
         return _of_one(planned, images, attributes[0], shares[attributes[0].attribute])
     if pool is None:
         return f"{model}: {images:,} images were made; no reference covers enough of the concepts to say more."
