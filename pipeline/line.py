@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import prompt_sets
-from pipeline import album, changes, effects, mitigations, stages, store, summary, tables
+from pipeline import album, changes, effects, labels, mitigations, stages, store, summary, tables
 from pipeline import generate as generation
 from pipeline import study as studies
 from pipeline.album import Album
@@ -143,11 +143,13 @@ def estimate(opened: Readable) -> str:
     name = study.perceive.name
     described = stages.read_json(run.perceptions(name, "x").with_name("perceiver.json"))
     attributes = tables.readings(described)
-    counts = tables.tally(run, planned, name, attributes)
+    counts = labels.counted(run, planned, name, attributes, tables.tally(run, planned, name, attributes))
     with tables.doubts(attributes, stages.say):
         shares = tables.corrected(planned, counts, attributes)
         rows = tables.estimate(planned, counts, attributes, shares)
-        found = summary.summary(planned, counts, attributes, shares)
+        known = [tables.informed(reading, counts, tables.keys(planned)) for reading in attributes]
+        found = summary.summary(planned, counts, known, shares)
+        found["labels"] = labels.summary(run, planned, name, attributes)
         changed: list[dict[str, Any]] = []
         followed: list[dict[str, Any]] = []
         if isinstance(planned, Plan):

@@ -17,11 +17,7 @@ import prompt_sets
 from classifiers.attributes import ATTRIBUTES
 from pipeline import checks, mitigations
 from pipeline.errors import InputError
-from pipeline.types import CANNOT_TELL, Prompt
-
-NOT_ONE_PERSON = "not one person"
-"""What a file may be declared to say of a picture that is made and counted, and is in no share."""
-
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Prompt
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of a study: it is the folder of its run."""

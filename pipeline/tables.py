@@ -23,7 +23,7 @@ import prompt_sets
 from classifiers.correction import checked_confusion, corrected_shares_many
 from pipeline import amplification
 from pipeline.errors import RunError
-from pipeline.estimates import Shares, published, raw_shares
+from pipeline.estimates import LABELS, Shares, prediction_powered, published, raw_shares
 from pipeline.plan import Asked, Sharded
 from pipeline.store import Run
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, Shard, digest
@@ -139,7 +139,28 @@ class Tally:
 
     statuses: Counter[tuple[Key, str]] = field(default_factory=Counter)
     decisions: Counter[tuple[Key, str, str]] = field(default_factory=Counter)
-    """By key, attribute and decision."""
+    """By key, attribute and decision: all images that show one person, the labelled ones among them."""
+    labelled: Counter[tuple[Key, str, str, str]] = field(default_factory=Counter)
+    """Of a random sample: by key, attribute, level by people, and decision."""
+    undecided: Counter[tuple[Key, str, str]] = field(default_factory=Counter)
+    """Of the sample, those about which people cannot tell or disagree: by key, attribute and decision."""
+    not_one_person: Counter[tuple[Key, str]] = field(default_factory=Counter)
+    """Of the sample, those that do not show one person, as people say: by key and attribute; in no decision."""
+
+    def by_people(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
+        """The labelled pictures of one key: `(K, K + 1)`, level by people and decision."""
+        name = reading.attribute
+        return np.array([[self.labelled[key, name, k, j] for j in reading.columns] for k in reading.levels], np.int64)
+
+    def others(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
+        """Decisions `(K + 1,)` about the pictures of one key that nobody labelled.
+
+        None, where some of the sample do not show one person: nobody knows which of the others do not either.
+        """
+        if self.not_one_person[key, reading.attribute]:
+            return np.zeros(len(reading.columns), np.int64)
+        open_ = np.array([self.undecided[key, reading.attribute, column] for column in reading.columns], np.int64)
+        return np.asarray(self.count(key, reading) - self.by_people(key, reading).sum(0) - open_)
 
     def count(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
         """Decisions `(K + 1,)` for one key: the levels, then `cannot tell`."""
@@ -168,7 +189,7 @@ def decided(run: Run, perceiver: str, shard: Shard, attributes: Sequence[Reading
     """The images of a shard: `columns` of them, and one of decisions per attribute, null where no image was made."""
     if not run.perceptions(perceiver, shard).exists():
         raise RunError(f"{run.folder}: {shard.name} is not perceived yet; run: typecast perceive {run.folder}")
-    images = run.read_images(shard, ["unit_id", *columns]).replace_schema_metadata(None)
+    images = run.read_images(shard, list(dict.fromkeys(["unit_id", *columns]))).replace_schema_metadata(None)
     on_disk = {part for a in attributes for part in (a.of or (a.attribute,))}
     seen = run.read_perceptions(perceiver, shard, ["unit_id", *sorted(on_disk)])
     if images["unit_id"] != seen["unit_id"]:
@@ -176,7 +197,7 @@ def decided(run: Run, perceiver: str, shard: Shard, attributes: Sequence[Reading
     for a in attributes:
         parts = [seen[part].cast("string") for part in (a.of or (a.attribute,))]
         images = images.append_column(a.attribute, together(parts) if a.of else parts[0])
-    return images.drop_columns(["unit_id"])
+    return images if "unit_id" in columns else images.drop_columns(["unit_id"])
 
 
 def together(parts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -242,26 +263,77 @@ def _of_attribute(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, 
         blocks.setdefault((key[0], *key[2:]), []).append(key)  # a concept is in a block once, and so are its labels
     found: dict[Key, Shares] = {}
     for block in blocks.values():
-        table = np.array([counts.count(key, reading) for key in block])
-        found |= zip(block, _block(block, table, reading, rng), strict=True)
+        if any(counts.by_people(key, reading).any() for key in block):
+            found |= zip(block, _labelled(block, counts, reading, rng), strict=True)
+        else:
+            table = np.array([counts.count(key, reading) for key in block])
+            found |= zip(block, _block(block, table, reading, rng), strict=True)
     return found
 
 
 def _block(
-    block: Sequence[Key], table: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator
+    block: Sequence[Key],
+    table: npt.NDArray[np.int64],
+    reading: Reading,
+    rng: np.random.Generator,
+    labelled: npt.NDArray[np.int64] | None = None,
 ) -> list[Shares]:
-    """The shares of some keys with counts `(G, K + 1)`, no concept twice."""
-    if reading.confusion is None:
+    """The shares of some keys with counts `(G, K + 1)`, no concept twice; `labelled` `(G, K, K + 1)` come on top."""
+    if reading.confusion is None and labelled is None:
         return [_uncorrected(row, reading, rng) for row in table]
-    if not reading.by_concept:
-        return corrected_shares_many(table, reading.confusion, rng=rng)
+    if reading.confusion is not None and not reading.by_concept:
+        return corrected_shares_many(table, reading.confusion, labelled=labelled, rng=rng)
     concepts = [key[1] for key in block]
     unseen = [concept for concept in reading.by_concept if concept not in concepts]  # their labels count all the same
-    none = np.zeros_like(reading.confusion)
+    none = np.zeros((len(reading.levels), len(reading.columns)), np.int64)
     matrices = np.array([reading.by_concept.get(concept, none) for concept in (*concepts, *unseen)])
     padded = np.concatenate([table, np.zeros((len(unseen), table.shape[1]), np.int64)])
-    shares = corrected_shares_many(padded, matrices, rng=rng)[: len(block)]
+    if labelled is not None:
+        labelled = np.concatenate([labelled, np.zeros((len(unseen), *none.shape), np.int64)])
+    shares = corrected_shares_many(padded, matrices, labelled=labelled, rng=rng)[: len(block)]
     return [replace(share, method=f"{share.method}, errors by concept") for share in shares]
+
+
+def _labelled(block: Sequence[Key], counts: Tally, reading: Reading, rng: np.random.Generator) -> list[Shares]:
+    """The shares of some keys, no concept twice, of which people labelled a random sample.
+
+    From `LABELS` labelled pictures of a key on, its shares are prediction-powered and ask nothing of the classifier;
+    below, labels and predictions are modelled together. The draws, behind p-values and distances, are the joint
+    model's in both cases. Where nobody labelled a picture of some level, and no matrix knows it, all stays as it was.
+    """
+    by_people = np.array([counts.by_people(key, reading) for key in block])
+    others = np.array([counts.others(key, reading) for key in block])
+    known = by_people.sum(0) + (0 if reading.confusion is None else reading.confusion)
+    if (known[:, :-1].sum(1) == 0).any():
+        few = f"{reading.uncorrected} (the {by_people.sum()} that people labelled do not show every level)"
+        table = np.array([counts.count(key, reading) for key in block])
+        shares = _block(block, table, replace(reading, uncorrected=few), rng)
+    else:
+        shares = _block(block, others, reading, rng, by_people)
+        shares = [
+            replace(share, method=f"{share.method}, {labels.sum()} images labelled by people")
+            for share, labels in zip(shares, by_people, strict=True)
+        ]
+    return [
+        _powered(labels, rest, share) if labels.sum() >= LABELS else share
+        for share, labels, rest in zip(shares, by_people, others, strict=True)
+    ]
+
+
+def _powered(labels: npt.NDArray[np.int64], others: npt.NDArray[np.int64], joint: Shares) -> Shares:
+    """Prediction-powered shares, with the draws of the joint model."""
+    return replace(prediction_powered(labels, others), draws=joint.draws, joint=joint.joint)
+
+
+def informed(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> Reading:
+    """What is known of an attribute once people labelled a sample of this run: their pictures count for the
+    classifier's errors too."""
+    matrix = np.sum([counts.by_people(key, reading) for key in keyed], axis=0)
+    if not matrix.any():
+        return reading
+    if reading.confusion is not None:
+        matrix = matrix + reading.confusion
+    return reading if (matrix[:, :-1].sum(1) == 0).any() else replace(reading, confusion=matrix)
 
 
 def corrected_sum(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:

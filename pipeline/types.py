@@ -19,6 +19,9 @@ Pixels = npt.NDArray[np.uint8]
 CANNOT_TELL = "cannot tell"
 """The decision of a perceiver that abstains. An answer, not a gap."""
 
+NOT_ONE_PERSON = "not one person"
+"""What is said of a picture of nobody or of several: it is made and counted, and is in no share."""
+
 Status = Literal["made", "blocked", "failed"]
 
 

@@ -24,7 +24,7 @@ STOREYS = [
     {"pipeline.amplification"},
     {"pipeline.robustness"},
     {"pipeline.stages", "pipeline.tables", "pipeline.pairs", "pipeline.simulation"},
-    {"pipeline.changes"},
+    {"pipeline.changes", "pipeline.labels"},
     {
         "pipeline.summary",
         "pipeline.figures",
@@ -48,6 +48,7 @@ DOORS = {
     "open_clip": {"classifiers.clip"},
     "matplotlib": {"pipeline.figures"},
     "jinja2": {"pipeline.report"},
+    "nltk": {"pipeline.labels"},
     "codecarbon": {"pipeline.energy"},
     "pydantic": {
         "pipeline.checks",
