@@ -27,6 +27,11 @@ app = typer.Typer(
 arms = typer.Typer(no_args_is_help=False)
 app.add_typer(arms, name="arms")
 
+labels = typer.Typer(
+    no_args_is_help=True, help="What people say of a random sample of the pictures, for the estimates."
+)
+app.add_typer(labels, name="labels")
+
 StudyName = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study that ships (see: typecast studies), or a YAML file.")
 ]
@@ -326,6 +331,45 @@ def try_arm(
         more = [f"negative: {sent.negative_prompt}"] if sent.negative_prompt else []
         more += [sent.drawn] if sent.drawn else []
         print("\t".join([sent.text, *more]))
+
+
+@labels.command("sample")
+def sample_labels(
+    folder: Folder,
+    per_concept: Annotated[int, typer.Option("--per-concept", min=1, help="Pictures of each concept.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draw; a sample is declared once.")] = 0,
+) -> None:
+    """Draw a random sample of a run's pictures, and write a sheet to label them: a page, and a CSV to fill in."""
+    from pipeline import labels, line, report
+
+    run, study, planned = line.reopen(folder)
+    readings = line.read_by(run, study)
+    sample = labels.draw(run, planned, readings, per_concept=per_concept, seed=seed)
+    page = report.write_sheet(run, sample, readings)
+    print(f"{len(sample.units)} pictures; open the page, label them, and save the answers: {page}")
+    print(
+        f"or fill in a copy of {page.with_suffix('.csv')} for each person; then: typecast labels import {folder} FILE ..."
+    )
+
+
+@labels.command("import")
+def import_labels(
+    folder: Folder,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE ...", help="Filled sheets, one for each person.")],
+) -> None:
+    """Read filled sheets, and estimate and report with them; the same file again changes nothing.
+
+    Labels of pictures outside of the sample are kept as corrections: they are shown, and move no estimate.
+    """
+    from datetime import UTC, datetime
+
+    from pipeline import labels, line
+
+    run, study, planned = opened = line.reopen(folder)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    new, corrections = labels.take(run, planned, line.read_by(run, study), files, now=now)
+    print(f"{len(new)} new labels of the sample, and {len(corrections)} corrections outside of it")
+    _finish(opened)
 
 
 @app.command()

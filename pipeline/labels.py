@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -343,11 +343,10 @@ def summary(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
     if sample is None or not log:
         return None
     said = opinions(run, planned, perceiver, readings)
-    columns = [field.name for field in fields(Opinion)]
-    store.write_text(
-        folder(run) / "opinions.csv",
-        tables.to_csv([dict(zip(columns, astuple(opinion), strict=True)) for opinion in said], columns),
-    )
+    lines = [asdict(opinion) | {"stands": opinion.stands} for opinion in said]
+    columns = [*(field.name for field in fields(Opinion)), "stands"]
+    store.write_text(folder(run) / "opinions.csv", tables.to_csv(lines, columns))
+    probe = {(opinion.unit_id, opinion.attribute): opinion.probe for opinion in said}
     in_sample = [opinion for opinion in said if opinion.sampled == "sample"]
     drawn = set(sample.units)
     return {
@@ -369,5 +368,9 @@ def summary(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
             }
             for reading in asked(readings)
         },
-        "corrections": [asdict(label) for label in log if label.unit_id not in drawn],
+        "corrections": [
+            asdict(entry) | {"probe": probe[entry.unit_id, entry.attribute]}
+            for entry in log
+            if entry.unit_id not in drawn
+        ],
     }

@@ -12,6 +12,7 @@ from pipeline import generate as generation
 from pipeline import study as studies
 from pipeline.album import Album
 from pipeline.energy import metered
+from pipeline.errors import RunError
 from pipeline.plan import Plan
 from pipeline.store import Run
 from pipeline.study import FolderStudy, Study
@@ -132,6 +133,14 @@ def readings(study: Study, folder: Path) -> list[tables.Reading]:
     return tables.readings(stages.describe(open_perceiver(study), same_domain=_same_domain(study)))
 
 
+def read_by(run: Run, study: Study | FolderStudy) -> list[tables.Reading]:
+    """What a run's perceiver reads, once it has."""
+    path = run.perceptions(study.perceive.name, "x").with_name("perceiver.json")
+    if not path.is_file():
+        raise RunError(f"{run.folder}: is not perceived yet; run: typecast perceive {run.folder}")
+    return tables.readings(stages.read_json(path))
+
+
 def _same_domain(study: Study | FolderStudy) -> bool:
     """The embedded CLIP's errors were measured on emoji, and hold for those alone."""
     return study.perceive.clip != "embedded" or (isinstance(study, Study) and study.model.path == "embedded")
@@ -141,8 +150,7 @@ def estimate(opened: Readable) -> str:
     """`estimates.csv` and `summary.json`, and of a study with several arms `effects.csv`; returns the headline."""
     run, study, planned = opened
     name = study.perceive.name
-    described = stages.read_json(run.perceptions(name, "x").with_name("perceiver.json"))
-    attributes = tables.readings(described)
+    attributes = read_by(run, study)
     counts = labels.counted(run, planned, name, attributes, tables.tally(run, planned, name, attributes))
     with tables.doubts(attributes, stages.say):
         shares = tables.corrected(planned, counts, attributes)

@@ -24,12 +24,15 @@ from pipeline import figures, imports, stages, store
 from pipeline import study as studies
 from pipeline.errors import RunError
 from pipeline.figures import Chart, Row, labels, of_reference, references, said_of_arm, title_of, unique
+from pipeline.labels import Sample, asked
+from pipeline.labels import folder as labels_folder
 from pipeline.store import Run
 from pipeline.study import FolderStudy, ImportStudy
-from pipeline.tables import COLUMNS
+from pipeline.tables import COLUMNS, Reading
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON
 
 CONCEPTS_SHOWN, IMAGES_SHOWN = 20, 8
-THUMBNAIL = 128
+THUMBNAIL, SHEET_PICTURE = 128, 512
 """Pixels of the longer side at most."""
 EXACT = 64
 """Up to this side the pixels on the page are the pixels of the run."""
@@ -52,7 +55,7 @@ def write_report(folder: Path) -> Path:
     summary = stages.read_json(folder / "summary.json")
     charts = figures.draw(rows, summary, folder / "figures")
     survey = _survey(run, made_elsewhere=pictures is not None)
-    page = _template().render(
+    page = _template("report.html.jinja").render(
         study=study,
         imported=imported,
         pictures=pictures,
@@ -64,6 +67,8 @@ def write_report(folder: Path) -> Path:
         arms=[_arm(entry) for entry in summary.get("arms") or []],
         charts=_embedded(charts, folder / "figures"),
         gallery=_gallery(run, survey, study.seed),
+        people=summary.get("labels"),
+        corrections=_corrections(run, survey, summary.get("labels")),
         tables=list(_tables(rows)),
         yaml=run.study_file.read_text(encoding="utf-8"),
         environments=survey.environments,
@@ -85,8 +90,25 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def _template() -> Any:
-    """The page, with everything that is put into it escaped."""
+def write_sheet(run: Run, sample: Sample, readings: Sequence[Reading]) -> Path:
+    """The sheet of a sample to fill in: one page with the pictures, which saves the answers as CSV."""
+    wanted = set(sample.units)
+    units = [unit for unit in _survey(run, made_elsewhere=False).units if unit.id in wanted]
+    found = _pictures(run, units, SHEET_PICTURE)
+    page = _template("sheet.html.jinja").render(
+        sample=sample,
+        readings=asked(readings),
+        pictures=[(number, unit, found.get(unit, "")) for number, unit in enumerate(sample.units, 1)],
+        cannot_tell=CANNOT_TELL,
+        not_one_person=NOT_ONE_PERSON,
+    )
+    path = labels_folder(run) / "sheet.html"
+    store.write_text(path, page)
+    return path
+
+
+def _template(name: str) -> Any:
+    """A page, with everything that is put into it escaped."""
     place = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -94,9 +116,9 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    place.filters |= {"interval": interval, "amount": amount, "arm": said_of_arm}
+    place.filters |= {"interval": interval, "amount": amount, "arm": said_of_arm, "plain": plain}
     place.globals |= {"title_of": title_of}
-    return place.get_template("report.html.jinja")
+    return place.get_template(name)
 
 
 def _read_estimates(path: Path) -> list[dict[str, str]]:
@@ -501,7 +523,7 @@ def _counts(statuses: Iterable[str]) -> str:
     return f"{counted.total()} images: {', '.join(parts)}"
 
 
-def _pictures(run: Run, units: Iterable[Unit]) -> dict[str, str]:
+def _pictures(run: Run, units: Iterable[Unit], side: int = THUMBNAIL) -> dict[str, str]:
     """Thumbnails as data URIs by unit id; each shard is read once."""
     wanted: dict[str, set[str]] = {}
     for unit in units:
@@ -515,17 +537,52 @@ def _pictures(run: Run, units: Iterable[Unit]) -> dict[str, str]:
             continue  # its rows were fine and its pictures are not: they stay empty places
         for place, name in enumerate(table["unit_id"].to_pylist()):
             if name in ids:
-                found[name] = _thumbnail(table["image"][place].as_py()["bytes"])
+                found[name] = _thumbnail(table["image"][place].as_py()["bytes"], side)
     return found
 
 
-def _thumbnail(png: bytes) -> str:
+def _thumbnail(png: bytes, side: int) -> str:
     picture = Image.fromarray(store.decode(png))
     exact = max(picture.size) <= EXACT
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    picture.thumbnail((side, side))
     out = io.BytesIO()
     picture.save(out, "WEBP", lossless=exact, quality=80)
     return _uri(out.getvalue(), "image/webp")
+
+
+# -- what people said --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """What a person said of a picture outside of the sample."""
+
+    unit: str
+    concept: str
+    uri: str
+    """The picture."""
+    said: str
+    """Attribute, what the probe said, and what stands now."""
+    who: str
+    when: str
+
+
+def _corrections(run: Run, survey: Survey, people: Mapping[str, Any] | None) -> list[Correction]:
+    """Every correction with its picture; the log has all of them, the latest of a person stands."""
+    log = (people or {}).get("corrections") or []
+    units = {unit.id: unit for unit in survey.units}
+    pictures = _pictures(run, [units[name] for name in {entry["unit_id"] for entry in log} & set(units)])
+    return [
+        Correction(
+            unit=entry["unit_id"],
+            concept=units[entry["unit_id"]].concept if entry["unit_id"] in units else "",
+            uri=pictures.get(entry["unit_id"], ""),
+            said=f"{title_of(entry['attribute'])}: the probe said “{entry['probe']}”, a person “{entry['level']}”",
+            who=entry["annotator"],
+            when=entry["when"],
+        )
+        for entry in log[:TABLE_ROWS]
+    ]
 
 
 # -- the table of estimates --------------------------------------------------------------------------

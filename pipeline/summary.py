@@ -161,7 +161,10 @@ def _distances(
             table, matrix, reference, at_base, rng=rng
         )._asdict()
     }
-    sampled = [(s.value, s.joint[:DRAWS], r) for s, r in zip(shares, rows, strict=True) if s.joint is not None]
+    # prediction-powered shares are of each level alone, and need not sum to 1
+    sampled = [
+        (s.value / s.value.sum(), s.joint[:DRAWS], r) for s, r in zip(shares, rows, strict=True) if s.joint is not None
+    ]
     distances = {"total_variation": amplification.total_variation, "jensen_shannon": amplification.jensen_shannon}
     for name, distance in distances.items() if sampled else ():
         apart = [distance(value, r) for value, _, r in sampled]
