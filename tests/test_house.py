@@ -19,7 +19,14 @@ STOREYS = [
     {"pipeline.mitigations"},
     {"pipeline.study"},
     {"pipeline.plan", "pipeline.store"},
-    {"classifiers.correction", "classifiers.clip", "classifiers.fake", "pipeline.generate", "pipeline.album"},
+    {
+        "classifiers.correction",
+        "classifiers.skin_tone",
+        "classifiers.clip",
+        "classifiers.fake",
+        "pipeline.generate",
+        "pipeline.album",
+    },
     {"classifiers.zero_shot", "pipeline.mixed_model"},
     {"pipeline.amplification"},
     {"pipeline.robustness"},
@@ -49,6 +56,7 @@ DOORS = {
     "matplotlib": {"pipeline.figures"},
     "jinja2": {"pipeline.report"},
     "nltk": {"pipeline.labels"},
+    "skimage": {"classifiers.skin_tone"},
     "codecarbon": {"pipeline.energy"},
     "pydantic": {
         "pipeline.checks",
