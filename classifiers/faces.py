@@ -8,7 +8,7 @@ today's numpy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +18,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from classifiers import skin_tone
-from classifiers.skin_tone import MONK, Box
+from classifiers.attributes import BY_DETECTOR, MONK_TONE, PEOPLE
+from classifiers.skin_tone import Box
 from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Attribute, Perceived, Perceiver, Pixels
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ SAME = 0.3
 """Intersection over union from which on two boxes are one face, as in MediaPipe."""
 AT_ONCE = 16
 
-People = Literal["keep_all", "largest_face", "exactly_one"]
+MARGIN = 0.5
+"""Of a face's box, that is left around it on each side where the largest face is cut out."""
+
+Policy = Literal["largest_face", "exactly_one"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,77 @@ def _overlap(one: Floats, other: Floats) -> float:
     sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
     shared = float(np.prod(np.maximum(sides, 0)))
     return shared / max(float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - shared, 1e-9)
+
+
+# -- who is in the picture ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OnePerson:
+    """A perceiver that is asked about one person alone; of any other picture it says `not one person`.
+
+    `exactly_one`: the whole picture, if one face is found. `largest_face`: what is around the largest face, if there is
+    one. Beside the attributes of the perceiver within, it reads who is in the picture and the colour of the skin.
+    """
+
+    inner: Perceiver
+    policy: Policy
+    name: str
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """Those of the perceiver within, and two of its own."""
+        return (*self.inner.attributes, *BY_DETECTOR)
+
+    def perceive(self, images: Sequence[Pixels]) -> Perceived:
+        """All attributes; the probabilities and the embedding of a picture that is left out are kept."""
+        faces = find(images)
+        kept = [len(some) == 1 or (self.policy == "largest_face" and len(some) > 1) for some in faces]
+        cut = self.policy == "largest_face"
+        seen = self.inner.perceive(
+            [around(image, some[0].box) if cut and some else image for image, some in zip(images, faces, strict=True)]
+        )
+        tones = [skin_tone.tone(i, f[0].box) if f else None for i, f in zip(images, faces, strict=True)]
+        said = {
+            name: [decision if keep else NOT_ONE_PERSON for decision, keep in zip(some, kept, strict=True)]
+            for name, some in seen.decisions.items()
+        }
+        said[PEOPLE.name] = [PEOPLE.levels[min(len(some), 2)] for some in faces]
+        said[MONK_TONE.name] = [
+            NOT_ONE_PERSON if not keep else CANNOT_TELL if tone is None else str(tone.level)
+            for tone, keep in zip(tones, kept, strict=True)
+        ]
+        sure = {a.name: _one_hot(a, said[a.name]) for a in BY_DETECTOR}
+        return Perceived(seen.embeddings, seen.probabilities | sure, said)
+
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """As the perceiver within."""
+        return self.inner.encode_texts(texts)
+
+    def confusion(self, attribute: str) -> npt.NDArray[np.int64] | None:
+        """That of the perceiver within, for whole pictures; of a face that is cut out, no errors are known."""
+        own = {a.name for a in BY_DETECTOR}
+        return None if attribute in own or self.policy == "largest_face" else self.inner.confusion(attribute)
+
+    def confusion_by_concept(self, attribute: str) -> dict[str, npt.NDArray[np.int64]]:
+        """The same."""
+        return {} if self.confusion(attribute) is None else self.inner.confusion_by_concept(attribute)
+
+
+def around(image: Pixels, box: Box) -> Pixels:
+    """A face with `MARGIN` around it, as far as the picture goes."""
+    left, top, right, bottom = box
+    across, down = round(MARGIN * (right - left)), round(MARGIN * (bottom - top))
+    return image[max(top - down, 0) : bottom + down, max(left - across, 0) : right + across]
+
+
+def _one_hot(attribute: Attribute, decisions: Sequence[str]) -> npt.NDArray[np.float32]:
+    """`(n, K)`: a detector and a colour give no probabilities. NaN where no level was decided."""
+    rows = np.full((len(decisions), len(attribute.levels)), np.nan, np.float32)
+    for row, decision in zip(rows, decisions, strict=True):
+        if decision in attribute.levels:
+            row[:] = np.eye(len(attribute.levels))[attribute.levels.index(decision)]
+    return rows
 
 
 # -- the network -------------------------------------------------------------------------------------

@@ -14,19 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types import Attribute, Pixels
+from pipeline.types import Pixels
 
 Floats = npt.NDArray[np.float64]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; the last two are outside."""
-
-MONK = Attribute(
-    name="monk_tone",
-    title="skin tone by colour (Monk scale)",
-    levels=tuple(str(tone) for tone in range(1, 11)),
-    wordings={},
-)
-"""Ten tones from light to dark by Ellis Monk; the colours are those in stanford-crfm/helm, which DALL-Eval has too."""
 
 INNER = (0.6, 0.7)
 """Width and height of the ellipse inside of a face's box that is looked at: without hair, ears and background."""

@@ -344,7 +344,7 @@ def sample_labels(
 
     run, study, planned = line.reopen(folder)
     readings = line.read_by(run, study)
-    sample = labels.draw(run, planned, readings, per_concept=per_concept, seed=seed)
+    sample = labels.draw(run, planned, study.perceive.name, readings, per_concept=per_concept, seed=seed)
     page = report.write_sheet(run, sample, readings)
     print(f"{len(sample.units)} pictures; open the page, label them, and save the answers: {page}")
     print(

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from classifiers.attributes import ATTRIBUTES
 from pipeline import checks, stages, store, tables
 from pipeline.errors import InputError, RunError
 from pipeline.plan import Sharded
@@ -84,11 +85,13 @@ def folder(run: Run) -> Path:
 # -- the sample --------------------------------------------------------------------------------------
 
 
-def draw(run: Run, planned: Sharded, readings: Sequence[Reading], *, per_concept: int, seed: int) -> Sample:
+def draw(
+    run: Run, planned: Sharded, perceiver: str, readings: Sequence[Reading], *, per_concept: int, seed: int
+) -> Sample:
     """The sample of a run, written down; the same for the same seed, and a larger one holds the smaller.
 
     Of each concept the `per_concept` pictures whose unit id and seed have the smallest sha256: every picture that was
-    made has the same chance, whoever drew it and in which shard.
+    made, and not left out for its faces, has the same chance, whoever drew it and in which shard.
     """
     if per_concept < 1:
         raise InputError(f"--per-concept {per_concept}: give a number from 1 on")
@@ -101,9 +104,9 @@ def draw(run: Run, planned: Sharded, readings: Sequence[Reading], *, per_concept
     if before and before.per_concept > per_concept:
         raise RunError(f"{path}: has {before.per_concept} pictures per concept and can only grow")
     ranks: dict[str, list[tuple[str, str]]] = {}
-    for shard in _on_disk(run, planned):
-        for row in run.read_images(shard, ["unit_id", "concept", "status"]).to_pylist():
-            if row["status"] == "made":
+    for shard in (shard for shard in planned.shards() if run.images(shard).exists()):
+        for row in tables.decided(run, perceiver, shard, readings, ["unit_id", "concept", "status"]).to_pylist():
+            if row["status"] == "made" and row[readings[0].attribute] != NOT_ONE_PERSON:
                 rank = hashlib.sha256(f"{seed} {row['unit_id']}".encode()).hexdigest()
                 ranks.setdefault(row["concept"], []).append((rank, row["unit_id"]))
     chosen = sorted(pair for pairs in ranks.values() for pair in sorted(pairs)[:per_concept])
@@ -127,12 +130,8 @@ def sample_of(run: Run) -> Sample | None:
 
 
 def asked(readings: Sequence[Reading]) -> list[Reading]:
-    """What people are asked: the attributes, not their combinations."""
-    return [reading for reading in readings if not reading.of]
-
-
-def _on_disk(run: Run, planned: Sharded) -> list[str]:
-    return [shard.name for shard in planned.shards() if run.images(shard).exists()]
+    """What people are asked: the attributes that a probe reads, not their combinations."""
+    return [reading for reading in readings if reading.attribute in ATTRIBUTES]
 
 
 # -- the answers -------------------------------------------------------------------------------------
@@ -152,7 +151,8 @@ def take(
         raise RunError(f"{run.folder}: no sample was declared; draw it first with: typecast labels sample {run.folder}")
     made = {
         row["unit_id"]: row["status"]
-        for shard in _on_disk(run, planned)
+        for shard in planned.shards()
+        if run.images(shard).exists()
         for row in run.read_images(shard, ["unit_id", "status"]).to_pylist()
     }
     drawn = set(sample.units)

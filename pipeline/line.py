@@ -71,6 +71,15 @@ def open_generator(study: Study, planned: Plan) -> Generator:
 
 def open_perceiver(study: Study | FolderStudy) -> Perceiver:
     """The classifier that reads; what the estimates must know of it is written beside its perceptions."""
+    within = _open_probe(study)
+    if study.perceive.people == "keep_all":
+        return within
+    from classifiers.faces import OnePerson
+
+    return OnePerson(within, study.perceive.people, name=study.perceive.name)
+
+
+def _open_probe(study: Study | FolderStudy) -> Perceiver:
     from classifiers.attributes import ATTRIBUTES
 
     attributes = tuple(ATTRIBUTES[name] for name in study.perceive.attributes)
@@ -158,6 +167,7 @@ def estimate(opened: Readable) -> str:
         known = [tables.informed(reading, counts, tables.keys(planned)) for reading in attributes]
         found = summary.summary(planned, counts, known, shares)
         found["labels"] = labels.summary(run, planned, name, attributes)
+        found["left_out"] = tables.left_out(run, planned, name, attributes)
         changed: list[dict[str, Any]] = []
         followed: list[dict[str, Any]] = []
         if isinstance(planned, Plan):

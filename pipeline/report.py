@@ -680,7 +680,24 @@ def _limits(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[str]:
     attributes = unique(rows, "attribute")
     records = summary.get("classifier") or {}
     known = [PERCEIVED[attribute] for attribute in attributes if attribute in PERCEIVED]
-    return [*known, *(_record(title_of(attribute), records.get(attribute) or {}) for attribute in attributes)]
+    said = [_record(title_of(attribute), records.get(attribute) or {}) for attribute in attributes]
+    return [*known, *said, *_left_out(summary.get("left_out") or {})]
+
+
+def _left_out(found: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
+    """Whom the policy about faces leaves out, by attribute."""
+    sentences = []
+    for attribute, levels in found.items():
+        parts = [
+            f"{n['left_out']} of {n['left_out'] + n['kept']} that look most like “{level}”"
+            for level, n in levels.items()
+            if n["left_out"] + n["kept"]
+        ]
+        sentences.append(
+            f"Pictures without a face that a detector finds, or with several, are in no share of {title_of(attribute)}: "
+            f"{', '.join(parts)}. Where these parts differ, the choice of pictures moves the shares."
+        )
+    return sentences
 
 
 def _record(title: str, record: Mapping[str, Any]) -> str:

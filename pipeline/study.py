@@ -64,6 +64,9 @@ class Perceive(Part):
     attributes: tuple[str, ...] = ("gender", "skin_tone", "age")
     threshold: float = Field(0.6, ge=0, le=1)
     """A level is decided when its probability reaches this; below, the answer is `cannot tell`."""
+    people: Literal["keep_all", "largest_face", "exactly_one"] = "keep_all"
+    """Which pictures are read, by the faces that a detector finds, which knows photographs: all of them; the largest
+    face alone, where there is any; or those with exactly one. The others are counted as `not one person`."""
 
     @field_validator("attributes")
     @classmethod
@@ -79,7 +82,8 @@ class Perceive(Part):
     def name(self) -> str:
         """The folder of these perceptions."""
         clip = Path(self.clip).name if Path(self.clip).is_dir() else self.clip.removeprefix("hf-hub:")
-        words = "-".join(word for word in (clip, self.pretrained, self.probe) if word)
+        people = "" if self.people == "keep_all" else self.people
+        words = "-".join(word for word in (clip, self.pretrained, self.probe, people) if word)
         return re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-.")
 
 

@@ -20,13 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import prompt_sets
+from classifiers.attributes import ATTRIBUTES, PEOPLE
 from classifiers.correction import checked_confusion, corrected_shares_many
 from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import LABELS, Shares, prediction_powered, published, raw_shares
 from pipeline.plan import Asked, Sharded
 from pipeline.store import Run
-from pipeline.types import CANNOT_TELL, Distribution, Estimate, Shard, digest
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Distribution, Estimate, Shard, digest
 
 COLUMNS = (
     "prompt_set",
@@ -202,8 +203,34 @@ def decided(run: Run, perceiver: str, shard: Shard, attributes: Sequence[Reading
 
 def together(parts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     """Columns of decisions as one column of their combinations, as `pipeline.types.Intersection` names them."""
-    undecided = functools.reduce(pc.or_, (pc.equal(part, CANNOT_TELL) for part in parts))
-    return pc.if_else(undecided, CANNOT_TELL, pc.binary_join_element_wise(*parts, ", "))
+    several, undecided = (
+        functools.reduce(pc.or_, (pc.equal(part, word) for part in parts)) for word in (NOT_ONE_PERSON, CANNOT_TELL)
+    )
+    joined = pc.if_else(undecided, CANNOT_TELL, pc.binary_join_element_wise(*parts, ", "))
+    return pc.if_else(several, NOT_ONE_PERSON, joined)
+
+
+def left_out(
+    run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Reading]
+) -> dict[str, dict[str, dict[str, int]]] | None:
+    """Whom a policy about faces leaves out: by attribute and the level that the probe finds most likely, the pictures
+    that were kept and those that were left out. `None` where all pictures are kept.
+
+    To keep clear faces alone is a choice of pictures, and where it falls unevenly it moves the shares.
+    """
+    if PEOPLE.name not in {reading.attribute for reading in attributes}:
+        return None
+    asked = [reading for reading in attributes if reading.attribute in ATTRIBUTES]
+    found = {r.attribute: {level: {"kept": 0, "left_out": 0} for level in r.levels} for r in asked}
+    for shard in (shard for shard in planned.shards() if run.perceptions(perceiver, shard).exists()):
+        columns = [name for r in asked for name in (r.attribute, f"{r.attribute}_probabilities")]
+        table = run.read_perceptions(perceiver, shard, columns).to_pydict()
+        for r in asked:
+            rows = zip(table[r.attribute], table[f"{r.attribute}_probabilities"], strict=True)
+            for decision, probabilities in ((d, p) for d, p in rows if p is not None):
+                level = r.levels[int(np.argmax(probabilities))]
+                found[r.attribute][level]["left_out" if decision == NOT_ONE_PERSON else "kept"] += 1
+    return found
 
 
 # -- estimates ---------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ STOREYS = [
         "pipeline.generate",
         "pipeline.album",
     },
-    {"classifiers.zero_shot", "pipeline.mixed_model"},
+    {"classifiers.zero_shot", "classifiers.faces", "pipeline.mixed_model"},
     {"pipeline.amplification"},
     {"pipeline.robustness"},
     {"pipeline.stages", "pipeline.tables", "pipeline.pairs", "pipeline.simulation"},
@@ -49,7 +49,7 @@ STOREYS = [
 of one kind (`energy` writes through `store`)."""
 ALLOWED = {("pipeline.energy", "pipeline.store"), ("prompt_sets.references", "prompt_sets.prompts")}
 DOORS = {
-    "torch": {"pipeline.generate", "classifiers.clip", "pipeline.chat"},
+    "torch": {"pipeline.generate", "pipeline.chat", "classifiers.clip", "classifiers.faces"},
     "transformers": {"pipeline.generate", "pipeline.chat"},
     "diffusers": {"pipeline.generate"},
     "open_clip": {"classifiers.clip"},

@@ -44,7 +44,7 @@ def fill(path: Path, rows: list[dict[str, str]], *, mark: str = "") -> Path:
 
 def sheet(opened: Opened, per_concept: int = 3, seed: int = 0) -> list[dict[str, str]]:
     run, study, planned = opened
-    labels.draw(run, planned, line.read_by(run, study), per_concept=per_concept, seed=seed)
+    labels.draw(run, planned, study.perceive.name, line.read_by(run, study), per_concept=per_concept, seed=seed)
     with (labels.folder(run) / "sheet.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -89,7 +89,7 @@ def test_every_picture_is_as_likely_to_be_drawn(drawn: Callable[..., Opened]) ->
     readings = line.read_by(run, study)
     times: Counter[str] = Counter()
     for seed in range(100):
-        times.update(labels.draw(run, planned, readings, per_concept=2, seed=seed).units)
+        times.update(labels.draw(run, planned, study.perceive.name, readings, per_concept=2, seed=seed).units)
         (labels.folder(run) / "sample.json").unlink()
     assert sum(times.values()) == 100 * 40 and len(times) == len(planned) == 200
     chi_squared = sum((n - 20) ** 2 / 20 for n in times.values())  # of 180 degrees of freedom, times 0.8 (2 of 10)
@@ -100,7 +100,7 @@ def test_the_page_shows_the_pictures_and_not_what_the_probe_said(drawn: Callable
     opened = drawn(images_per_prompt=4)
     run, study, planned = opened
     readings = line.read_by(run, study)
-    sample = labels.draw(run, planned, readings, per_concept=1, seed=0)
+    sample = labels.draw(run, planned, study.perceive.name, readings, per_concept=1, seed=0)
     page = report.write_sheet(run, sample, readings).read_text(encoding="utf-8")
     assert [page.index(unit) for unit in sample.units] == sorted(page.index(unit) for unit in sample.units)
     assert page.count("<img ") == 20 and "mechanic" not in page and "http:" not in page and "https:" not in page

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from classifiers import skin_tone
-from classifiers.attributes import ATTRIBUTES
+from classifiers.attributes import ATTRIBUTES, MONK_TONE
 from pipeline.types import Pixels
 
 SWATCHES = "f6ede4 f3e7db f7ead0 eadaba d7bd96 a07e56 825c43 604134 3a312a 292420"
@@ -99,4 +99,4 @@ def test_where_nothing_is_alike_the_tone_cannot_be_told() -> None:
 
 
 def test_the_tone_is_no_attribute_of_a_clip_probe() -> None:
-    assert skin_tone.MONK.name not in ATTRIBUTES and len(skin_tone.MONK.levels) == 10
+    assert MONK_TONE.name not in ATTRIBUTES and len(MONK_TONE.levels) == len(skin_tone.scale())
