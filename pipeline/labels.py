@@ -315,7 +315,7 @@ def counted(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
             continue
         rows = tables.decided(run, perceiver, shard, readings, ["unit_id", *names]).to_pylist()
         for row in (row for row in rows if row["unit_id"] in units):
-            key: Key = tuple(row[name] for name in names)  # type: ignore[assignment]
+            key: Key = tuple(row[name] for name in names)
             for reading in readings:
                 parts = [people.get((row["unit_id"], part)) for part in reading.of or (reading.attribute,)]
                 decision = row[reading.attribute]

@@ -167,6 +167,7 @@ def estimate(opened: Readable) -> str:
         known = [tables.informed(reading, counts, tables.keys(planned)) for reading in attributes]
         found = summary.summary(planned, counts, known, shares)
         found["labels"] = labels.summary(run, planned, name, attributes)
+        found["two_tones"] = tables.two_tones(run, planned, name, attributes)
         found["left_out"] = tables.left_out(run, planned, name, attributes)
         changed: list[dict[str, Any]] = []
         followed: list[dict[str, Any]] = []

@@ -6,7 +6,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from pipeline.types import Pixels
 
@@ -36,7 +36,7 @@ def decoded(content: bytes) -> Pixels | str:
                 return _rgb(picture)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return _too_large("more")
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         return f"no picture of a known kind ({', '.join(FORMATS)})"
     except Exception as error:  # every decoder has its own: OSError, SyntaxError, ValueError, struct.error, ...
         return f"damaged or cut off: {' '.join(str(error).split())[:REASON_LENGTH] or type(error).__name__}"

@@ -27,7 +27,7 @@ from pipeline.figures import Chart, Row, labels, of_reference, references, said_
 from pipeline.labels import Sample, asked
 from pipeline.labels import folder as labels_folder
 from pipeline.store import Run
-from pipeline.study import FolderStudy, ImportStudy
+from pipeline.study import FolderStudy, ImportStudy, Study
 from pipeline.tables import COLUMNS, Reading
 from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON
 
@@ -81,7 +81,9 @@ def write_report(folder: Path) -> Path:
         else [prompt_sets.load_reference(r.table, r.year) for r in study.reference],
         missing=_missing(rows),
         arms_head=ARMS,
-        cautions=[] if imported else [(arm.name, arm.caution) for arm in study.rewriters() if arm.caution],
+        cautions=[(arm.name, arm.caution) for arm in study.rewriters() if arm.caution]
+        if isinstance(study, Study)
+        else [],
         version=pipeline.__version__,
         digest=hashlib.sha256((folder / "estimates.csv").read_bytes()).hexdigest()[:16],
     )
@@ -681,6 +683,13 @@ def _limits(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[str]:
     records = summary.get("classifier") or {}
     known = [PERCEIVED[attribute] for attribute in attributes if attribute in PERCEIVED]
     said = [_record(title_of(attribute), records.get(attribute) or {}) for attribute in attributes]
+    tones = summary.get("two_tones")
+    if tones:
+        said.append(
+            f"Skin tone was read twice, by the probe and by the colour of the face. Over {tones['n']} pictures with both, "
+            f"Spearman's ρ between them is {plain(tones['spearman'])}. Colour reads the light as well as the skin: a face "
+            "in the shade is darker to it, whoever's it is."
+        )
     return [*known, *said, *_left_out(summary.get("left_out") or {})]
 
 

@@ -348,7 +348,9 @@ def parse(raw: dict[str, Any], *, where: str) -> Study:
     if made_elsewhere(raw):
         raise InputError(f"{where}: names data of pictures that were made elsewhere; read it with: typecast import")
     if of_a_folder(raw):
-        raise InputError(f"{where}: is of pictures from a folder; read them with: typecast import FOLDER")
+        raise InputError(
+            f"{where}: is of a folder of pictures made elsewhere (typecast import FOLDER), which cannot be drawn or compared"
+        )
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import stats
 
 import prompt_sets
-from classifiers.attributes import ATTRIBUTES, PEOPLE
+from classifiers.attributes import ATTRIBUTES, MONK_TONE, PEOPLE, SKIN_TONE
 from classifiers.correction import checked_confusion, corrected_shares_many
 from pipeline import amplification
 from pipeline.errors import RunError
@@ -231,6 +232,31 @@ def left_out(
                 level = r.levels[int(np.argmax(probabilities))]
                 found[r.attribute][level]["left_out" if decision == NOT_ONE_PERSON else "kept"] += 1
     return found
+
+
+def two_tones(
+    run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Reading]
+) -> dict[str, int | float | list[list[int]]] | None:
+    """Skin tone read twice, by the probe and by colour: Spearman's ρ between them, and how often which goes with which,
+    a row per tone of the probe and a column per Monk tone. `None` where not both are read or fewer than three pictures
+    have both."""
+    both = [reading for reading in attributes if reading.attribute in (SKIN_TONE.name, MONK_TONE.name)]
+    if len(both) < 2:
+        return None
+    probe, colour = sorted(both, key=lambda reading: len(reading.levels))
+    counts = np.zeros((len(probe.levels), len(colour.levels)), np.int64)
+    for shard in (shard for shard in planned.shards() if run.perceptions(perceiver, shard).exists()):
+        table = run.read_perceptions(perceiver, shard, [probe.attribute, colour.attribute]).to_pydict()
+        for one, other in zip(table[probe.attribute], table[colour.attribute], strict=True):
+            if one in probe.levels and other in colour.levels:
+                counts[probe.levels.index(one), colour.levels.index(other)] += 1
+    if counts.sum() < 3:
+        return None
+    places = np.repeat(np.argwhere(np.ones_like(counts)), counts.ravel(), axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)  # all alike: NaN, which is not known
+        correlation = float(stats.spearmanr(places[:, 0], places[:, 1]).statistic)
+    return {"n": int(counts.sum()), "spearman": correlation, "counts": counts.tolist()}
 
 
 # -- estimates ---------------------------------------------------------------------------------------

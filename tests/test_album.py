@@ -151,7 +151,7 @@ def test_an_interrupted_import_goes_on_and_another_folder_is_refused(
     fill(tmp_path / "mine", 21)
     with pytest.raises(RunError, match="holds other pictures"):
         imported(tmp_path / "mine", tmp_path / "run")
-    with pytest.raises(InputError, match="typecast import FOLDER"):
+    with pytest.raises(InputError, match=r"made elsewhere \(typecast import FOLDER\)"):
         stages.load_run(tmp_path / "run")
     assert study.of_run(run.study_file) == chosen
 
