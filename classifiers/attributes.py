@@ -71,6 +71,20 @@ viewer would place there is either `cannot tell` or wrong, and the three referen
 Emoji and other drawings have a skin tone and no race: don't read this attribute from them.
 """
 
+PEOPLE = Attribute(name="people", title="people in the picture", levels=("nobody", "one", "several"), wordings={})
+"""By the faces that a detector finds: whoever turns away is nobody to it."""
+
+MONK_TONE = Attribute(
+    name="monk_tone",
+    title="skin tone by colour (Monk scale)",
+    levels=tuple(str(tone) for tone in range(1, 11)),
+    wordings={},
+)
+"""Ten tones from light to dark by Ellis Monk, read from the colour of a face and not by a probe."""
+
+BY_DETECTOR = (PEOPLE, MONK_TONE)
+"""What is read from faces, where a study asks who is in the picture; no probe is asked about it."""
+
 ATTRIBUTES: dict[str, Attribute] = {attribute.name: attribute for attribute in (GENDER, SKIN_TONE, AGE, RACE)}
 
 

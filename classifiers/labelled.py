@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from classifiers.attributes import ATTRIBUTES
 from pipeline.errors import InputError
+from pipeline.pictures import decoded
 from pipeline.types import CANNOT_TELL, Pixels
 
 EMBEDDED = Path(__file__).parents[1] / "pipeline" / "embedded"
@@ -88,12 +89,14 @@ def load(source: str) -> Album:
 
 def _read(path: Path) -> Pixels:
     """The pixels of a file as it is meant to be looked at."""
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    found = decoded(path.read_bytes())
+    if isinstance(found, str):
+        raise ValueError(found)
+    return found
 
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UnidentifiedImageError)
-"""What Pillow raises for a file that is no picture, or a damaged or a huge one."""
+UNREADABLE = (OSError, ValueError)
+"""Of a picture that cannot be read."""
 
 
 # -- a CSV, folders, a dataset -----------------------------------------------------------------------

@@ -1,13 +1,15 @@
-"""What a user wrote in YAML, read strictly; and a pydantic failure as one message to act on: file, key, right answers.
+"""What a user wrote in YAML or CSV, read strictly; and a pydantic failure as one message to act on: file, key, right answers.
 
 Stands before everything else in the line: studies, prompt sets and source tables are read through here.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import reprlib
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,6 +19,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import InputError
+
+Problems = dict[str, list[int]]
+"""What is wrong in a CSV file, and the numbers of the lines in which it is."""
 
 MOST_PROBLEMS = 8
 """How many problems of one file a message lists before it only counts them."""
@@ -110,6 +115,51 @@ def _name_of(value: object) -> str:
     """What YAML made of something, in words."""
     words = {NoneType: "nothing", bool: str(value).lower(), list: "a list", str: "text", dict: "a mapping"}
     return words.get(type(value)) or (f"the number {value}" if isinstance(value, int | float) else type(value).__name__)
+
+
+def csv_lines(
+    path: Path, content: bytes, needed: Iterable[tuple[str, str]] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The lines of a CSV file with their numbers, once its columns are known to be there; an empty line is none.
+
+    `needed` are columns, each with what names it for the user (a key of a study), or nothing. A byte-order mark is no
+    part of a name.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}: line {number}: not UTF-8 text; save the file as CSV in UTF-8") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        head = next(reader, [])
+        if len(set(head)) < len(head):
+            raise InputError(f"{path}: two columns have the same name: {', '.join(head)}")
+        lacking = [f"{column!r}{f' ({key})' if key else ''}" for column, key in needed if column not in head]
+        if lacking:
+            raise InputError(
+                f"{path}: has no column {', '.join(lacking)}; its columns are: {', '.join(head) or 'none'}"
+            )
+        for cells in reader:
+            if cells and len(cells) != len(head):
+                raise InputError(
+                    f"{path}: line {reader.line_num}: {len(cells)} cells, and the first line has {len(head)}"
+                )
+            if cells:
+                yield reader.line_num, dict(zip(head, cells, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: {error}") from None
+
+
+def all_wrong(path: Path, wrong: Problems) -> InputError:
+    """One message: each problem once, with its lines."""
+    said = []
+    for problem, numbers in list(wrong.items())[:MOST_PROBLEMS]:
+        some = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
+        said.append(f"{path}: line{'s' if len(numbers) > 1 else ''} {some}: {problem}")
+    if len(wrong) > MOST_PROBLEMS:
+        said.append(f"{path}: and {len(wrong) - MOST_PROBLEMS} more")
+    return InputError("\n".join(said))
 
 
 def set_by_path(raw: dict[str, Any], change: str) -> None:

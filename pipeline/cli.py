@@ -14,9 +14,7 @@ import typer
 from pipeline.errors import InputError, TypecastError
 
 if TYPE_CHECKING:
-    from pipeline.plan import Plan
-    from pipeline.store import Run
-    from pipeline.study import Study
+    from pipeline.line import Readable
 
 app = typer.Typer(
     name="typecast",
@@ -30,6 +28,11 @@ arms = typer.Typer(no_args_is_help=False)
 app.add_typer(arms, name="arms")
 probe = typer.Typer(no_args_is_help=True, help="Fit a probe to labelled pictures, or say how wrong one is on them.")
 app.add_typer(probe, name="probe")
+
+labels = typer.Typer(
+    no_args_is_help=True, help="What people say of a random sample of the pictures, for the estimates."
+)
+app.add_typer(labels, name="labels")
 
 StudyName = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study that ships (see: typecast studies), or a YAML file.")
@@ -113,7 +116,7 @@ def perceive(
     """Only perceive: read the images of a run that have not been read yet, or read them by another probe as well."""
     from pipeline import line
 
-    line.perceive(line.resume(folder), tuple(change or ()))
+    line.perceive(line.reopen(folder), tuple(change or ()))
 
 
 @app.command()
@@ -121,7 +124,7 @@ def estimate(folder: Folder) -> None:
     """Only estimate: shares, intervals and amplification, from what was perceived."""
     from pipeline import line
 
-    print(line.estimate(line.resume(folder)))
+    print(line.estimate(line.reopen(folder)))
 
 
 @app.command()
@@ -133,12 +136,63 @@ def report(folder: Folder) -> None:
 
 
 @app.command("import")
-def import_(study: StudyName, out: Out = None) -> None:
-    """Read counts or labels of pictures made elsewhere, as a study declares them, and estimate and report."""
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="FOLDER|STUDY", help="A folder of pictures, or a study that names counts or labels."),
+    ],
+    concept: Annotated[
+        str | None,
+        typer.Option("--concept", help="What all pictures of the folder show: ceo. Default: the sub-folders say it."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Who made the pictures, for the report: 'Midjourney 7'.")
+    ] = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Every file is a 2x2 grid, such as Midjourney's: cut it into four.")
+    ] = False,
+    change: Changes = None,
+    out: Out = None,
+) -> None:
+    """Audit pictures made elsewhere: a folder of them, which is perceived here, or a study's counts or labels."""
+    import prompt_sets
+
+    if source not in prompt_sets.studies() and Path(source).is_dir():
+        _import_folder(Path(source), concept, model, grid, tuple(change or ()), out)
+    elif concept or model or grid or change:
+        raise InputError(f"{source}: no such folder; --concept, --model, --grid and --set are for a folder of pictures")
+    else:
+        _import_study(source, out)
+
+
+def _import_folder(
+    folder: Path, concept: str | None, model: str | None, grid: bool, changes: tuple[str, ...], out: Path | None
+) -> None:
+    from pipeline import album, checks, line, stages
+
+    run, study, pictures = opened = line.import_folder(
+        folder, concept=concept, model=model, grid=grid, changes=changes, out=out
+    )
+    assert isinstance(pictures, album.Album)
+    if study.perceive.clip == "embedded":
+        stages.say(
+            "read by the embedded CLIP, which knows emoji and no photographs; name another, such as: "
+            "--set perceive.clip=ViT-L-14 --set perceive.pretrained=openai"
+        )
+    again = album.repeated(run, pictures)
+    if again:
+        stages.say(f"{again} pictures are the same as an earlier one, pixel by pixel; they are counted")
+    for name, reason in album.failures(run, pictures)[: checks.MOST_PROBLEMS]:
+        stages.say(f"{folder / name}: {reason}")
+    line.perceive(opened)
+    _finish(opened)
+
+
+def _import_study(name: str, out: Path | None) -> None:
     from pipeline import imports, report, stages
     from pipeline import study as studies
 
-    chosen, folder = studies.load_import(study)
+    chosen, folder = studies.load_import(name)
     run, found = imports.begin(chosen, folder, out or Path("outputs") / chosen.name)
     stages.say(f"{len(found):,} pictures of {len(found.prompts)} concepts are read; estimating")
     headline = imports.estimate(run, found)
@@ -157,7 +211,7 @@ def status(
     """How far a run is and what failed, from the disk alone."""
     from pipeline import line
 
-    found = line.status(line.resume(folder))
+    found = line.status(line.reopen(folder))
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -372,8 +426,47 @@ def explain(
     from pipeline import line
 
     console = Console()
-    for part in explaining.shown(*explaining.explain(line.resume(folder), unit, tuple(change or ()))):
+    for part in explaining.shown(*explaining.explain(line.reopen(folder), unit, tuple(change or ()))):
         console.print(part)
+
+
+@labels.command("sample")
+def sample_labels(
+    folder: Folder,
+    per_concept: Annotated[int, typer.Option("--per-concept", min=1, help="Pictures of each concept.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draw; a sample is declared once.")] = 0,
+) -> None:
+    """Draw a random sample of a run's pictures, and write a sheet to label them: a page, and a CSV to fill in."""
+    from pipeline import labels, line, report
+
+    run, study, planned = line.reopen(folder)
+    readings = line.read_by(run, study)
+    sample = labels.draw(run, planned, study.perceive.name, readings, per_concept=per_concept, seed=seed)
+    page = report.write_sheet(run, sample, readings)
+    print(f"{len(sample.units)} pictures; open the page, label them, and save the answers: {page}")
+    print(
+        f"or fill in a copy of {page.with_suffix('.csv')} for each person; then: typecast labels import {folder} FILE ..."
+    )
+
+
+@labels.command("import")
+def import_labels(
+    folder: Folder,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE ...", help="Filled sheets, one for each person.")],
+) -> None:
+    """Read filled sheets, and estimate and report with them; the same file again changes nothing.
+
+    Labels of pictures outside of the sample are kept as corrections: they are shown, and move no estimate.
+    """
+    from datetime import UTC, datetime
+
+    from pipeline import labels, line
+
+    run, study, planned = opened = line.reopen(folder)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    new, corrections = labels.take(run, planned, line.read_by(run, study), files, now=now)
+    print(f"{len(new)} new labels of the sample, and {len(corrections)} corrections outside of it")
+    _finish(opened)
 
 
 @app.command()
@@ -402,7 +495,7 @@ def fetch(study: StudyName, change: Changes = None) -> None:
     line.fetch(loader.load(study, tuple(change or ())))
 
 
-def _finish(opened: tuple[Run, Study, Plan]) -> None:
+def _finish(opened: Readable) -> None:
     from pipeline import line
 
     headline = line.estimate(opened)
@@ -412,7 +505,7 @@ def _finish(opened: tuple[Run, Study, Plan]) -> None:
     _exit_with(opened)
 
 
-def _exit_with(opened: tuple[Run, Study, Plan]) -> None:
+def _exit_with(opened: Readable) -> None:
     """Exit code 1 and the reasons, if images are missing."""
     from pipeline import line
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from classifiers.probe import Probe
 from pipeline import line, probes, stages
 from pipeline.errors import InputError, RunError
-from pipeline.line import Opened
+from pipeline.line import Readable
 from pipeline.types import Attribute, Perceiver
 
 NEAREST = 5
@@ -50,7 +50,7 @@ class Neighbour:
 
 
 def explain(
-    opened: Opened, unit: str, changes: Sequence[str] = ()
+    opened: Readable, unit: str, changes: Sequence[str] = ()
 ) -> tuple[dict[str, Any], list[Reason], list[Neighbour]]:
     """The row of an image, what was seen of each attribute, and the nearest labelled pictures.
 
@@ -67,13 +67,16 @@ def explain(
         raise RunError(f"{run.folder}: {shard.name} is not perceived by {name}; run: typecast perceive {run.folder}")
     ids, rows, embeddings = stages.kept_embeddings(run, name, shard)
     embedding = embeddings[rows.index(ids.index(row["unit_id"]))][None]
-    perceiver = line.open_perceiver(by)
+    perceiver = line.open_within(by)
     said = perceiver.from_embeddings(embedding)
+    decided = run.read_perceptions(name, shard, [a.name for a in perceiver.attributes]).to_pylist()[
+        ids.index(row["unit_id"])
+    ]
     reasons = [
         Reason(
             attribute=a,
             probabilities=dict(zip(a.levels, said.probabilities[a.name][0].tolist(), strict=True)),
-            decision=said.decisions[a.name][0],
+            decision=decided[a.name],
             threshold=perceiver.thresholds[a.name] if isinstance(perceiver, Probe) else None,
             votes=_votes(perceiver, a, embedding),
         )
@@ -84,7 +87,7 @@ def explain(
     return row | {"perceiver": name}, reasons, nearest(folder, embedding[0]) if folder else []
 
 
-def _row(opened: Opened, unit: str) -> tuple[dict[str, Any], Any]:
+def _row(opened: Readable, unit: str) -> tuple[dict[str, Any], Any]:
     run, _, planned = opened
     columns = ["unit_id", "concept", "arm", "prompt_sent", "sample", "status", "reason"]
     found = [

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from classifiers.attributes import ATTRIBUTES, INTERSECTIONS
+from classifiers.attributes import ATTRIBUTES, BY_DETECTOR, INTERSECTIONS
 from pipeline import store
 from pipeline.types import CANNOT_TELL
 
@@ -146,7 +146,7 @@ def number(row: Row, column: str) -> float:
 def title_of(attribute: str) -> str:
     """`perceived gender presentation`."""
     titles = {name: attribute.title for name, attribute in ATTRIBUTES.items()}
-    titles |= {both.name: both.title for both in INTERSECTIONS}
+    titles |= {each.name: each.title for each in (*INTERSECTIONS, *BY_DETECTOR)}
     return titles.get(attribute, f"perceived {attribute.replace('_', ' ')}")
 
 

@@ -6,9 +6,7 @@ a line left out in silence would move every share.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -25,15 +23,12 @@ from pipeline import study as studies
 from pipeline.errors import InputError, RunError
 from pipeline.estimates import Shares
 from pipeline.store import Run
-from pipeline.study import NOT_ONE_PERSON, ImportStudy
+from pipeline.study import ImportStudy
 from pipeline.tables import COLUMNS, Key, Reading, Tally
-from pipeline.types import CANNOT_TELL, Prompt, digest
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Prompt, digest
 
 COUNT = re.compile(r"[0-9]{1,12}")
 """A whole number from 0 on, as a file may write it."""
-
-Problems = dict[str, list[int]]
-"""What is wrong in a file, and the numbers of the lines in which it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +84,7 @@ def begin(chosen: ImportStudy, folder: Path, out: Path) -> tuple[Run, Imported]:
 
 
 def study_of(run: Run) -> ImportStudy | None:
-    """The study of a run that was imported; `None` of one that was drawn."""
+    """The study of a run whose counts or labels were imported; `None` of any other."""
     raw = checks.read_yaml(run.study_file) if run.study_file.is_file() else {}
     return studies.parse_import(raw, where=str(run.study_file)) if studies.made_elsewhere(raw) else None
 
@@ -226,34 +221,6 @@ def _content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _rows(chosen: ImportStudy, path: Path, content: bytes) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines with their numbers, once the columns are known to be there. A byte-order mark is no part of a name."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}: line {number}: not UTF-8 text; save the file as CSV in UTF-8") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        head = next(reader, [])
-        if len(set(head)) < len(head):
-            raise InputError(f"{path}: two columns have the same name: {', '.join(head)}")
-        lacking = [f"{column!r} ({key})" for key, column in _wanted(chosen) if column not in head]
-        if lacking:
-            raise InputError(
-                f"{path}: has no column {', '.join(lacking)}; its columns are: {', '.join(head) or 'none'}"
-            )
-        for cells in reader:
-            if cells and len(cells) != len(head):
-                raise InputError(
-                    f"{path}: line {reader.line_num}: {len(cells)} cells, and the first line has {len(head)}"
-                )
-            if cells:
-                yield reader.line_num, dict(zip(head, cells, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: {error}") from None
-
-
 def _wanted(chosen: ImportStudy) -> Iterator[tuple[str, str]]:
     """Every column that the study names, by its key."""
     for key, column in chosen.columns.model_dump().items():
@@ -269,11 +236,11 @@ def _wanted(chosen: ImportStudy) -> Iterator[tuple[str, str]]:
 
 def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concepts: set[str]) -> Iterator[Line]:
     """The lines in the words of the study; at the end, one error with all that is wrong in them."""
-    wrong: Problems = {}
+    wrong: checks.Problems = {}
     first: dict[tuple[str, ...], int] = {}
     named = {word.casefold(): concept.casefold() for word, concept in chosen.concepts.items()}
     empty = True
-    for number, cells in _rows(chosen, path, content):
+    for number, cells in checks.csv_lines(path, content, [(column, key) for key, column in _wanted(chosen)]):
         empty = False
         word = cells[chosen.columns.concept]
         concept = named.get(word.casefold(), word.casefold())
@@ -294,7 +261,7 @@ def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concep
     if empty:
         raise InputError(f"{path}: has no line but the first")
     if wrong:
-        raise _all_of(path, wrong)
+        raise checks.all_wrong(path, wrong)
 
 
 def _not_declared(chosen: ImportStudy, cells: dict[str, str], said: dict[str, str | None]) -> Iterator[str]:
@@ -342,14 +309,3 @@ def _identity(chosen: ImportStudy, cells: dict[str, str]) -> tuple[str, ...]:
     if chosen.columns.image is not None:
         return (cells[chosen.columns.image],)
     return tuple(cell for column, cell in cells.items() if column != chosen.columns.count)
-
-
-def _all_of(path: Path, wrong: Problems) -> InputError:
-    """One message: each problem once, with its lines."""
-    said = []
-    for problem, numbers in list(wrong.items())[: checks.MOST_PROBLEMS]:
-        some = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
-        said.append(f"{path}: line{'s' if len(numbers) > 1 else ''} {some}: {problem}")
-    if len(wrong) > checks.MOST_PROBLEMS:
-        said.append(f"{path}: and {len(wrong) - checks.MOST_PROBLEMS} more")
-    return InputError("\n".join(said))

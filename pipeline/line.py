@@ -8,22 +8,25 @@ from typing import Any
 
 import prompt_sets
 from classifiers import probe
-from pipeline import changes, checks, effects, mitigations, stages, store, summary, tables, wordings
+from pipeline import album, changes, checks, effects, labels, mitigations, stages, store, summary, tables, wordings
 from pipeline import generate as generation
 from pipeline import study as studies
+from pipeline.album import Album
 from pipeline.energy import metered
 from pipeline.errors import InputError, RunError
 from pipeline.estimates import Shares
 from pipeline.plan import Plan
 from pipeline.store import Run
-from pipeline.study import ZERO_SHOT, Perceive, Study
-from pipeline.types import Attribute, Generator, Perceiver
+from pipeline.study import ZERO_SHOT, FolderStudy, Perceive, Study
+from pipeline.types import Attribute, Generator, Perceiver, Rereader
 
 EMBEDDED_PROBE = Path(__file__).parent / "embedded" / "probe"
 """A linear probe on the embedded CLIP, fitted to the emoji world."""
 
 Opened = tuple[Run, Study, Plan]
 """A run folder, its study and its plan."""
+Readable = tuple[Run, Study | FolderStudy, Plan | Album]
+"""The same of a run that can be perceived and estimated: one that was drawn, or a folder of pictures made elsewhere."""
 
 
 def begin(chosen: Study, folder: Path) -> Opened:
@@ -34,9 +37,36 @@ def begin(chosen: Study, folder: Path) -> Opened:
 
 
 def resume(folder: Path) -> Opened:
-    """A run that exists."""
+    """A run that exists, to draw."""
     run, study = stages.load_run(folder)
     return run, study, stages.plan_of(study)
+
+
+def reopen(folder: Path) -> Readable:
+    """A run that exists, to read."""
+    run = Run(folder)
+    if run.study_file.is_file():
+        study = studies.of_run(run.study_file)
+        if isinstance(study, FolderStudy):
+            return run, study, Album(study)
+    return resume(folder)
+
+
+def import_folder(
+    folder: Path,
+    *,
+    concept: str | None,
+    model: str | None,
+    grid: bool,
+    changes: Sequence[str] = (),
+    out: Path | None = None,
+) -> Readable:
+    """The pictures of a folder as a run, or the rest of them where it was interrupted. Nothing is perceived yet."""
+    files = album.look(folder, concept)
+    study = album.study_of(folder, files, model=model, grid=grid, changes=changes)
+    run = album.begin(study, out or Path("outputs") / study.name)
+    album.keep(run, Album(study), folder, files, generation.environment())
+    return run, study, Album(study)
 
 
 def open_generator(study: Study, planned: Plan) -> Generator:
@@ -44,8 +74,18 @@ def open_generator(study: Study, planned: Plan) -> Generator:
     return generation.open_generator(study.model.path, study.model.revision, planned.settings)
 
 
-def open_perceiver(study: Study) -> Perceiver:
+def open_perceiver(study: Study | FolderStudy) -> Perceiver:
     """The classifier that reads; what the estimates must know of it is written beside its perceptions."""
+    within = open_within(study)
+    if study.perceive.people == "keep_all":
+        return within
+    from classifiers.faces import OnePerson
+
+    return OnePerson(within, study.perceive.people, name=study.perceive.name)
+
+
+def open_within(study: Study | FolderStudy) -> Rereader:
+    """The same, whoever is in the picture."""
     from classifiers.attributes import ATTRIBUTES
 
     attributes = tuple(ATTRIBUTES[name] for name in study.perceive.attributes)
@@ -112,7 +152,7 @@ def generate(opened: Opened, *, perceive: bool) -> None:
             stages.perceive(run, planned, reader, study.perceive.name, _same_clip(run, study))
 
 
-def perceive(opened: Opened, changes: Sequence[str] = ()) -> None:
+def perceive(opened: Readable, changes: Sequence[str] = ()) -> None:
     """Read what has been drawn and not read, with the perceiver of the study or, changed, with another beside it."""
     run, study, planned = opened
     by = other_perceiver(study, changes) if changes else study
@@ -120,7 +160,7 @@ def perceive(opened: Opened, changes: Sequence[str] = ()) -> None:
     stages.perceive(run, planned, lambda: noted(run, by, open_perceiver(by)), name, _same_clip(run, by))
 
 
-def other_perceiver(study: Study, changes: Sequence[str]) -> Study:
+def other_perceiver(study: Study | FolderStudy, changes: Sequence[str]) -> Study | FolderStudy:
     """The study of a run, read by something else. Only what the perceiver is may change: the images are there."""
     raw = study.model_dump(mode="json")
     keys = [change.partition("=")[0] for change in changes]
@@ -131,16 +171,19 @@ def other_perceiver(study: Study, changes: Sequence[str]) -> Study:
         raw["perceive"].pop("threshold")  # each kind has its own
     for change in changes:
         checks.set_by_path(raw, change)
-    return studies.parse(raw, where="--set")
+    parse = studies.parse_folder if isinstance(study, FolderStudy) else studies.parse
+    return parse(raw, where="--set")
 
 
-def _same_clip(run: Run, study: Study) -> str | None:
-    """Another perceiver of this run with the same CLIP: its embeddings are those that this one would make."""
-    wanted = study.perceive.clip, study.perceive.pretrained
+def _same_clip(run: Run, study: Study | FolderStudy) -> str | None:
+    """Another perceiver of this run with the same CLIP: its embeddings are those that this one would make. None where
+    one of them looks at the picture itself for who is in it."""
+    keys = ("clip", "pretrained", "people")
+    wanted = study.perceive.model_dump(mode="json", include={*keys})
     for name, described in perceivers(run).items():
         by = described.get("perceive", {})
-        if name != study.perceive.name and (by.get("clip"), by.get("pretrained")) == wanted:
-            return name
+        if name != study.perceive.name and {key: by.get(key) for key in keys} == wanted | {"people": "keep_all"}:
+            return name if study.perceive.people == "keep_all" else None
     return None
 
 
@@ -150,14 +193,15 @@ def perceivers(run: Run) -> dict[str, dict[str, Any]]:
     return {file.parent.name: stages.read_json(file) for file in files}
 
 
-def noted(run: Run, study: Study, perceiver: Perceiver) -> Perceiver:
+def noted(run: Run, study: Study | FolderStudy, perceiver: Perceiver) -> Perceiver:
     """Write down what the perceiver is. One that is another than it was under this name is refused."""
     folder = run.perceptions(perceiver.name, "x").parent
     described = stages.describe(perceiver, same_domain=_same_domain(study)) | {
         "perceive": study.perceive.model_dump(mode="json")
     }
-    if isinstance(perceiver, probe.Probe) and perceiver.sha256:
-        described["probe_sha256"] = perceiver.sha256
+    within = getattr(perceiver, "inner", perceiver)
+    if isinstance(within, probe.Probe) and within.sha256:
+        described["probe_sha256"] = within.sha256
     before = perceivers(run).get(perceiver.name, {})
     for key in ("perceive", "probe_sha256"):
         if key in before and before[key] != described.get(key) and any(folder.glob("*.parquet")):
@@ -173,7 +217,7 @@ def noted(run: Run, study: Study, perceiver: Perceiver) -> Perceiver:
     return perceiver
 
 
-def _concepts(study: Study, perceiver: Perceiver) -> dict[str, Any]:
+def _concepts(study: Study | FolderStudy, perceiver: Perceiver) -> dict[str, Any]:
     """The words of each concept with their embedding, by which it is seen whether a picture still shows it."""
     concepts = dict.fromkeys(prompt.concept for prompt in study.prompts())
     texts = [f"a photo of {prompt_sets.article(concept)} {concept}" for concept in concepts]
@@ -189,26 +233,41 @@ def readings(study: Study, folder: Path) -> list[tables.Reading]:
     return tables.readings(stages.describe(open_perceiver(study), same_domain=_same_domain(study)))
 
 
-def _same_domain(study: Study) -> bool:
+def read_by(run: Run, study: Study | FolderStudy) -> list[tables.Reading]:
+    """What a run's perceiver reads, once it has."""
+    path = run.perceptions(study.perceive.name, "x").with_name("perceiver.json")
+    if not path.is_file():
+        raise RunError(f"{run.folder}: is not perceived yet; run: typecast perceive {run.folder}")
+    return tables.readings(stages.read_json(path))
+
+
+def _same_domain(study: Study | FolderStudy) -> bool:
     """The embedded CLIP's errors were measured on emoji, and hold for those alone."""
-    return study.perceive.clip != "embedded" or study.model.path == "embedded"
+    return study.perceive.clip != "embedded" or (isinstance(study, Study) and study.model.path == "embedded")
 
 
-def estimate(opened: Opened) -> str:
+def estimate(opened: Readable) -> str:
     """`estimates.csv` and `summary.json`, and of a study with several arms `effects.csv`; returns the headline.
 
     By the perceiver of the study. What another one has read is estimated in the folder of its perceptions.
     """
     run, study, planned = opened
     name = study.perceive.name
-    described = stages.read_json(run.perceptions(name, "x").with_name("perceiver.json"))
-    attributes = tables.readings(described)
-    counts = tables.tally(run, planned, name, attributes)
+    attributes = read_by(run, study)
+    counts = labels.counted(run, planned, name, attributes, tables.tally(run, planned, name, attributes))
     with tables.doubts(attributes, stages.say):
         shares, found = _estimated(run.folder, opened, attributes, counts)
-        read = effects.Read(run=run, planned=planned, perceiver=name, readings=attributes, counts=counts, shares=shares)
-        changed, followed = effects.effects(read), effects.obedience(read)
-        found["arms"] = effects.helped(read, followed)
+        found["labels"] = labels.summary(run, planned, name, attributes)
+        found["two_tones"] = tables.two_tones(run, planned, name, attributes)
+        found["left_out"] = tables.left_out(run, planned, name, attributes)
+        changed: list[dict[str, Any]] = []
+        followed: list[dict[str, Any]] = []
+        if isinstance(planned, Plan):
+            read = effects.Read(
+                run=run, planned=planned, perceiver=name, readings=attributes, counts=counts, shares=shares
+            )
+            changed, followed = effects.effects(read), effects.obedience(read)
+            found["arms"] = effects.helped(read, followed)
     if changed:
         store.write_text(run.folder / "effects.csv", tables.to_csv(changed, changes.COLUMNS))
     for arm in dict.fromkeys(row["arm"] for row in followed):
@@ -224,18 +283,19 @@ def estimate(opened: Opened) -> str:
 
 
 def _estimated(
-    folder: Path, opened: Opened, attributes: Sequence[tables.Reading], counts: tables.Tally
+    folder: Path, opened: Readable, attributes: Sequence[tables.Reading], counts: tables.Tally
 ) -> tuple[dict[str, dict[tables.Key, Shares]], dict[str, Any]]:
     """The estimates of one perceiver, written into a folder; the shares, and what is to be summed up."""
     planned = opened[2]
     shares = tables.corrected(planned, counts, attributes)
     rows = tables.estimate(planned, counts, attributes, shares)
-    found = summary.summary(planned, counts, attributes, shares)
+    known = [tables.informed(reading, counts, tables.keys(planned)) for reading in attributes]
+    found = summary.summary(planned, counts, known, shares)
     store.write_text(folder / "estimates.csv", tables.to_csv(rows))
     return shares, found
 
 
-def _others(opened: Opened, own: Sequence[tables.Reading]) -> Iterator[dict[str, Any]]:
+def _others(opened: Readable, own: Sequence[tables.Reading]) -> Iterator[dict[str, Any]]:
     """The other perceivers that have read all images: each estimated on its own, and how often it says the same."""
     run, study, planned = opened
     for name, described in perceivers(run).items():
@@ -243,7 +303,7 @@ def _others(opened: Opened, own: Sequence[tables.Reading]) -> Iterator[dict[str,
             continue
         attributes = tables.readings(described)
         try:
-            counts = tables.tally(run, planned, name, attributes)
+            counts = labels.counted(run, planned, name, attributes, tables.tally(run, planned, name, attributes))
         except RunError as error:
             stages.say(f"perceptions/{name} is left out: {error}")
             continue
@@ -261,14 +321,14 @@ def _others(opened: Opened, own: Sequence[tables.Reading]) -> Iterator[dict[str,
         }
 
 
-def report(opened: Opened) -> Path:
+def report(opened: Readable) -> Path:
     """The figures and the page."""
     from pipeline.report import write_report
 
     return write_report(opened[0].folder)
 
 
-def status(opened: Opened) -> dict[str, Any]:
+def status(opened: Readable) -> dict[str, Any]:
     """How far a run is, from the disk alone."""
     run, study, planned = opened
     return stages.status(run, planned, study.perceive.name)

@@ -73,6 +73,14 @@ class Asked(Protocol):
         ...
 
 
+class Sharded(Asked, Protocol):
+    """What reading and counting need of a run: a `Plan`, or an `Album` of pictures made elsewhere."""
+
+    def shards(self) -> list[Shard]:
+        """All shards, in order."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a study draws, and in which pieces.

@@ -21,13 +21,18 @@ from PIL import Image
 import pipeline
 import prompt_sets
 from pipeline import figures, imports, stages, store
+from pipeline import study as studies
 from pipeline.errors import RunError
 from pipeline.figures import Chart, Row, labels, of_reference, references, said_of_arm, title_of, unique
+from pipeline.labels import Sample, asked
+from pipeline.labels import folder as labels_folder
 from pipeline.store import Run
-from pipeline.tables import COLUMNS
+from pipeline.study import FolderStudy, ImportStudy, Study
+from pipeline.tables import COLUMNS, Reading
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON
 
 CONCEPTS_SHOWN, IMAGES_SHOWN = 20, 8
-THUMBNAIL = 128
+THUMBNAIL, SHEET_PICTURE = 128, 512
 """Pixels of the longer side at most."""
 EXACT = 64
 """Up to this side the pixels on the page are the pixels of the run."""
@@ -41,15 +46,19 @@ SIGNIFICANT = 0.05
 def write_report(folder: Path) -> Path:
     """Write the figures and the page of a run that has been estimated; returns the page."""
     run = Run(folder)
-    imported = imports.study_of(run)
-    study = imported or stages.load_run(folder)[1]
+    if not run.study_file.is_file():
+        stages.load_run(folder)  # says how to make one
+    study = studies.of_run(run.study_file)
+    imported = study if isinstance(study, ImportStudy) else None
+    pictures = study if isinstance(study, FolderStudy) else None
     rows = _read_estimates(folder / "estimates.csv")
     summary = stages.read_json(folder / "summary.json")
     charts = figures.draw(rows, summary, folder / "figures")
-    survey = _survey(run)
-    page = _template().render(
+    survey = _survey(run, made_elsewhere=pictures is not None)
+    page = _template("report.html.jinja").render(
         study=study,
         imported=imported,
+        pictures=pictures,
         attributes=unique(rows, "attribute"),
         summary=summary,
         images=summary.get("images") or {},
@@ -58,6 +67,8 @@ def write_report(folder: Path) -> Path:
         arms=[_arm(entry) for entry in summary.get("arms") or []],
         charts=_embedded(charts, folder / "figures"),
         gallery=_gallery(run, survey, study.seed),
+        people=summary.get("labels"),
+        corrections=_corrections(run, survey, summary.get("labels")),
         tables=list(_tables(rows)),
         yaml=run.study_file.read_text(encoding="utf-8"),
         environments=survey.environments,
@@ -70,7 +81,9 @@ def write_report(folder: Path) -> Path:
         else [prompt_sets.load_reference(r.table, r.year) for r in study.reference],
         missing=_missing(rows),
         arms_head=ARMS,
-        cautions=[] if imported else [(arm.name, arm.caution) for arm in study.rewriters() if arm.caution],
+        cautions=[(arm.name, arm.caution) for arm in study.rewriters() if arm.caution]
+        if isinstance(study, Study)
+        else [],
         version=pipeline.__version__,
         digest=hashlib.sha256((folder / "estimates.csv").read_bytes()).hexdigest()[:16],
     )
@@ -79,8 +92,25 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def _template() -> Any:
-    """The page, with everything that is put into it escaped."""
+def write_sheet(run: Run, sample: Sample, readings: Sequence[Reading]) -> Path:
+    """The sheet of a sample to fill in: one page with the pictures, which saves the answers as CSV."""
+    wanted = set(sample.units)
+    units = [unit for unit in _survey(run, made_elsewhere=False).units if unit.id in wanted]
+    found = _pictures(run, units, SHEET_PICTURE)
+    page = _template("sheet.html.jinja").render(
+        sample=sample,
+        readings=asked(readings),
+        pictures=[(number, unit, found.get(unit, "")) for number, unit in enumerate(sample.units, 1)],
+        cannot_tell=CANNOT_TELL,
+        not_one_person=NOT_ONE_PERSON,
+    )
+    path = labels_folder(run) / "sheet.html"
+    store.write_text(path, page)
+    return path
+
+
+def _template(name: str) -> Any:
+    """A page, with everything that is put into it escaped."""
     place = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -88,9 +118,9 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    place.filters |= {"interval": interval, "amount": amount, "arm": said_of_arm}
+    place.filters |= {"interval": interval, "amount": amount, "arm": said_of_arm, "plain": plain}
     place.globals |= {"title_of": title_of}
-    return place.get_template("report.html.jinja")
+    return place.get_template(name)
 
 
 def _read_estimates(path: Path) -> list[dict[str, str]]:
@@ -444,8 +474,10 @@ def _before_after(both: Sequence[Any] | None, say: Callable[[Any], str]) -> str:
     return " → ".join(map(say, both)) if both else "–"
 
 
-def _survey(run: Run) -> Survey:
-    columns = [name for name in store.IMAGE_SCHEMA.names if name != "image"]
+def _survey(run: Run, *, made_elsewhere: bool) -> Survey:
+    """Of pictures made elsewhere, the file stands for the prompt, which is not known."""
+    columns = [name for name in store.IMAGE_SCHEMA.names if name not in ("image", "file")]
+    columns += ["file"] if made_elsewhere else []
     units: list[Unit] = []
     environments: Counter[str] = Counter()
     unreadable = []
@@ -465,7 +497,7 @@ def _survey(run: Run) -> Survey:
                     concept=row["concept"],
                     arm=row["arm"],
                     pair=pair,
-                    prompt=row["prompt_sent"],
+                    prompt=row.get("file") or row["prompt_sent"],
                     status=row["status"],
                     reason=row["reason"],
                 )
@@ -530,7 +562,7 @@ def _counts(statuses: Iterable[str]) -> str:
     return f"{counted.total()} images: {', '.join(parts)}"
 
 
-def _pictures(run: Run, units: Iterable[Unit]) -> dict[str, str]:
+def _pictures(run: Run, units: Iterable[Unit], side: int = THUMBNAIL) -> dict[str, str]:
     """Thumbnails as data URIs by unit id; each shard is read once."""
     wanted: dict[str, set[str]] = {}
     for unit in units:
@@ -544,17 +576,52 @@ def _pictures(run: Run, units: Iterable[Unit]) -> dict[str, str]:
             continue  # its rows were fine and its pictures are not: they stay empty places
         for place, name in enumerate(table["unit_id"].to_pylist()):
             if name in ids:
-                found[name] = _thumbnail(table["image"][place].as_py()["bytes"])
+                found[name] = _thumbnail(table["image"][place].as_py()["bytes"], side)
     return found
 
 
-def _thumbnail(png: bytes) -> str:
+def _thumbnail(png: bytes, side: int) -> str:
     picture = Image.fromarray(store.decode(png))
     exact = max(picture.size) <= EXACT
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    picture.thumbnail((side, side))
     out = io.BytesIO()
     picture.save(out, "WEBP", lossless=exact, quality=80)
     return _uri(out.getvalue(), "image/webp")
+
+
+# -- what people said --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """What a person said of a picture outside of the sample."""
+
+    unit: str
+    concept: str
+    uri: str
+    """The picture."""
+    said: str
+    """Attribute, what the probe said, and what stands now."""
+    who: str
+    when: str
+
+
+def _corrections(run: Run, survey: Survey, people: Mapping[str, Any] | None) -> list[Correction]:
+    """Every correction with its picture; the log has all of them, the latest of a person stands."""
+    log = (people or {}).get("corrections") or []
+    units = {unit.id: unit for unit in survey.units}
+    pictures = _pictures(run, [units[name] for name in {entry["unit_id"] for entry in log} & set(units)])
+    return [
+        Correction(
+            unit=entry["unit_id"],
+            concept=units[entry["unit_id"]].concept if entry["unit_id"] in units else "",
+            uri=pictures.get(entry["unit_id"], ""),
+            said=f"{title_of(entry['attribute'])}: the probe said “{entry['probe']}”, a person “{entry['level']}”",
+            who=entry["annotator"],
+            when=entry["when"],
+        )
+        for entry in log[:TABLE_ROWS]
+    ]
 
 
 # -- the table of estimates --------------------------------------------------------------------------
@@ -652,7 +719,31 @@ def _limits(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[str]:
     attributes = unique(rows, "attribute")
     records = summary.get("classifier") or {}
     known = [PERCEIVED[attribute] for attribute in attributes if attribute in PERCEIVED]
-    return [*known, *(_record(title_of(attribute), records.get(attribute) or {}) for attribute in attributes)]
+    said = [_record(title_of(attribute), records.get(attribute) or {}) for attribute in attributes]
+    tones = summary.get("two_tones")
+    if tones:
+        said.append(
+            f"Skin tone was read twice, by the probe and by the colour of the face. Over {tones['n']} pictures with both, "
+            f"Spearman's ρ between them is {plain(tones['spearman'])}. Colour reads the light as well as the skin: a face "
+            "in the shade is darker to it, whoever's it is."
+        )
+    return [*known, *said, *_left_out(summary.get("left_out") or {})]
+
+
+def _left_out(found: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
+    """Whom the policy about faces leaves out, by attribute."""
+    sentences = []
+    for attribute, levels in found.items():
+        parts = [
+            f"{n['left_out']} of {n['left_out'] + n['kept']} that look most like “{level}”"
+            for level, n in levels.items()
+            if n["left_out"] + n["kept"]
+        ]
+        sentences.append(
+            f"Pictures without a face that a detector finds, or with several, are in no share of {title_of(attribute)}: "
+            f"{', '.join(parts)}. Where these parts differ, the choice of pictures moves the shares."
+        )
+    return sentences
 
 
 def _record(title: str, record: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from classifiers.attributes import readable
 from pipeline import checks, generate, mitigations, store, study
 from pipeline.errors import RunError
-from pipeline.plan import Plan, plan
+from pipeline.plan import Plan, Sharded, plan
 from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.study import Study
@@ -32,6 +32,7 @@ from pipeline.types import (
     Perceived,
     Perceiver,
     Pixels,
+    Rereader,
     Shard,
 )
 
@@ -229,7 +230,7 @@ def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environme
 
 
 def perceive(
-    run: Run, planned: Plan, perceiver: Callable[[], Perceiver], name: str, embedded_by: str | None = None
+    run: Run, planned: Sharded, perceiver: Callable[[], Perceiver], name: str, embedded_by: str | None = None
 ) -> None:
     """Perceive every image shard that is on the disk and has no perceptions by this perceiver.
 
@@ -247,7 +248,7 @@ def perceive(
         progress("perceiving", total=total, done=total - sum(s.stop - s.start for s in todo)) as advance,
     ):
         for shard in todo:
-            if embedded_by and run.perceptions(embedded_by, shard).exists():
+            if embedded_by and isinstance(sees, Rereader) and run.perceptions(embedded_by, shard).exists():
                 ids, rows, embeddings = kept_embeddings(run, embedded_by, shard)
                 _write_seen(run, shard, ids, [(rows, sees.from_embeddings(embeddings))] if rows else [], sees)
                 advance(len(ids), "")
@@ -330,7 +331,7 @@ def describe(perceiver: Perceiver, *, same_domain: bool) -> dict[str, Any]:
 # -- status ------------------------------------------------------------------------------------------
 
 
-def status(run: Run, planned: Plan, perceiver: str) -> dict[str, Any]:
+def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
     """How far a run is, from the disk alone: counts of shards and images, and why images are missing."""
     shards = planned.shards()
     statuses: Counter[str] = Counter()

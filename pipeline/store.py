@@ -41,6 +41,7 @@ IMAGE_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("sha256", pa.string()),
         ("seconds", pa.float64()),
+        ("file", pa.string()),
         ("image", _IMAGE),
     ]
 )
@@ -140,6 +141,7 @@ class Run:
             "reason": [r.reason for r in records],
             "sha256": [r.sha256 for r in records],
             "seconds": [r.seconds for r in records],
+            "file": [r.file for r in records],
             "image": [None if png is None else {"bytes": png, "path": None} for png in pngs],
         }
         features = {name: {"dtype": str(kind), "_type": "Value"} for name, kind in _plain_types()}

@@ -17,11 +17,7 @@ import prompt_sets
 from classifiers.attributes import ATTRIBUTES
 from pipeline import checks, mitigations
 from pipeline.errors import InputError
-from pipeline.types import CANNOT_TELL, Prompt
-
-NOT_ONE_PERSON = "not one person"
-"""What a file may be declared to say of a picture that is made and counted, and is in no share."""
-
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Prompt
 
 ZERO_SHOT = "zero_shot"
 """The probe that asks in words."""
@@ -72,6 +68,9 @@ class Perceive(Part):
     threshold: float | None = Field(None, ge=0, le=1)
     """A level is decided when its probability reaches this; below, the answer is `cannot tell`. `null` is 0.6 for
     `zero_shot`. A fitted probe has thresholds of its own."""
+    people: Literal["keep_all", "largest_face", "exactly_one"] = "keep_all"
+    """Which pictures are read, by the faces that a detector finds, which knows photographs: all of them; the largest
+    face alone, where there is any; or those with exactly one. The others are counted as `not one person`."""
 
     @field_validator("attributes")
     @classmethod
@@ -104,7 +103,8 @@ class Perceive(Part):
     def name(self) -> str:
         """The folder of these perceptions."""
         clip, probe = (Path(p).name if Path(p).is_dir() else p.removeprefix("hf-hub:") for p in (self.clip, self.probe))
-        words = "-".join(word for word in (clip, self.pretrained, probe) if word)
+        people = "" if self.people == "keep_all" else self.people
+        words = "-".join(word for word in (clip, self.pretrained, probe, people) if word)
         return re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-.")
 
 
@@ -275,6 +275,36 @@ class ImportStudy(Part):
         return prompts
 
 
+class FolderStudy(Part):
+    """A study of a folder of pictures that were made elsewhere and are read here. `typecast import FOLDER` writes it."""
+
+    name: str = Field(pattern=NAME)
+    description: str = ""
+    model: str
+    """Who or what made the pictures, for a sentence."""
+    pictures: str
+    """The folder they were read from; after the import nothing is read from it."""
+    files: int = Field(ge=1)
+    """How many there were."""
+    sha256: str
+    """Of the names and the bytes of all files."""
+    concepts: tuple[str, ...] = Field(min_length=1)
+    """What the pictures are of: one for all, or the names of the sub-folders."""
+    grid: bool = False
+    """Is each file a 2 x 2 grid of pictures?"""
+    perceive: Perceive = Field(default_factory=Perceive)
+    reference: tuple[Reference, ...] = (Reference(table="bls_cps_table11"),)
+    seed: int = Field(0, ge=0)
+    """Of the posterior draws."""
+    prompt_sets: tuple[str, ...] = Field((), max_length=0)
+    """None: what was asked is not known."""
+    arms: tuple[str, ...] = Field(("none",), min_length=1, max_length=1)
+
+    def prompts(self) -> tuple[Prompt, ...]:
+        """One for each concept; the words that were sent are not known."""
+        return tuple(Prompt(prompt_set="pictures", concept=c, template="picture", text=c) for c in self.concepts)
+
+
 def _inside(path: str) -> bool:
     """Does a relative path stay below where it starts?"""
     parts = PurePosixPath(path.replace("\\", "/"))
@@ -324,6 +354,11 @@ def made_elsewhere(raw: dict[str, Any]) -> bool:
     return "data" in raw
 
 
+def of_a_folder(raw: dict[str, Any]) -> bool:
+    """Is this the plain data of a `FolderStudy`?"""
+    return "pictures" in raw
+
+
 def is_import(name_or_path: str) -> bool:
     """Is this a study of pictures made elsewhere?"""
     return made_elsewhere(_read(name_or_path)[1])
@@ -333,6 +368,10 @@ def parse(raw: dict[str, Any], *, where: str) -> Study:
     """A study from plain data, with its prompts, arms and tables looked up once."""
     if made_elsewhere(raw):
         raise InputError(f"{where}: names data of pictures that were made elsewhere; read it with: typecast import")
+    if of_a_folder(raw):
+        raise InputError(
+            f"{where}: is of a folder of pictures made elsewhere (typecast import FOLDER), which cannot be drawn or compared"
+        )
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:
@@ -365,7 +404,28 @@ def parse_import(raw: dict[str, Any], *, where: str) -> ImportStudy:
     return study
 
 
-def dump(study: Study | ImportStudy) -> str:
+def of_run(path: Path) -> Study | ImportStudy | FolderStudy:
+    """The study of a run, of whichever kind, from its `study.yaml`."""
+    raw = checks.read_yaml(path)
+    kind = parse_import if made_elsewhere(raw) else parse_folder if of_a_folder(raw) else parse
+    return kind(raw, where=str(path))
+
+
+def parse_folder(raw: dict[str, Any], *, where: str) -> FolderStudy:
+    """A study of a folder of pictures from plain data, with its tables looked up once."""
+    try:
+        study = FolderStudy.model_validate(raw)
+    except ValidationError as error:
+        raise checks.explain(error, where=where, model=FolderStudy) from None
+    try:
+        for reference in study.reference:
+            prompt_sets.load_reference(reference.table, reference.year)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return study
+
+
+def dump(study: Study | ImportStudy | FolderStudy) -> str:
     """The study as YAML with every default filled in."""
     plain = study.model_dump(mode="json")
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)

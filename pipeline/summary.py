@@ -20,6 +20,7 @@ from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
 DRAWS = 200
 """Posterior draws per concept behind a distance's noise floor."""
+NO_STRETCH = {"value": math.nan}
 
 
 def summary(
@@ -45,7 +46,7 @@ def summary(
         "study": planned.study.name,
         **planned.made_with,
         "images": {**made, "total": sum(made.values()), "asked": len(planned)},
-        "headline": headline(planned, pools, made["made"]),
+        "headline": headline(planned, pools, made["made"], attributes, shares),
         "pooled": pools,
         "classifier": {reading.attribute: _record(reading, counts) for reading in attributes},
     }
@@ -161,7 +162,10 @@ def _distances(
             table, matrix, reference, at_base, rng=rng
         )._asdict()
     }
-    sampled = [(s.value, s.joint[:DRAWS], r) for s, r in zip(shares, rows, strict=True) if s.joint is not None]
+    # prediction-powered shares are of each level alone, and need not sum to 1
+    sampled = [
+        (s.value / s.value.sum(), s.joint[:DRAWS], r) for s, r in zip(shares, rows, strict=True) if s.joint is not None
+    ]
     distances = {"total_variation": amplification.total_variation, "jensen_shannon": amplification.jensen_shannon}
     for name, distance in distances.items() if sampled else ():
         apart = [distance(value, r) for value, _, r in sampled]
@@ -189,10 +193,19 @@ def _record(reading: Reading, counts: Tally) -> dict[str, Any]:
     }
 
 
-def headline(planned: Asked, pools: Sequence[dict[str, Any]], images: int) -> str:
+def headline(
+    planned: Asked,
+    pools: Sequence[dict[str, Any]],
+    images: int,
+    attributes: Sequence[Reading],
+    shares: dict[str, dict[Key, Shares]],
+) -> str:
     """The finding in one sentence that can be quoted: reference, year, table, interval and n are in it."""
-    pool = next((p for p in pools if p["arm"] == planned.arms[0].name and "stretch" in p), None)
-    model = planned.model_of(planned.arms[0].name)
+    arm = planned.arms[0].name
+    model = planned.model_of(arm)
+    pool = next((p for p in pools if p["arm"] == arm and not math.isnan(p.get("stretch", NO_STRETCH)["value"])), None)
+    if len(keys(planned)) == 1:
+        return _of_one(planned, images, attributes[0], shares[attributes[0].attribute])
     if pool is None:
         return f"{model}: {images:,} images were made; no reference covers enough of the concepts to say more."
     stretch, mean = pool["stretch"], pool["mean_difference"]
@@ -209,3 +222,19 @@ def headline(planned: Asked, pools: Sequence[dict[str, Any]], images: int) -> st
         f"({100 * mean['low']:+.1f} to {100 * mean['high']:+.1f}), "
         f"over {pool['n_images']:,} images."
     )
+
+
+def _of_one(planned: Asked, images: int, reading: Reading, shares: dict[Key, Shares]) -> str:
+    """The same where there is one concept alone, and so nothing to pool."""
+    (key,) = keys(planned)
+    mine, level = shares[key].estimate(0), reading.levels[0]
+    said = f"{planned.model_of(key[4])}: of {images:,} images of “{key[1]}”"
+    if not mine.known:
+        return f"{said}, the probe could tell {reading.title} in none."
+    said += f", {mine.n:,} taken to show one person, {100 * mine.value:.1f}% read as “{level}” in {reading.title}"
+    said += f" (95% interval {100 * mine.low:.1f} to {100 * mine.high:.1f})"
+    for against in references(planned):
+        found = against.of(key[1], reading)
+        if isinstance(found, Distribution) and not math.isnan(found.shares[0]):
+            return f"{said}; “{against.source(reading)}” has {100 * found.shares[0]:.1f}%."
+    return f"{said}; no reference has it."

@@ -18,15 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import stats
 
 import prompt_sets
+from classifiers.attributes import ATTRIBUTES, MONK_TONE, PEOPLE, SKIN_TONE
 from classifiers.correction import checked_confusion, corrected_shares_many
 from pipeline import amplification
 from pipeline.errors import RunError
-from pipeline.estimates import Shares, published, raw_shares
-from pipeline.plan import Asked, Plan
+from pipeline.estimates import LABELS, Shares, prediction_powered, published, raw_shares
+from pipeline.plan import Asked, Sharded
 from pipeline.store import Run
-from pipeline.types import CANNOT_TELL, Distribution, Estimate, Shard, digest
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Distribution, Estimate, Shard, digest
 
 COLUMNS = (
     "prompt_set",
@@ -139,14 +141,35 @@ class Tally:
 
     statuses: Counter[tuple[Key, str]] = field(default_factory=Counter)
     decisions: Counter[tuple[Key, str, str]] = field(default_factory=Counter)
-    """By key, attribute and decision."""
+    """By key, attribute and decision: all images that show one person, the labelled ones among them."""
+    labelled: Counter[tuple[Key, str, str, str]] = field(default_factory=Counter)
+    """Of a random sample: by key, attribute, level by people, and decision."""
+    undecided: Counter[tuple[Key, str, str]] = field(default_factory=Counter)
+    """Of the sample, those about which people cannot tell or disagree: by key, attribute and decision."""
+    not_one_person: Counter[tuple[Key, str]] = field(default_factory=Counter)
+    """Of the sample, those that do not show one person, as people say: by key and attribute; in no decision."""
+
+    def by_people(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
+        """The labelled pictures of one key: `(K, K + 1)`, level by people and decision."""
+        name = reading.attribute
+        return np.array([[self.labelled[key, name, k, j] for j in reading.columns] for k in reading.levels], np.int64)
+
+    def others(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
+        """Decisions `(K + 1,)` about the pictures of one key that nobody labelled.
+
+        None, where some of the sample do not show one person: nobody knows which of the others do not either.
+        """
+        if self.not_one_person[key, reading.attribute]:
+            return np.zeros(len(reading.columns), np.int64)
+        open_ = np.array([self.undecided[key, reading.attribute, column] for column in reading.columns], np.int64)
+        return np.asarray(self.count(key, reading) - self.by_people(key, reading).sum(0) - open_)
 
     def count(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
         """Decisions `(K + 1,)` for one key: the levels, then `cannot tell`."""
         return np.array([self.decisions[key, reading.attribute, column] for column in reading.columns], np.int64)
 
 
-def tally(run: Run, planned: Plan, perceiver: str, attributes: Sequence[Reading]) -> Tally:
+def tally(run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Reading]) -> Tally:
     """Count what is on the disk, one shard in memory at a time. Images that are not drawn yet are not counted."""
     counts = Tally()
     names = ["prompt_set", "concept", "template", "identity", "arm"]
@@ -168,7 +191,7 @@ def decided(run: Run, perceiver: str, shard: Shard, attributes: Sequence[Reading
     """The images of a shard: `columns` of them, and one of decisions per attribute, null where no image was made."""
     if not run.perceptions(perceiver, shard).exists():
         raise RunError(f"{run.folder}: {shard.name} is not perceived yet; run: typecast perceive {run.folder}")
-    images = run.read_images(shard, ["unit_id", *columns]).replace_schema_metadata(None)
+    images = run.read_images(shard, list(dict.fromkeys(["unit_id", *columns]))).replace_schema_metadata(None)
     on_disk = {part for a in attributes for part in (a.of or (a.attribute,))}
     seen = run.read_perceptions(perceiver, shard, ["unit_id", *sorted(on_disk)])
     if images["unit_id"] != seen["unit_id"]:
@@ -176,11 +199,11 @@ def decided(run: Run, perceiver: str, shard: Shard, attributes: Sequence[Reading
     for a in attributes:
         parts = [seen[part].cast("string") for part in (a.of or (a.attribute,))]
         images = images.append_column(a.attribute, together(parts) if a.of else parts[0])
-    return images.drop_columns(["unit_id"])
+    return images if "unit_id" in columns else images.drop_columns(["unit_id"])
 
 
 def agreement(
-    run: Run, planned: Plan, perceivers: tuple[str, str], readings: tuple[Sequence[Reading], Sequence[Reading]]
+    run: Run, planned: Sharded, perceivers: tuple[str, str], readings: tuple[Sequence[Reading], Sequence[Reading]]
 ) -> dict[str, dict[str, int]]:
     """Per attribute that two perceivers read: images that both decided, how many of them alike, and how many that only
     one decided."""
@@ -203,8 +226,59 @@ def agreement(
 
 def together(parts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     """Columns of decisions as one column of their combinations, as `pipeline.types.Intersection` names them."""
-    undecided = functools.reduce(pc.or_, (pc.equal(part, CANNOT_TELL) for part in parts))
-    return pc.if_else(undecided, CANNOT_TELL, pc.binary_join_element_wise(*parts, ", "))
+    several, undecided = (
+        functools.reduce(pc.or_, (pc.equal(part, word) for part in parts)) for word in (NOT_ONE_PERSON, CANNOT_TELL)
+    )
+    joined = pc.if_else(undecided, CANNOT_TELL, pc.binary_join_element_wise(*parts, ", "))
+    return pc.if_else(several, NOT_ONE_PERSON, joined)
+
+
+def left_out(
+    run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Reading]
+) -> dict[str, dict[str, dict[str, int]]] | None:
+    """Whom a policy about faces leaves out: by attribute and the level that the probe finds most likely, the pictures
+    that were kept and those that were left out. `None` where all pictures are kept.
+
+    To keep clear faces alone is a choice of pictures, and where it falls unevenly it moves the shares.
+    """
+    if PEOPLE.name not in {reading.attribute for reading in attributes}:
+        return None
+    asked = [reading for reading in attributes if reading.attribute in ATTRIBUTES]
+    found = {r.attribute: {level: {"kept": 0, "left_out": 0} for level in r.levels} for r in asked}
+    for shard in (shard for shard in planned.shards() if run.perceptions(perceiver, shard).exists()):
+        columns = [name for r in asked for name in (r.attribute, f"{r.attribute}_probabilities")]
+        table = run.read_perceptions(perceiver, shard, columns).to_pydict()
+        for r in asked:
+            rows = zip(table[r.attribute], table[f"{r.attribute}_probabilities"], strict=True)
+            for decision, probabilities in ((d, p) for d, p in rows if p is not None):
+                level = r.levels[int(np.argmax(probabilities))]
+                found[r.attribute][level]["left_out" if decision == NOT_ONE_PERSON else "kept"] += 1
+    return found
+
+
+def two_tones(
+    run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Reading]
+) -> dict[str, int | float | list[list[int]]] | None:
+    """Skin tone read twice, by the probe and by colour: Spearman's ρ between them, and how often which goes with which,
+    a row per tone of the probe and a column per Monk tone. `None` where not both are read or fewer than three pictures
+    have both."""
+    both = [reading for reading in attributes if reading.attribute in (SKIN_TONE.name, MONK_TONE.name)]
+    if len(both) < 2:
+        return None
+    probe, colour = sorted(both, key=lambda reading: len(reading.levels))
+    counts = np.zeros((len(probe.levels), len(colour.levels)), np.int64)
+    for shard in (shard for shard in planned.shards() if run.perceptions(perceiver, shard).exists()):
+        table = run.read_perceptions(perceiver, shard, [probe.attribute, colour.attribute]).to_pydict()
+        for one, other in zip(table[probe.attribute], table[colour.attribute], strict=True):
+            if one in probe.levels and other in colour.levels:
+                counts[probe.levels.index(one), colour.levels.index(other)] += 1
+    if counts.sum() < 3:
+        return None
+    places = np.repeat(np.argwhere(np.ones_like(counts)), counts.ravel(), axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)  # all alike: NaN, which is not known
+        correlation = float(stats.spearmanr(places[:, 0], places[:, 1]).statistic)
+    return {"n": int(counts.sum()), "spearman": correlation, "counts": counts.tolist()}
 
 
 # -- estimates ---------------------------------------------------------------------------------------
@@ -264,26 +338,77 @@ def _of_attribute(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, 
         blocks.setdefault((key[0], *key[2:]), []).append(key)  # a concept is in a block once, and so are its labels
     found: dict[Key, Shares] = {}
     for block in blocks.values():
-        table = np.array([counts.count(key, reading) for key in block])
-        found |= zip(block, _block(block, table, reading, rng), strict=True)
+        if any(counts.by_people(key, reading).any() for key in block):
+            found |= zip(block, _labelled(block, counts, reading, rng), strict=True)
+        else:
+            table = np.array([counts.count(key, reading) for key in block])
+            found |= zip(block, _block(block, table, reading, rng), strict=True)
     return found
 
 
 def _block(
-    block: Sequence[Key], table: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator
+    block: Sequence[Key],
+    table: npt.NDArray[np.int64],
+    reading: Reading,
+    rng: np.random.Generator,
+    labelled: npt.NDArray[np.int64] | None = None,
 ) -> list[Shares]:
-    """The shares of some keys with counts `(G, K + 1)`, no concept twice."""
-    if reading.confusion is None:
+    """The shares of some keys with counts `(G, K + 1)`, no concept twice; `labelled` `(G, K, K + 1)` come on top."""
+    if reading.confusion is None and labelled is None:
         return [_uncorrected(row, reading, rng) for row in table]
-    if not reading.by_concept:
-        return corrected_shares_many(table, reading.confusion, rng=rng)
+    if reading.confusion is not None and not reading.by_concept:
+        return corrected_shares_many(table, reading.confusion, labelled=labelled, rng=rng)
     concepts = [key[1] for key in block]
     unseen = [concept for concept in reading.by_concept if concept not in concepts]  # their labels count all the same
-    none = np.zeros_like(reading.confusion)
+    none = np.zeros((len(reading.levels), len(reading.columns)), np.int64)
     matrices = np.array([reading.by_concept.get(concept, none) for concept in (*concepts, *unseen)])
     padded = np.concatenate([table, np.zeros((len(unseen), table.shape[1]), np.int64)])
-    shares = corrected_shares_many(padded, matrices, rng=rng)[: len(block)]
+    if labelled is not None:
+        labelled = np.concatenate([labelled, np.zeros((len(unseen), *none.shape), np.int64)])
+    shares = corrected_shares_many(padded, matrices, labelled=labelled, rng=rng)[: len(block)]
     return [replace(share, method=f"{share.method}, errors by concept") for share in shares]
+
+
+def _labelled(block: Sequence[Key], counts: Tally, reading: Reading, rng: np.random.Generator) -> list[Shares]:
+    """The shares of some keys, no concept twice, of which people labelled a random sample.
+
+    From `LABELS` labelled pictures of a key on, its shares are prediction-powered and ask nothing of the classifier;
+    below, labels and predictions are modelled together. The draws, behind p-values and distances, are the joint
+    model's in both cases. Where nobody labelled a picture of some level, and no matrix knows it, all stays as it was.
+    """
+    by_people = np.array([counts.by_people(key, reading) for key in block])
+    others = np.array([counts.others(key, reading) for key in block])
+    known = by_people.sum(0) + (0 if reading.confusion is None else reading.confusion)
+    if (known[:, :-1].sum(1) == 0).any():
+        few = f"{reading.uncorrected} (the {by_people.sum()} that people labelled do not show every level)"
+        table = np.array([counts.count(key, reading) for key in block])
+        shares = _block(block, table, replace(reading, uncorrected=few), rng)
+    else:
+        shares = _block(block, others, reading, rng, by_people)
+        shares = [
+            replace(share, method=f"{share.method}, {labels.sum()} images labelled by people")
+            for share, labels in zip(shares, by_people, strict=True)
+        ]
+    return [
+        _powered(labels, rest, share) if labels.sum() >= LABELS else share
+        for share, labels, rest in zip(shares, by_people, others, strict=True)
+    ]
+
+
+def _powered(labels: npt.NDArray[np.int64], others: npt.NDArray[np.int64], joint: Shares) -> Shares:
+    """Prediction-powered shares, with the draws of the joint model."""
+    return replace(prediction_powered(labels, others), draws=joint.draws, joint=joint.joint)
+
+
+def informed(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> Reading:
+    """What is known of an attribute once people labelled a sample of this run: their pictures count for the
+    classifier's errors too."""
+    matrix = np.sum([counts.by_people(key, reading) for key in keyed], axis=0)
+    if not matrix.any():
+        return reading
+    if reading.confusion is not None:
+        matrix = matrix + reading.confusion
+    return reading if (matrix[:, :-1].sum(1) == 0).any() else replace(reading, confusion=matrix)
 
 
 def corrected_sum(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:

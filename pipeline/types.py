@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ Pixels = npt.NDArray[np.uint8]
 
 CANNOT_TELL = "cannot tell"
 """The decision of a perceiver that abstains. An answer, not a gap."""
+
+NOT_ONE_PERSON = "not one person"
+"""What is said of a picture of nobody or of several: it is made and counted, and is in no share."""
 
 Status = Literal["made", "blocked", "failed"]
 
@@ -169,6 +172,8 @@ class ImageRecord:
     """Of the uint8 pixels, row by row; empty unless made."""
     seconds: float
     """The batch's wall time divided by the images in it."""
+    file: str = ""
+    """The file that it was read from; empty where it was drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,10 +243,6 @@ class Perceiver(Protocol):
         """All attributes of all images from one encoding of each."""
         ...
 
-    def from_embeddings(self, embeddings: npt.NDArray[np.float16]) -> Perceived:
-        """What `perceive` says, from embeddings `(n, d)` that were kept: no image is touched."""
-        ...
-
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Texts as unit vectors `(m, d)` in the space of the images' embeddings."""
         ...
@@ -256,6 +257,15 @@ class Perceiver(Protocol):
 
     def confusion_by_concept(self, attribute: str) -> dict[str, npt.NDArray[np.int64]]:
         """The same counts for the labelled pictures of each concept; empty where that is not known."""
+        ...
+
+
+@runtime_checkable
+class Rereader(Perceiver, Protocol):
+    """A perceiver to which an embedding is all of an image."""
+
+    def from_embeddings(self, embeddings: npt.NDArray[np.float16]) -> Perceived:
+        """What `perceive` says, from embeddings `(n, d)` that were kept: no image is touched."""
         ...
 
 

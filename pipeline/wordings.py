@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from classifiers.probe import Head, Probe
 from pipeline import stages, store
-from pipeline.plan import Plan
+from pipeline.plan import Sharded
 from pipeline.store import Run
 from pipeline.tables import Key, Reading, keys
 
@@ -54,7 +54,7 @@ def write(file: Path, probe: Probe) -> None:
 
 
 def spread(
-    run: Run, planned: Plan, perceiver: str, readings: Sequence[Reading]
+    run: Run, planned: Sharded, perceiver: str, readings: Sequence[Reading]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows of `wordings.csv`, and the same over all neutral prompts of an arm, with the phrasings at the ends."""
     file = run.perceptions(perceiver, "x").with_name(FILE)
@@ -83,7 +83,7 @@ def spread(
 
 
 def _counted(
-    run: Run, planned: Plan, perceiver: str, asked: Sequence[Reading], stored: Mapping[str, npt.NDArray[Any]]
+    run: Run, planned: Sharded, perceiver: str, asked: Sequence[Reading], stored: Mapping[str, npt.NDArray[Any]]
 ) -> dict[tuple[Key, str], Counts]:
     """What each phrasing alone would have decided, one shard in memory at a time."""
     found: dict[tuple[Key, str], Counts] = {}

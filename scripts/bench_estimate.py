@@ -42,10 +42,6 @@ class MadeUp:
         """There are no images."""
         raise NotImplementedError
 
-    def from_embeddings(self, embeddings: npt.NDArray[np.float16]) -> Perceived:
-        """Nor any embeddings."""
-        raise NotImplementedError
-
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """There are no words either."""
         raise NotImplementedError

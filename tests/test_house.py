@@ -13,20 +13,28 @@ HOME = Path(__file__).parents[1]
 STOREYS = [
     {"pipeline", "pipeline.errors"},
     {"pipeline.types", "pipeline.checks", "pipeline.progress"},
-    {"classifiers", "classifiers.attributes"},
+    {"classifiers", "classifiers.attributes", "pipeline.pictures"},
     {"prompt_sets.prompts", "prompt_sets.references", "pipeline.estimates", "pipeline.energy", "pipeline.chat"},
     {"prompt_sets"},
     {"pipeline.mitigations"},
     {"pipeline.study"},
     {"pipeline.plan", "pipeline.store"},
-    {"classifiers.correction", "classifiers.clip", "classifiers.fake", "classifiers.labelled", "pipeline.generate"},
-    {"classifiers.probe", "pipeline.mixed_model"},
+    {
+        "classifiers.correction",
+        "classifiers.skin_tone",
+        "classifiers.clip",
+        "classifiers.fake",
+        "classifiers.labelled",
+        "pipeline.generate",
+        "pipeline.album",
+    },
+    {"classifiers.probe", "classifiers.faces", "pipeline.mixed_model"},
     {"classifiers.zero_shot", "classifiers.calibration", "classifiers.evaluation", "classifiers.linear"},
     {"classifiers.prototypes"},
     {"pipeline.amplification"},
     {"pipeline.robustness"},
     {"pipeline.stages", "pipeline.tables", "pipeline.pairs", "pipeline.simulation"},
-    {"pipeline.changes", "pipeline.wordings"},
+    {"pipeline.changes", "pipeline.labels", "pipeline.wordings"},
     {
         "pipeline.summary",
         "pipeline.figures",
@@ -45,7 +53,7 @@ STOREYS = [
 of one kind (`energy` writes through `store`)."""
 ALLOWED = {("pipeline.energy", "pipeline.store"), ("prompt_sets.references", "prompt_sets.prompts")}
 DOORS = {
-    "torch": {"pipeline.generate", "classifiers.clip", "pipeline.chat"},
+    "torch": {"pipeline.generate", "pipeline.chat", "classifiers.clip", "classifiers.faces"},
     "transformers": {"pipeline.generate", "pipeline.chat"},
     "diffusers": {"pipeline.generate"},
     "open_clip": {"classifiers.clip"},
@@ -53,6 +61,8 @@ DOORS = {
     "datasets": {"classifiers.labelled"},
     "matplotlib": {"pipeline.figures"},
     "jinja2": {"pipeline.report"},
+    "nltk": {"pipeline.labels"},
+    "skimage": {"classifiers.skin_tone"},
     "codecarbon": {"pipeline.energy"},
     "pydantic": {
         "pipeline.checks",

@@ -7,12 +7,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from classifiers.attributes import GENDER, SKIN_TONE
+from classifiers.attributes import GENDER, MONK_TONE, SKIN_TONE
 from pipeline import line, stages, tables
 from pipeline.line import Opened
 from pipeline.types import CANNOT_TELL, Intersection
@@ -102,3 +103,33 @@ def test_an_intersection_is_counted_image_by_image_and_every_level_stays(drawn: 
         assert int(row["n_one_person"]) == 4 and int(row["n_cannot_tell"]) == 4 - decided
         if decided:
             assert float(row["raw_share"]) == round(expected[row["concept"], row["level"]] / decided, 6)
+
+
+def test_tones_read_twice_are_set_beside_each_other(drawn: Callable[..., Opened], monkeypatch: Any) -> None:
+    """The fake reads one tone; colour is made to say twice that and one more, and now and then nothing."""
+    run, study, planned = drawn(images_per_prompt=5, perceive={"clip": "fake", "attributes": ["skin_tone"]})
+    name = study.perceive.name
+    mine = tables.readings(stages.read_json(run.perceptions(name, "x").with_name("perceiver.json")))
+    colour = tables.Reading(MONK_TONE.name, MONK_TONE.title, MONK_TONE.levels, None)
+    assert tables.two_tones(run, planned, name, mine) is None
+    read = type(run).read_perceptions
+
+    def also(self: Any, perceiver: str, shard: Any, columns: Any = None) -> Any:
+        table = read(self, perceiver, shard, ["skin_tone"])
+        said = [
+            "not one person"
+            if n % 10 == 0 or tone == CANNOT_TELL
+            else str(2 * SKIN_TONE.levels.index(tone) + 1 + n % 2)
+            for n, tone in enumerate(table["skin_tone"].to_pylist())
+        ]
+        return table.append_column(MONK_TONE.name, [said])
+
+    monkeypatch.setattr(type(run), "read_perceptions", also)
+    found = tables.two_tones(run, planned, name, [*mine, colour])
+    assert found is not None and isinstance(found["counts"], list)
+    counts = np.array(found["counts"])
+    assert counts.shape == (5, 10) and counts.sum() == found["n"] > 60
+    assert counts[~np.kron(np.eye(5, dtype=bool), np.ones((1, 2), bool))].sum() == 0
+    one, other = (np.repeat(at, counts.ravel()) for at in np.indices(counts.shape).reshape(2, -1))
+    ranks = [np.array([np.mean(np.flatnonzero(np.sort(x) == v)) for v in x]) for x in (one, other)]
+    assert found["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])

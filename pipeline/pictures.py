@@ -1,0 +1,87 @@
+"""A picture file that somebody else made -> the pixels that are stored, or the reason why there are none."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from pipeline.types import Pixels
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+"""What is read. Pillow knows more, and some of those (EPS) would start another program."""
+MOST_PIXELS = 89_478_485
+"""Pillow's own limit: a quarter of a gigabyte of RGB. A file of a few kilobytes can claim to be far more."""
+REASON_LENGTH = 120
+
+
+def decoded(content: bytes) -> Pixels | str:
+    """A file's pixels as uint8 RGB `(height, width, 3)`, upright and in sRGB; or, in words, why it has none.
+
+    The first frame of an animation, turned as EXIF says, its colours brought to sRGB by its own profile, what is
+    transparent laid on white, 16 bits of grey taken down to 8. Never raises for what a file holds.
+    """
+    if not content:
+        return "the file is empty"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata; what matters is raised
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    return _too_large(f"{picture.width} x {picture.height}")
+                picture.load()
+                return _rgb(picture)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return _too_large("more")
+    except UnidentifiedImageError:
+        return f"no picture of a known kind ({', '.join(FORMATS)})"
+    except Exception as error:  # every decoder has its own: OSError, SyntaxError, ValueError, struct.error, ...
+        return f"damaged or cut off: {' '.join(str(error).split())[:REASON_LENGTH] or type(error).__name__}"
+
+
+def _too_large(size: str) -> str:
+    return f"too large: {size} pixels, and at most {MOST_PIXELS:,} are read"
+
+
+def _rgb(picture: Image.Image) -> Pixels | str:
+    if picture.mode == "F":
+        return "floating-point pixels, and the file does not say how bright white is"
+    profile = picture.info.get("icc_profile")
+    upright: Image.Image = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):
+        upright = _eight_bits(upright)
+    if upright.has_transparency_data:
+        clear = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    elif upright.mode == "P":
+        upright = upright.convert("RGB")
+    return np.asarray(_in_srgb(upright, profile).convert("RGB"))
+
+
+def _eight_bits(grey: Image.Image) -> Image.Image:
+    """16 bits of grey as 8, whichever way Pillow holds them."""
+    levels = np.asarray(grey).astype(np.int64)
+    return Image.fromarray((np.clip(levels, 0, 65535) >> 8).astype(np.uint8))
+
+
+def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """Colours by the picture's own profile; as they are where it has none, or one that does not fit."""
+    if not profile or picture.mode not in ("RGB", "CMYK", "L"):
+        return picture
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(picture, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return picture
+    return converted or picture
+
+
+def quarters(pixels: Pixels) -> tuple[Pixels, ...]:
+    """A 2 x 2 grid `(H, W, 3)` cut into four `(H // 2, W // 2, 3)`, row by row; an odd middle line belongs to none."""
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+    rows = (slice(0, height), slice(pixels.shape[0] - height, None))
+    columns = (slice(0, width), slice(pixels.shape[1] - width, None))
+    return tuple(np.ascontiguousarray(pixels[row, column]) for row in rows for column in columns)
