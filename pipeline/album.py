@@ -17,16 +17,17 @@ import prompt_sets
 from pipeline import checks, store, study
 from pipeline.errors import InputError, RunError
 from pipeline.pictures import decoded, quarters
-from pipeline.plan import SHARD_SIZE
 from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.study import FolderStudy
 from pipeline.types import ImageRecord, Pixels, Prompt, Shard, WorkUnit, digest
 
+SHARD_SIZE = 64
+"""Pictures a shard holds at most, fewer than of drawn ones: they may be large. A multiple of four: no grid is in two."""
 BATCH = 16
 """Pictures that are read together by the classifier."""
 OUTSIDE = "a link that leads out of the folder"
-NO_FILE = "no file: a link to nothing, or something that is not read"
+NO_FILE = "no file: a link to nothing or to a folder, or something else that is not read"
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,9 @@ def look(folder: Path, concept: str | None) -> list[File]:
 
 
 def _counts(path: Path, folder: Path) -> bool:
-    """Is it one of the files that are looked at? A folder is not, be it by a link."""
+    """Is it one of the files that are looked at? A link to a folder is, though it is not followed: it is said so."""
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and not path.is_dir()
+    return not hidden and (path.is_symlink() or not path.is_dir())
 
 
 def _file(path: Path, folder: Path, home: Path, concept: str | None) -> File:
@@ -138,7 +139,7 @@ def study_of(
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "pictures"
     raw: dict[str, Any] = {
         "name": name,
-        "model": model or f"whoever made the pictures in {name}",
+        "model": model or name,
         "pictures": folder.as_posix(),
         "files": len(files),
         "sha256": digest([[file.name, file.concept, file.sha256] for file in files]),
@@ -170,7 +171,7 @@ def begin(chosen: FolderStudy, out: Path) -> Run:
 
 def keep(run: Run, album: Album, folder: Path, files: Sequence[File], environment: dict[str, Any]) -> None:
     """Every shard that is not on the disk, a row per picture; each file is decoded once."""
-    parts = 4 if album.study.grid else 1  # SHARD_SIZE is a multiple of four: no grid is in two shards
+    parts = 4 if album.study.grid else 1
     todo = [shard for shard in album.shards() if not store.finished(run.images(shard))]
     missing = sum(s.stop - s.start for s in todo)
     samples = _numbered(files)

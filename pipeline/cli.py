@@ -146,7 +146,7 @@ def import_(
         typer.Option("--concept", help="What all pictures of the folder show: ceo. Default: the sub-folders say it."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Who made the pictures, for the report: 'Midjourney 7'.")
+        str | None, typer.Option("--model", help="Who made the pictures, for the report; default: the folder's name.")
     ] = None,
     grid: Annotated[
         bool, typer.Option("--grid", help="Every file is a 2x2 grid, such as Midjourney's: cut it into four.")

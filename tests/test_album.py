@@ -103,17 +103,17 @@ def test_what_cannot_be_read_is_a_row_with_its_reason_and_nothing_else_is_lost(t
     found = {row["file"]: row for row in rows(imported(folder, tmp_path / "run"))}
     assert {name: row["status"] for name, row in found.items()} == {
         **{f"{i:02d}.png": "made" for i in range(3)},
-        **{name: "failed" for name in ("a.txt", "b.png", "c.png", "d.png", "e.png", "f.png", "h.png")},
+        **{name: "failed" for name in ("a.txt", "b.png", "c.png", "d.png", "e.png", "f.png", "g", "h.png")},
     }
     assert found["b.png"]["reason"] == "the file is empty" and "no picture of a known kind" in found["a.txt"]["reason"]
     assert "cut off" in found["c.png"]["reason"] and found["f.png"]["reason"] == found["h.png"]["reason"]
-    assert found["d.png"]["reason"] == found["e.png"]["reason"] == album.OUTSIDE
+    assert found["d.png"]["reason"] == found["e.png"]["reason"] == found["g"]["reason"] == album.OUTSIDE
     done = typecast("import", str(folder), "--concept", "ceo", "--out", str(tmp_path / "run2"), "--set", READ[0])
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "c.png: damaged or cut off" in done.stderr and "2 images failed: a link" in done.stderr
+    assert "c.png: damaged or cut off" in done.stderr and "3 images failed: a link" in done.stderr
     with (tmp_path / "run2/estimates.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
-    assert (row["n"], row["n_one_person"], row["n_failed"]) == ("10", "3", "7")
+    assert (row["n"], row["n_one_person"], row["n_failed"]) == ("11", "3", "8")
 
 
 def test_of_files_that_are_no_pictures_nothing_is_known(tmp_path: Path) -> None:
