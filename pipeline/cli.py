@@ -72,6 +72,7 @@ def run(
     study: StudyName,
     out: Out = None,
     change: Changes = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Draw again the images that failed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn, and stop.")] = False,
 ) -> None:
     """Draw, perceive, estimate and report; or continue where an earlier run of the same study stopped."""
@@ -84,7 +85,7 @@ def run(
         print(line.preview(chosen, folder))
         return
     opened = line.begin(chosen, folder)
-    line.generate(opened, perceive=True)
+    line.generate(opened, perceive=True, retry_failed=retry_failed)
     _finish(opened)
 
 

@@ -94,8 +94,11 @@ def _open_probe(study: Study | FolderStudy) -> Perceiver:
     return ZeroShot(clip, attributes, threshold=study.perceive.threshold, name=study.perceive.name)
 
 
-def generate(opened: Opened, *, perceive: bool) -> None:
-    """Draw what is missing; with `perceive`, read it on the way, and then what was drawn before."""
+def generate(opened: Opened, *, perceive: bool, retry_failed: bool = False) -> None:
+    """Draw what is missing; with `perceive`, read it on the way, and then what was drawn before.
+
+    With `retry_failed`, first draw again what has failed.
+    """
     run, study, planned = opened
     before = stages.status(run, planned, study.perceive.name)
     missing = before["images"] - before["made"] - before["blocked"] - before["failed"]
@@ -103,16 +106,23 @@ def generate(opened: Opened, *, perceive: bool) -> None:
     def reader() -> Perceiver:
         return noted(run, study, open_perceiver(study))
 
+    def draws() -> Generator:
+        return open_generator(study, planned)
+
     with metered(run.folder / "energy.json", images=missing):
-        stages.draw(run, planned, lambda: open_generator(study, planned), reader if perceive else None)
-        if perceive:
-            stages.perceive(run, planned, reader, study.perceive.name)
+        if retry_failed:
+            stages.retry(run, planned, draws)
+        stages.draw(run, planned, draws, reader if perceive else None)
+        while perceive and stages.perceive(run, planned, reader, study.perceive.name):
+            stages.draw(run, planned, draws, reader)
 
 
 def perceive(opened: Readable) -> None:
     """Read what has been drawn and not read."""
     run, study, planned = opened
-    stages.perceive(run, planned, lambda: noted(run, study, open_perceiver(study)), study.perceive.name)
+    damaged = stages.perceive(run, planned, lambda: noted(run, study, open_perceiver(study)), study.perceive.name)
+    if damaged:
+        raise RunError(f"{run.folder}: {len(damaged)} shards are set aside; run: typecast generate {run.folder}")
 
 
 def noted(run: Run, study: Study | FolderStudy, perceiver: Perceiver) -> Perceiver:

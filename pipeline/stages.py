@@ -16,7 +16,7 @@ import numpy as np
 
 from classifiers.attributes import readable
 from pipeline import checks, generate, mitigations, store, study
-from pipeline.errors import RunError
+from pipeline.errors import ModelError, RunError
 from pipeline.plan import Plan, Sharded, plan
 from pipeline.progress import progress
 from pipeline.store import Run
@@ -107,14 +107,12 @@ def say(message: str) -> None:
 
 
 def drawn(run: Run, planned: Plan, shard: Shard) -> bool:
-    """Is this image shard finished? One that cannot be read is set aside, to be drawn again.
-
-    Looks at the file's end and at the checksummed ids, not at every picture: those are checked when used.
-    """
+    """Is this image shard finished? One with a byte that is not as it was written is set aside, to be drawn again."""
     path = run.images(shard)
     if not path.exists():
         return False
     try:
+        store.check(path)
         ids = run.read_images(shard, ["unit_id"])["unit_id"].to_pylist()
     except RunError as error:
         say(f"{error}; set aside as {store.set_aside(path).name}, and drawn again")
@@ -139,6 +137,9 @@ def perceived(run: Run, perceiver: str, shard: Shard) -> bool:
 
 # -- drawing -----------------------------------------------------------------------------------------
 
+HOPELESS, TREND = 3, 16
+"""Batches, and images in them, after which a model that has failed at every one is not asked again."""
+
 
 @dataclass
 class _ShardInWork:
@@ -148,6 +149,31 @@ class _ShardInWork:
     units: list[tuple[Any, int, Drawn, float]] = field(default_factory=list)
     encoded: list[Future[tuple[bytes, str]] | None] = field(default_factory=list)
     seen: list[tuple[list[int], Perceived]] = field(default_factory=list)
+
+
+@dataclass
+class _Luck:
+    """Has anything come of this process yet? A model that fails at every image is stopped after its first batches."""
+
+    batches: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    had: bool = False
+
+    def see(self, results: Sequence[Drawn]) -> None:
+        """A `ModelError` if there was none so far, in `HOPELESS` batches and as many images as stand for a trend."""
+        self.had = self.had or any(result.status != "failed" for result in results)
+        if self.had:
+            return
+        self.batches += 1
+        self.reasons.update(result.reason for result in results)
+        failed = self.reasons.total()
+        if self.batches >= HOPELESS and failed >= TREND:
+            (reason, n), *others = self.reasons.most_common()
+            more = f" and {len(others)} other reasons" if others else ""
+            raise ModelError(
+                f"all of the first {failed} images failed, {n} of them with: {reason}{more}. Nothing of them is kept; put the "
+                "model or its settings (draw.dtype, draw.height, draw.width) right, and the same command draws them"
+            )
 
 
 def draw(
@@ -168,6 +194,7 @@ def draw(
     draws, sees = generator(), perceiver() if perceiver else None
     environment = generate.environment()
     writing: Future[None] | None = None
+    luck = _Luck()
     with (
         ThreadPoolExecutor(1) as writer,
         ThreadPoolExecutor(2) as encoders,
@@ -176,7 +203,7 @@ def draw(
         for shard in shards:
             work = _ShardInWork(shard)
             for number, batch in planned.batches(shard):
-                _draw_batch(work, number, batch, draws, sees, encoders)
+                luck.see(_draw_batch(work, number, batch, draws, sees, encoders))
                 advance(sum(unit is not None for unit in batch), "")
             if writing:
                 writing.result()
@@ -192,7 +219,8 @@ def _draw_batch(
     draws: Generator,
     sees: Perceiver | None,
     encoders: ThreadPoolExecutor,
-) -> None:
+) -> list[Drawn]:
+    """Draw a batch and hand its pictures on; what came of each unit."""
     start = time.perf_counter()
     results = draws.draw(batch)
     pairs = [(unit, result) for unit, result in zip(batch, results, strict=True) if unit and result]
@@ -207,6 +235,7 @@ def _draw_batch(
         pixels = [result.pixels for _, result in pairs if result.pixels is not None]
         if pixels:
             work.seen.append((places, sees.perceive(pixels)))
+    return [result for _, result in pairs]
 
 
 def _encoded(pixels: Pixels) -> tuple[bytes, str]:
@@ -224,23 +253,72 @@ def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environme
         _write_seen(run, work.shard, [record.unit.id for record in records], work.seen, sees)
 
 
+def retry(run: Run, planned: Plan, generator: Callable[[], Generator]) -> None:
+    """Draw the failed units of finished shards again, each at its place; what was made or blocked stays as it is.
+
+    The perceptions of a shard that changes are deleted first, so that none is ever beside another picture.
+    """
+    failed = {shard: _failed(run, shard) for shard in planned.shards() if drawn(run, planned, shard)}
+    todo = {shard: n for shard, n in failed.items() if n}
+    if not todo:
+        return
+    draws = generator()
+    with progress("drawing again", total=sum(todo.values())) as advance:
+        for shard, n in todo.items():
+            _retry_shard(run, planned, shard, draws, n)
+            advance(n, "")
+
+
+def _failed(run: Run, shard: Shard) -> int:
+    return run.read_images(shard, ["status"])["status"].to_pylist().count("failed")
+
+
+def _retry_shard(run: Run, planned: Plan, shard: Shard, draws: Generator, n: int) -> None:
+    rows = {row["unit_id"]: row for row in run.read_images(shard).to_pylist()}
+    for number, batch in planned.batches(shard):
+        again = tuple(unit if unit and rows[unit.id]["status"] == "failed" else None for unit in batch)
+        if not any(again):
+            continue
+        work = _ShardInWork(shard)
+        with ThreadPoolExecutor(2) as encoders:
+            _draw_batch(work, number, again, draws, None, encoders)
+        for (unit, _, result, seconds), future in zip(work.units, work.encoded, strict=True):
+            png, sha = future.result() if future else (None, "")
+            told = {"status": result.status, "reason": result.reason, "sha256": sha, "seconds": seconds}
+            rows[unit.id] |= told | {"image": png and {"bytes": png}}
+    units = planned.units(shard)
+    told = ("batch", "status", "reason", "sha256", "seconds")
+    records = [ImageRecord(unit=unit, **{name: rows[unit.id][name] for name in told}) for unit in units]
+    pngs = [rows[unit.id]["image"] and rows[unit.id]["image"]["bytes"] for unit in units]
+    for stale in run.folder.glob(f"perceptions/*/{shard.name}.parquet"):
+        stale.unlink()
+    run.write_images(shard, records, pngs, generate.environment() | {"failed_drawn_again": str(n)})
+
+
 # -- perceiving --------------------------------------------------------------------------------------
 
 
-def perceive(run: Run, planned: Sharded, perceiver: Callable[[], Perceiver], name: str) -> None:
+def perceive(run: Run, planned: Sharded, perceiver: Callable[[], Perceiver], name: str) -> list[Shard]:
     """Perceive every image shard that is on the disk and has no perceptions by this perceiver.
 
-    In the batches in which the images were drawn, so that what was perceived on the way is the same.
+    In the batches in which the images were drawn, so that what was perceived on the way is the same. A shard whose
+    pictures are damaged is set aside, to be drawn again: those are given back.
     """
     ready = [shard for shard in planned.shards() if run.images(shard).exists()]
     todo = [shard for shard in ready if not perceived(run, name, shard)]
+    damaged: list[Shard] = []
     if not todo:
-        return
+        return damaged
     sees = perceiver()
     total = sum(s.stop - s.start for s in ready)
     with progress("perceiving", total=total, done=total - sum(s.stop - s.start for s in todo)) as advance:
         for shard in todo:
-            table = run.read_images(shard, ["unit_id", "batch", "image"]).to_pydict()
+            try:
+                table = run.read_images(shard, ["unit_id", "batch", "image"]).to_pydict()
+            except RunError as error:
+                say(f"{error}; set aside as {store.set_aside(run.images(shard)).name}, and must be drawn again")
+                damaged.append(shard)
+                continue
             batches: dict[int, list[int]] = {}
             for row, (number, image) in enumerate(zip(table["batch"], table["image"], strict=True)):
                 if image is not None:
@@ -251,6 +329,7 @@ def perceive(run: Run, planned: Sharded, perceiver: Callable[[], Perceiver], nam
                 advance(len(rows), "")
             advance(len(table["batch"]) - sum(map(len, batches.values())), "")
             _write_seen(run, shard, table["unit_id"], seen, sees)
+    return damaged
 
 
 def _write_seen(
@@ -302,7 +381,7 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
     shards = planned.shards()
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    unreadable = []
+    unreadable, noted = [], 0
     for shard in shards:
         if not run.images(shard).exists():
             continue
@@ -312,11 +391,13 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
             unreadable.append(run.images(shard).name)
             continue
         statuses.update(table["status"])
+        noted += sum(s == "made" and r != "" for s, r in zip(table["status"], table["reason"], strict=True))
         reasons.update(f"{s}: {r}" for s, r in zip(table["status"], table["reason"], strict=True) if s != "made")
     return {
         "run": str(run.folder),
         "images": len(planned),
         **{name: statuses.get(name, 0) for name in ("made", "blocked", "failed")},
+        "made_in_smaller_batches": noted,
         "shards": len(shards),
         "shards_drawn": sum(run.images(shard).exists() for shard in shards),
         "shards_perceived": sum(run.perceptions(perceiver, shard).exists() for shard in shards),

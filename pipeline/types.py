@@ -148,7 +148,7 @@ class Drawn(NamedTuple):
     pixels: Pixels | None
     """`None` unless made."""
     reason: str
-    """Why it was blocked or failed; empty when made."""
+    """Why it was blocked or failed; empty when made, unless in a smaller batch than planned, whose bytes differ."""
 
 
 class Generator(Protocol):

@@ -288,14 +288,66 @@ def test_one_prompt_that_raises_fails_alone_and_the_others_keep_their_bytes(
     assert "\n" not in failed.reason
 
 
-@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), torch.OutOfMemoryError("full"), MemoryError()])
+@pytest.mark.parametrize(
+    ("trouble", "raised"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (MemoryError(), MemoryError),
+        (torch.OutOfMemoryError("full"), ModelError),  # not even one image fits
+    ],
+)
 def test_an_interruption_and_a_full_memory_are_not_failed_images(
-    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, trouble: BaseException
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, trouble: BaseException, raised: type[BaseException]
 ) -> None:
     generator = drawing(models["stable_diffusion"])
     raising_on("a pilot", generator._pipe.unet, monkeypatch, trouble, generator._pipe)
-    with pytest.raises(type(trouble)):
+    with pytest.raises(raised):
         generator.draw((NURSE, PILOT, COOK, None))
+
+
+def full_beyond(rows: int, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose memory holds so many rows of a batch, the unconditional ones among them."""
+    forward = network.forward
+
+    def limited(sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if len(sample) > rows:
+            raise torch.OutOfMemoryError("full")
+        return forward(sample, *args, **kwargs)
+
+    monkeypatch.setattr(network, "forward", limited)
+
+
+def test_a_batch_that_does_not_fit_is_drawn_in_parts_and_flagged(
+    models: dict[str, Path], sd: DiffusersGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = (NURSE, PILOT, COOK, CLERK)
+    expected = sd.draw(batch)
+    generator = drawing(models["stable_diffusion"])
+    full_beyond(2, generator._pipe.unet, monkeypatch)
+    tries = rows_seen(generator, batch)
+    assert tries[-8:] == [2] * 8 and set(tries) == {8, 4, 2}, "two steps for each of four images, one by one"
+    drawn = generator.draw(batch)
+    for one, whole in zip(drawn, expected, strict=True):
+        assert one is not None and one.pixels is not None
+        assert one.reason == "made in a batch of 1 in place of 4: the device's memory was full"
+        assert np.abs(one.pixels.astype(int) - pixels(whole)).max() <= 2
+    assert [one is None for one in generator.draw((None, None, COOK, None))] == [True, True, False, True]
+    with pytest.raises(ModelError, match=r"memory of cpu does not hold one image of 32 x 32"):
+        full_beyond(1, generator._pipe.unet, monkeypatch)
+        generator.draw(batch)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["401 for https://me:hf_abcDEF123@huggingface.co/x", "token hf_abcDEF123", "Authorization: Bearer abcDEF123"],
+)
+def test_a_reason_holds_no_token(sd: DiffusersGenerator, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    def raising(*_: Any, **__: Any) -> Any:
+        raise OSError(said)
+
+    monkeypatch.setattr(sd._pipe.unet, "forward", raising)
+    failed = sd.draw((NURSE, None, None, None))[0]
+    assert failed is not None and failed.reason.startswith("OSError: ") and "abcDEF123" not in failed.reason
 
 
 def test_pixels_that_are_not_numbers_fail_and_leave_their_neighbours_alone(
