@@ -137,6 +137,8 @@ def perceived(run: Run, perceiver: str, shard: Shard) -> bool:
 
 # -- drawing -----------------------------------------------------------------------------------------
 
+ENCODERS = 4
+"""Threads that encode pictures: one makes about 50 PNGs of 512 x 512 in a second."""
 HOPELESS, TREND = 3, 16
 """Batches, and images in them, after which a model that has failed at every one is not asked again."""
 
@@ -148,7 +150,7 @@ class _ShardInWork:
     shard: Shard
     units: list[tuple[Any, int, Drawn, float]] = field(default_factory=list)
     encoded: list[Future[tuple[bytes, str]] | None] = field(default_factory=list)
-    seen: list[tuple[list[int], Perceived]] = field(default_factory=list)
+    seen: list[tuple[list[int], Future[Perceived]]] = field(default_factory=list)
 
 
 @dataclass
@@ -193,17 +195,20 @@ def draw(
         return
     draws, sees = generator(), perceiver() if perceiver else None
     environment = generate.environment()
+    beside = getattr(draws, "device", "cpu") != "cpu"
     writing: Future[None] | None = None
     luck = _Luck()
     with (
         ThreadPoolExecutor(1) as writer,
-        ThreadPoolExecutor(2) as encoders,
+        ThreadPoolExecutor(1) as readers,
+        ThreadPoolExecutor(ENCODERS) as encoders,
         progress("drawing", total=len(planned), done=len(planned) - missing) as advance,
     ):
         for shard in shards:
             work = _ShardInWork(shard)
             for number, batch in planned.batches(shard):
-                luck.see(_draw_batch(work, number, batch, draws, sees, encoders))
+                luck.see(_draw_batch(work, number, batch, draws, encoders))
+                _perceive_batch(work, sees, readers, beside=beside)
                 advance(sum(unit is not None for unit in batch), "")
             if writing:
                 writing.result()
@@ -217,25 +222,32 @@ def _draw_batch(
     number: int,
     batch: Batch,
     draws: Generator,
-    sees: Perceiver | None,
     encoders: ThreadPoolExecutor,
 ) -> list[Drawn]:
-    """Draw a batch and hand its pictures on; what came of each unit."""
+    """Draw a batch and hand its pictures to the encoders; what came of each unit."""
     start = time.perf_counter()
     results = draws.draw(batch)
     pairs = [(unit, result) for unit, result in zip(batch, results, strict=True) if unit and result]
     seconds = (time.perf_counter() - start) / max(len(pairs), 1)
-    first = len(work.units)
     for unit, result in pairs:
         work.units.append((unit, number, result, seconds))
         made = result.pixels is not None
         work.encoded.append(encoders.submit(_encoded, result.pixels) if made and result.pixels is not None else None)
-    if sees:
-        places = [first + i for i, (_, result) in enumerate(pairs) if result.pixels is not None]
-        pixels = [result.pixels for _, result in pairs if result.pixels is not None]
-        if pixels:
-            work.seen.append((places, sees.perceive(pixels)))
     return [result for _, result in pairs]
+
+
+def _perceive_batch(work: _ShardInWork, sees: Perceiver | None, readers: ThreadPoolExecutor, *, beside: bool) -> None:
+    """Have the batch that was drawn last perceived: on a GPU while the next is drawn, on a CPU, which is full, before."""
+    if not sees or not work.units:
+        return
+    last = work.units[-1][1]
+    rows = [(place, result) for place, (_, number, result, _) in enumerate(work.units) if number == last]
+    made = [(place, result.pixels) for place, result in rows if result.pixels is not None]
+    if made:
+        reading = readers.submit(sees.perceive, [pixels for _, pixels in made])
+        work.seen.append(([place for place, _ in made], reading))
+        if not beside:
+            reading.result()
 
 
 def _encoded(pixels: Pixels) -> tuple[bytes, str]:
@@ -250,7 +262,8 @@ def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environme
     ]
     run.write_images(work.shard, records, [png for png, _ in done], environment)
     if sees:
-        _write_seen(run, work.shard, [record.unit.id for record in records], work.seen, sees)
+        seen = [(rows, reading.result()) for rows, reading in work.seen]
+        _write_seen(run, work.shard, [record.unit.id for record in records], seen, sees)
 
 
 def retry(run: Run, planned: Plan, generator: Callable[[], Generator]) -> None:
@@ -280,8 +293,8 @@ def _retry_shard(run: Run, planned: Plan, shard: Shard, draws: Generator, n: int
         if not any(again):
             continue
         work = _ShardInWork(shard)
-        with ThreadPoolExecutor(2) as encoders:
-            _draw_batch(work, number, again, draws, None, encoders)
+        with ThreadPoolExecutor(ENCODERS) as encoders:
+            _draw_batch(work, number, again, draws, encoders)
         for (unit, _, result, seconds), future in zip(work.units, work.encoded, strict=True):
             png, sha = future.result() if future else (None, "")
             told = {"status": result.status, "reason": result.reason, "sha256": sha, "seconds": seconds}

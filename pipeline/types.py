@@ -105,6 +105,8 @@ class DrawSettings:
     batch_size: int
     threads: int
     """CPU threads per worker: two thread counts give different bytes."""
+    compile: str | None = None
+    """`regional` or `whole`, by torch.compile: other roundings, the same distribution."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -369,6 +369,11 @@ def test_pixels_that_are_not_numbers_fail_and_leave_their_neighbours_alone(
     assert same(drawn[0], expected[0]) and same(drawn[3], expected[3])
 
 
+def from_diffusers(image: Any) -> torch.Tensor:
+    """One image `(height, width, 3)` as a pipeline gives it back."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
+
+
 @pytest.mark.parametrize(
     ("image", "flagged", "status", "reason"),
     [
@@ -380,13 +385,15 @@ def test_pixels_that_are_not_numbers_fail_and_leave_their_neighbours_alone(
     ],
 )
 def test_an_image_that_is_none_says_why(image: Any, flagged: bool, status: str, reason: str) -> None:
-    assert generate._drawn(image.astype(np.float32), flagged=flagged) == (status, None, reason)
+    (drawn,) = generate._drawn(from_diffusers(image.astype(np.float32)), [flagged])
+    assert drawn == (status, None, reason)
 
 
 def test_pixels_are_rounded_as_pillow_gets_them_from_diffusers() -> None:
     image = np.linspace(0, 1, 16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3)
     (expected,) = diffusers.image_processor.VaeImageProcessor.numpy_to_pil(image)
-    np.testing.assert_array_equal(pixels(generate._drawn(image, flagged=False)), np.asarray(expected))
+    (drawn,) = generate._drawn(from_diffusers(image), [False])
+    np.testing.assert_array_equal(pixels(drawn), np.asarray(expected))
 
 
 def test_what_the_safety_checker_flags_is_blocked(tmp_path: Path, sd: DiffusersGenerator) -> None:
@@ -460,6 +467,24 @@ def test_a_size_or_dtype_that_does_not_fit_is_an_error_with_the_right_values(
 
 def test_bfloat16_draws_on_a_cpu(models: dict[str, Path]) -> None:
     pixels(drawing(models["stable_diffusion"], dtype="bfloat16").draw((NURSE, None, None, None))[0])
+
+
+def test_compiling_a_model_without_repeated_blocks_by_region_is_an_error(models: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match=r"draw\.compile: SD3Transformer2DModel .*: null, whole"):
+        drawing(models["sd3"], compile="regional")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["regional", "whole"])
+def test_compiled_code_draws_the_same_but_for_rounding(
+    models: dict[str, Path], sd: DiffusersGenerator, how: str
+) -> None:
+    batch = (NURSE, PILOT, None, COOK)
+    compiled = drawing(models["stable_diffusion"], compile=how).draw(batch)
+    for one, whole in zip(compiled, sd.draw(batch), strict=True):
+        assert (one is None) == (whole is None)
+        if one is not None:
+            assert np.abs(pixels(one).astype(int) - pixels(whole)).max() <= 2
 
 
 def test_a_study_of_many_texts_keeps_a_bounded_number_of_embeddings(
