@@ -314,7 +314,7 @@ def _exchange(shares: Floats, matrix: Floats, prior: Floats, before: Floats, rng
     proposed = dirichlet(np.broadcast_to(prior[:, None], matrix.shape), rng)
     solved = np.linalg.solve(np.swapaxes(proposed, -1, -2), seen)[..., 0]
     chance = np.log(rng.random(shares.shape[:2]))
-    inside = (solved > 0).all(-1)  # of many levels few are: the rest need no determinant
+    inside = np.asarray((solved > 0).all(-1))  # of many levels few are: the rest need no determinant
     some = solved[inside], proposed[inside]
     gain = ((np.broadcast_to(before, shares.shape)[inside] - 1) * (np.log(some[0]) - np.log(shares[inside]))).sum(-1)
     gain -= np.log(np.abs(np.linalg.det(some[1]) / np.linalg.det(matrix[inside])))

@@ -283,7 +283,7 @@ def retry(run: Run, planned: Plan, generator: Callable[[], Generator]) -> None:
 
 
 def _failed(run: Run, shard: Shard) -> int:
-    return run.read_images(shard, ["status"])["status"].to_pylist().count("failed")
+    return int(run.read_images(shard, ["status"])["status"].to_pylist().count("failed"))
 
 
 def _retry_shard(run: Run, planned: Plan, shard: Shard, draws: Generator, n: int) -> None:
@@ -300,8 +300,8 @@ def _retry_shard(run: Run, planned: Plan, shard: Shard, draws: Generator, n: int
             told = {"status": result.status, "reason": result.reason, "sha256": sha, "seconds": seconds}
             rows[unit.id] |= told | {"image": png and {"bytes": png}}
     units = planned.units(shard)
-    told = ("batch", "status", "reason", "sha256", "seconds")
-    records = [ImageRecord(unit=unit, **{name: rows[unit.id][name] for name in told}) for unit in units]
+    kept = ("batch", "status", "reason", "sha256", "seconds")
+    records = [ImageRecord(unit=unit, **{name: rows[unit.id][name] for name in kept}) for unit in units]
     pngs = [rows[unit.id]["image"] and rows[unit.id]["image"]["bytes"] for unit in units]
     for stale in run.folder.glob(f"perceptions/*/{shard.name}.parquet"):
         stale.unlink()

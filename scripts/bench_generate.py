@@ -176,8 +176,8 @@ def public_loop(folder: Path, asked: argparse.Namespace, device: str, batch: int
     pipe.set_progress_bar_config(disable=True)
     how = {"num_inference_steps": asked.steps, "guidance_scale": GUIDANCE, "height": asked.size, "width": asked.size}
 
-    def call() -> None:
-        pipe("a photo of a nurse", num_images_per_prompt=batch, **how)
+    def call() -> object:
+        return pipe("a photo of a nurse", num_images_per_prompt=batch, **how)
 
     call()  # warm
     calls = max(1, asked.images // (4 * batch))
