@@ -181,7 +181,7 @@ def public_loop(folder: Path, asked: argparse.Namespace, device: str, batch: int
 
     call()  # warm
     calls = max(1, asked.images // (4 * batch))
-    return calls * batch / timed(lambda: [call() for _ in range(calls)], device)
+    return float(calls * batch / timed(lambda: [call() for _ in range(calls)], device))
 
 
 def begin(folder: Path, asked: argparse.Namespace, device: str, compiled: str | None, home: Path) -> Opened:
