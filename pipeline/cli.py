@@ -85,7 +85,9 @@ def run(
         print(line.preview(chosen, folder))
         return
     opened = line.begin(chosen, folder)
-    line.generate(opened, perceive=True, retry_failed=retry_failed)
+    if retry_failed:
+        line.retry(opened)
+    line.generate(opened, perceive=True)
     _finish(opened)
 
 

@@ -94,11 +94,16 @@ def _open_probe(study: Study | FolderStudy) -> Perceiver:
     return ZeroShot(clip, attributes, threshold=study.perceive.threshold, name=study.perceive.name)
 
 
-def generate(opened: Opened, *, perceive: bool, retry_failed: bool = False) -> None:
-    """Draw what is missing; with `perceive`, read it on the way, and then what was drawn before.
+def retry(opened: Opened) -> None:
+    """Draw again what has failed; it is perceived by the next `generate` or `perceive`."""
+    run, study, planned = opened
+    failed = stages.status(run, planned, study.perceive.name)["failed"]
+    with metered(run.folder / "energy.json", images=failed):
+        stages.retry(run, planned, lambda: open_generator(study, planned))
 
-    With `retry_failed`, first draw again what has failed.
-    """
+
+def generate(opened: Opened, *, perceive: bool) -> None:
+    """Draw what is missing; with `perceive`, read it on the way, and then what was drawn before."""
     run, study, planned = opened
     before = stages.status(run, planned, study.perceive.name)
     missing = before["images"] - before["made"] - before["blocked"] - before["failed"]
@@ -110,8 +115,6 @@ def generate(opened: Opened, *, perceive: bool, retry_failed: bool = False) -> N
         return open_generator(study, planned)
 
     with metered(run.folder / "energy.json", images=missing):
-        if retry_failed:
-            stages.retry(run, planned, draws)
         stages.draw(run, planned, draws, reader if perceive else None)
         while perceive and stages.perceive(run, planned, reader, study.perceive.name):
             stages.draw(run, planned, draws, reader)

@@ -233,15 +233,17 @@ def test_failed_units_are_drawn_again_on_request_and_the_others_keep_their_bytes
     line.generate(opened, perceive=True)  # without being asked, a failed unit is a result like any other
     assert line.status(opened)["failed"] == 60
     monkeypatch.setattr(line, "open_generator", lambda *_: fails(fake(opened), lambda prompt: "pilot" in prompt))
-    line.generate(opened, perceive=True, retry_failed=True)  # it fails again: no reason to stop
+    line.retry(opened)  # it fails again: no reason to stop
     assert line.status(opened)["failed"] == 60
     monkeypatch.undo()
-    line.generate(opened, perceive=True, retry_failed=True)
+    line.retry(opened)
+    line.generate(opened, perceive=True)
     assert pixels_of(opened) == pixels_of(undisturbed)
     for shard in planned.shards():
         assert run.read_perceptions(PERCEIVER, shard) == undisturbed[0].read_perceptions(PERCEIVER, shard)
     times = {path: path.stat().st_mtime_ns for path in run.folder.glob("images/*.parquet")}
-    line.generate(opened, perceive=True, retry_failed=True)
+    line.retry(opened)
+    line.generate(opened, perceive=True)
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
@@ -271,7 +273,8 @@ def test_a_model_that_raises_on_one_prompt_loses_those_images_alone(
     assert line.status(opened)["reasons"] == {"failed: ValueError: bad day": 2}
     kept = {(unit, sha) for unit, sha in pixels_of(opened) if sha}
     assert len(kept) == 38 and kept < pixels_of(undisturbed)
-    line.generate(opened, perceive=True, retry_failed=True)
+    line.retry(opened)
+    line.generate(opened, perceive=True)
     assert pixels_of(opened) == pixels_of(undisturbed)
 
 
