@@ -178,6 +178,19 @@ def test_a_picture_that_is_damaged_between_drawing_and_perceiving_is_drawn_again
     assert all(run.perceptions(PERCEIVER, shard).exists() for shard in planned.shards())
 
 
+def test_perceiving_alone_sets_a_damaged_picture_aside_and_says_what_to_run(tmp_path: Path) -> None:
+    run, _, planned = opened = line.begin(fake_study(), tmp_path / "run")
+    line.generate(opened, perceive=False)
+    victim, pixels = run.images(planned.shards()[0]), pixels_of(opened)
+    victim.write_bytes(victim.read_bytes()[:-9])
+    with pytest.raises(RunError, match=r"1 shards are set aside; run: typecast generate"):
+        line.perceive(opened)
+    assert run.perceptions(PERCEIVER, planned.shards()[1]).exists()
+    line.generate(opened, perceive=False)
+    line.perceive(opened)
+    assert pixels_of(opened) == pixels
+
+
 # Models that fail
 
 
