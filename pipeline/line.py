@@ -125,7 +125,8 @@ def perceive(opened: Readable) -> None:
     run, study, planned = opened
     damaged = stages.perceive(run, planned, lambda: noted(run, study, open_perceiver(study)), study.perceive.name)
     if damaged:
-        raise RunError(f"{run.folder}: {len(damaged)} shards are set aside; run: typecast generate {run.folder}")
+        again = "typecast import STUDY" if isinstance(study, FolderStudy) else f"typecast generate {run.folder}"
+        raise RunError(f"{run.folder}: {len(damaged)} shards are set aside; run: {again}, then perceive again")
 
 
 def noted(run: Run, study: Study | FolderStudy, perceiver: Perceiver) -> Perceiver:

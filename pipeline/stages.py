@@ -329,7 +329,7 @@ def perceive(run: Run, planned: Sharded, perceiver: Callable[[], Perceiver], nam
             try:
                 table = run.read_images(shard, ["unit_id", "batch", "image"]).to_pydict()
             except RunError as error:
-                say(f"{error}; set aside as {store.set_aside(run.images(shard)).name}, and must be drawn again")
+                say(f"{error}; set aside as {store.set_aside(run.images(shard)).name}, and must be made again")
                 damaged.append(shard)
                 continue
             batches: dict[int, list[int]] = {}
