@@ -222,6 +222,15 @@ def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
         raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
+def finished(path: Path) -> bool:
+    """Is this shard there, and every byte as it was written?"""
+    try:
+        check(path)
+    except RunError:
+        return False
+    return True
+
+
 def check(path: Path) -> None:
     """Read all of a shard's file: a byte that is not as it was written is a `RunError`."""
     try:
