@@ -25,8 +25,7 @@ EMBEDDED = Path(__file__).parents[1] / "pipeline" / "embedded" / "clip"
 
 HUB = "hf-hub:"
 CONFIG = "open_clip_config.json"
-WEIGHTS = (".safetensors", ".bin", ".pth")
-"""What open_clip looks for in a folder. The last two are read with `weights_only`: no code in them is run."""
+WEIGHTS = ".safetensors"
 
 WELL_KNOWN = ("ViT-B-32", "ViT-L-14", "ViT-B-16-SigLIP", "MobileCLIP-S2")
 TEXTS_AT_ONCE = 128
@@ -155,8 +154,8 @@ def _check_folder(folder: Path) -> None:
     """Without weights open_clip would say so, but about itself; and the embedded model may not be there."""
     if not (folder / CONFIG).is_file():
         raise ModelError(f"perceive.clip: {folder} holds no {CONFIG}; {_answers('', ())}")
-    if not any(file.suffix in WEIGHTS for file in folder.iterdir()):
-        raise ModelError(f"perceive.clip: {folder} holds no weights, such as open_clip_model.safetensors")
+    if not any(file.suffix == WEIGHTS for file in folder.iterdir()):
+        raise ModelError(f"perceive.clip: {folder} holds no weights in safetensors (open_clip_model.safetensors)")
 
 
 def _answers(name: str, known: Sequence[str]) -> str:
@@ -181,7 +180,11 @@ def _loading(name: str, pretrained: str | None, folder: Path | None) -> Iterator
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        yield
+        with _no_pickle():
+            yield
+    except _PickleError:
+        advice = "name weights that are in safetensors, or convert them on a machine that has nothing to lose"
+        raise ModelError(f"perceive.clip: the weights of {name} are a pickle, and none is loaded; {advice}") from None
     except Exception as error:  # each weight format, the hub and the network have their own
         if folder is not None:
             reason = " ".join(str(error).split())[:REASON_LENGTH]
@@ -195,3 +198,24 @@ def _loading(name: str, pretrained: str | None, folder: Path | None) -> Iterator
         ) from None
     finally:
         logging.disable(before)
+
+
+class _PickleError(Exception):
+    """Something is about to read a pickle."""
+
+
+@contextlib.contextmanager
+def _no_pickle() -> Iterator[None]:
+    """Refuse what open_clip falls back to where there are no safetensors: `torch.load`, if only with `weights_only`."""
+    import torch
+
+    load, script = torch.load, torch.jit.load
+
+    def refuse(*_: object, **__: object) -> None:
+        raise _PickleError
+
+    torch.load = torch.jit.load = refuse
+    try:
+        yield
+    finally:
+        torch.load, torch.jit.load = load, script

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,8 @@ BLOCK = 32
 """Groups sampled together: the memory of the longest round stays under 1 GiB at ten levels or fewer."""
 SHARP = 0.1
 """Singular value of the matrix under which a warning is given; for two levels about sensitivity + specificity - 1."""
+TRADED = 0.1
+"""Share of the trades of shares against the matrix that must be accepted in the first steps for them to go on."""
 UNLIKE = np.linspace(-12, 6, 73)
 """Logits of the intraclass correlations over which `partially_pooled` averages: from 6e-6, alike, to almost 1."""
 TINY = np.finfo(float).tiny
@@ -231,17 +234,20 @@ def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Genera
 
     Each round is as long as all before it, and only the last is kept, so the draws that count are always preceded by
     as many that don't. Each chain starts at a matrix drawn from the labels alone and the shares that fit it: spread
-    wider than the posterior, and near it.
+    wider than the posterior, and near it. Trades (`_exchange`) that the first steps all but never accept, as of many
+    levels, would only take time.
     """
     levels = prior.shape[1]
     matrix = dirichlet(np.repeat(prior[:, None], CHAINS, 1), rng)
     shares = _most_likely(matrix, counts)
-    _gibbs(shares, matrix, counts, prior, known, FIRST, rng)
+    *_, traded = _gibbs(shares, matrix, counts, prior, known, FIRST, rng, trade=True)
+    trade = traded >= TRADED
     result: list[Floats] = [np.empty((0, levels))] * len(counts)
     unsettled, steps = np.arange(len(counts)), FIRST
     while len(unsettled) and steps <= LONGEST:
         some, other = shares[unsettled], matrix[unsettled]
-        draws, true = _gibbs(some, other, counts[unsettled], prior[unsettled], known[unsettled], steps, rng)
+        given = counts[unsettled], prior[unsettled], known[unsettled]
+        draws, true, _ = _gibbs(some, other, *given, steps, rng, trade=trade)
         shares[unsettled], matrix[unsettled] = some, other
         settled = effective_size(np.moveaxis(draws, -1, 1)).min(-1) >= ENOUGH
         for group, of_group in zip(unsettled[settled], true[settled], strict=True):
@@ -262,16 +268,26 @@ def _most_likely(matrix: Floats, counts: Ints, steps: int = 20) -> Floats:
 
 
 def _gibbs(
-    shares: Floats, matrix: Floats, counts: Ints, prior: Floats, known: Floats, steps: int, rng: np.random.Generator
-) -> tuple[Floats, npt.NDArray[np.int32]]:
-    """Move the chains in place; their shares, and how many images are of each level: `(G, chains, steps, K)` both.
+    shares: Floats,
+    matrix: Floats,
+    counts: Ints,
+    prior: Floats,
+    known: Floats,
+    steps: int,
+    rng: np.random.Generator,
+    *,
+    trade: bool,
+) -> tuple[Floats, npt.NDArray[np.int32], float]:
+    """Move the chains in place; their shares, and how many images are of each level: `(G, chains, steps, K)` both; and
+    how often both were moved together, a share of the tries.
 
     `shares` `(G, chains, K)`, `matrix` `(G, chains, K, K)`. One step: which true level stands behind each predicted
-    image; then the shares; then the rows of the matrix; then both together.
+    image; then the shares; then the rows of the matrix; then, with `trade`, both together.
     """
     kept = np.empty((*shares.shape[:2], steps, shares.shape[2]))
     of_each = np.empty(kept.shape, np.int32)
     before = known[:, None] + 1 / known.shape[1]
+    traded = 0.0
     for step in range(steps):
         weight = shares[:, :, None, :] * np.swapaxes(matrix, -1, -2)
         weight /= weight.sum(-1, keepdims=True)
@@ -279,14 +295,16 @@ def _gibbs(
         of_each[:, :, step] = table.sum(2) + known[:, None]
         shares[:] = dirichlet(before + table.sum(2), rng)
         matrix[:] = dirichlet(prior[:, None] + np.swapaxes(table, -1, -2), rng)
-        _exchange(shares, matrix, prior, before, rng)
+        if trade:
+            traded += _exchange(shares, matrix, prior, before, rng) / steps
         kept[:, :, step] = shares
-    return kept, of_each
+    return kept, of_each, traded
 
 
-def _exchange(shares: Floats, matrix: Floats, prior: Floats, before: Floats, rng: np.random.Generator) -> None:
-    """Metropolis step that trades the shares against the matrix, in place; shapes as in `_gibbs`, and `before`
-    `(G, 1, K)`: the Dirichlet parameters of the shares before the counts.
+def _exchange(shares: Floats, matrix: Floats, prior: Floats, before: Floats, rng: np.random.Generator) -> float:
+    """Metropolis step that trades the shares against the matrix, in place; the share of the chains that accept it.
+
+    Shapes as in `_gibbs`, and `before` `(G, 1, K)`: the Dirichlet parameters of the shares before the counts.
 
     With more images than labels, shares and matrix move together along a line that Gibbs steps cross slowly. Here the
     matrix is drawn afresh from the labels alone, and the shares are solved for so that what is predicted stays as it
@@ -295,27 +313,32 @@ def _exchange(shares: Floats, matrix: Floats, prior: Floats, before: Floats, rng
     seen = np.swapaxes(matrix, -1, -2) @ shares[..., None]
     proposed = dirichlet(np.broadcast_to(prior[:, None], matrix.shape), rng)
     solved = np.linalg.solve(np.swapaxes(proposed, -1, -2), seen)[..., 0]
-    inside = np.asarray((solved > 0).all(-1))
-    solved = np.where(inside[..., None], solved, shares)
-    gain = ((before - 1) * (np.log(solved) - np.log(shares))).sum(-1)
-    gain -= np.log(np.abs(np.linalg.det(proposed) / np.linalg.det(matrix)))
-    accept = inside & (np.log(rng.random(gain.shape)) < gain)
-    shares[accept], matrix[accept] = solved[accept], proposed[accept]
+    chance = np.log(rng.random(shares.shape[:2]))
+    inside = np.asarray((solved > 0).all(-1))  # of many levels few are: the rest need no determinant
+    some = solved[inside], proposed[inside]
+    gain = ((np.broadcast_to(before, shares.shape)[inside] - 1) * (np.log(some[0]) - np.log(shares[inside]))).sum(-1)
+    gain -= np.log(np.abs(np.linalg.det(some[1]) / np.linalg.det(matrix[inside])))
+    accepted = chance[inside] < gain
+    inside[inside] = accepted
+    shares[inside], matrix[inside] = some[0][accepted], some[1][accepted]
+    return float(inside.mean())
 
 
-def _of_level(true: Floats, k: int, rng: np.random.Generator) -> Floats:
-    """Draws `(S, K)` of ω where level k is asked about, from draws `(T, K)` of how many images are of each level.
+def _of_levels(true: Floats, rng: np.random.Generator) -> Iterator[Floats]:
+    """Draws `(S, K)` of ω for each level that is asked about, from draws `(T, K)` of how many images are of each level.
 
-    Those were drawn under 1/K on each level, and are drawn again by how much likelier level k's own prior makes them.
+    Those were drawn under 1/K on each level, and are drawn again by how much likelier the level's own prior makes them.
     """
     levels = true.shape[1]
-    own = np.where(np.arange(levels) == k, PRIOR, PRIOR / (levels - 1))
-    likelier = (_log_rising(own, true) - _log_rising(np.full(levels, 1 / levels), true)).sum(1)
-    chosen = rng.choice(len(true), CHAINS * FIRST, p=special.softmax(likelier))
-    return dirichlet(own + true[chosen], rng)
+    asked, other, drawn = (_log_rising(prior, true) for prior in (PRIOR, PRIOR / (levels - 1), 1 / levels))
+    for k in range(levels):
+        own = np.where(np.arange(levels) == k, PRIOR, PRIOR / (levels - 1))
+        likelier = (other - drawn).sum(1) + asked[:, k] - other[:, k]
+        chosen = rng.choice(len(true), CHAINS * FIRST, p=special.softmax(likelier))
+        yield dirichlet(own + true[chosen], rng)
 
 
-def _log_rising(start: Floats, n: Floats) -> Floats:
+def _log_rising(start: float, n: Floats) -> Floats:
     """log Γ(start + n) / Γ(start): the likelihood of counts n under a Dirichlet, but for what depends on sums alone."""
     return np.asarray(special.gammaln(start + n) - special.gammaln(start))
 
@@ -334,7 +357,8 @@ def _summary(
     joint = _among_all(dirichlet(1 / levels + true, rng), decided, undecided, rng)
     value, draws = joint.mean(0), joint
     if levels > 2:
-        alone = [_among_all(_of_level(true, k, rng), decided, undecided, rng)[:, k] for k in range(levels)]
+        of_levels = enumerate(_of_levels(true, rng))
+        alone = [_among_all(seen, decided, undecided, rng)[:, k] for k, seen in of_levels]
         draws = np.stack(alone, 1)
     low, high = central_interval(draws.T, level, floor=0.0, ceiling=1.0)
     low, high = np.minimum(low, value), np.maximum(high, value)

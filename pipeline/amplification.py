@@ -176,20 +176,26 @@ def holm(p: npt.ArrayLike) -> Floats:
 # Distances.
 
 
-def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
-    """Half the summed differences, ½ Σ |pᵢ - qᵢ|, of shares `(K,)`: the share of images that would have to change."""
-    return float(np.abs(_distribution("p", p) - _distribution("q", q)).sum() / 2)
+def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
+    """Half the summed differences, ½ Σ |pᵢ - qᵢ|, of shares p `(..., K)` from shares q `(K,)`: `(...)`.
+
+    The share of images that would have to change.
+    """
+    target = _distribution("q", q)
+    return np.asarray(np.abs(_distributions("p", p) - target).sum(-1) / 2)
 
 
-def jensen_shannon(p: npt.ArrayLike, q: npt.ArrayLike) -> float:
-    """The Jensen-Shannon *distance* of shares `(K,)`, in 0..1: the square root of the divergence in bits.
+def jensen_shannon(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
+    """The Jensen-Shannon *distance* of shares p `(..., K)` from q `(K,)`, in 0..1: the square root of the divergence in
+    bits, `(...)`.
 
     Endres and Schindelin (2003), IEEE Trans. Information Theory 49:1858: the root is a metric, the divergence is not.
     """
+    target = _distribution("q", q)
     # Of two that are all but equal, rounding can put the divergence below 0, whose root scipy gives as NaN.
     with np.errstate(invalid="ignore"):
-        distance = float(scipy_distance.jensenshannon(_distribution("p", p), _distribution("q", q), base=2))
-    return 0.0 if math.isnan(distance) else distance
+        distance = scipy_distance.jensenshannon(_distributions("p", p), target, base=2, axis=-1)
+    return np.asarray(np.nan_to_num(distance))
 
 
 def noise_floor(
@@ -198,7 +204,7 @@ def noise_floor(
     *,
     rng: np.random.Generator,
     draws: int = 2000,
-    distance: Callable[[npt.ArrayLike, npt.ArrayLike], float] = total_variation,
+    distance: Callable[[npt.ArrayLike, npt.ArrayLike], Floats] = total_variation,
 ) -> float:
     """The distance from q `(K,)` that n images drawn from q itself show on average.
 
@@ -209,7 +215,7 @@ def noise_floor(
     if size == 0:
         raise ValueError("n must be at least 1")
     seen, times = np.unique(rng.multinomial(size, shares, draws), axis=0, return_counts=True)
-    return float(np.average([distance(row / size, shares) for row in seen], weights=times))
+    return float(np.average(distance(seen / size, shares), weights=times))
 
 
 # All concepts together.
@@ -491,7 +497,14 @@ def _tail_of_survey(draws: Floats, share: float, answers: int) -> float:
 
 
 def _distribution(name: str, shares: npt.ArrayLike) -> Floats:
+    array = _distributions(name, shares)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, not {array.ndim}")
+    return array
+
+
+def _distributions(name: str, shares: npt.ArrayLike) -> Floats:
     array = np.asarray(shares, dtype=np.float64)
-    if array.ndim != 1 or not (array >= 0).all() or abs(array.sum() - 1) > 1e-6:
+    if not (array >= 0).all() or (abs(array.sum(-1) - 1) > 1e-6).any():
         raise ValueError(f"{name} must be shares from 0 on that sum to 1")
     return array

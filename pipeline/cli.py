@@ -74,6 +74,7 @@ def run(
     study: StudyName,
     out: Out = None,
     change: Changes = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Draw again the images that failed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn, and stop.")] = False,
 ) -> None:
     """Draw, perceive, estimate and report; or continue where an earlier run of the same study stopped."""
@@ -86,6 +87,8 @@ def run(
         print(line.preview(chosen, folder))
         return
     opened = line.begin(chosen, folder)
+    if retry_failed:
+        line.retry(opened)
     line.generate(opened, perceive=True)
     _finish(opened)
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -197,12 +198,11 @@ def shares_against_reference(
     down = -(-len(levels) // across)
     with matplotlib.rc_context(STYLE):
         side = 6.4 if across == 1 else 3.4
-        figure = Figure(figsize=(across * side + 0.4, down * side + 1.0), layout="constrained")
+        figure = Figure(figsize=(across * side + 0.4, down * side + 1.0))
         figure.suptitle(f"{title} ({said_of_arm(arm)})", x=0.01, ha="left")
         panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
         for panel in panels.flat[len(levels) :]:
             panel.set_axis_off()
-        figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr, call-arg]
         shown = list(zip(panels.flat, levels, strict=False))
         for panel, level in shown:
             _scatter(panel, [row for row in drawn if row["level"] == level], base.get(level, math.nan))
@@ -212,7 +212,7 @@ def shares_against_reference(
         said = f"share of images, {_said_of_share(rows)}, with 95% intervals (%)"
         figure.supylabel(_wrapped(said, round(12 * side * down)), fontsize=9)
         figure.legend(handles=_legend(drawn), loc="outside lower left", ncols=3, fontsize=8)
-        _settle(figure)
+        _settle(figure, h_pad=0.1)
         for panel, level in shown:
             named = [row for row in drawn if row["level"] == level and row["share"]]
             _name_points(panel, sorted(named, key=lambda row: -abs(number(row, "difference"))))
@@ -337,7 +337,7 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
         note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
         with matplotlib.rc_context(STYLE):
             width = 8.2 if len(levels) == 1 else 2.2 + 1.9 * len(levels)
-            figure = Figure(figsize=(width, 1.7 + 0.2 * len(keys)), layout="constrained")
+            figure = Figure(figsize=(width, 1.7 + 0.2 * len(keys)))
             panels = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
             for panel, level in zip(panels, levels, strict=True):
                 _dots(panel, {_key(row): row for row in rows if row["level"] == level}, keys)
@@ -441,7 +441,7 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
         keys = [_key(row) for row in part]
         note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
         with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(8.6, 1.6 + 0.22 * len(keys)), layout="constrained")
+            figure = Figure(figsize=(8.6, 1.6 + 0.22 * len(keys)))
             sides = [("images", "share")] + ([("reference", "reference")] if reference else [])
             panels = figure.subplots(1, len(sides), squeeze=False, sharey=True, width_ratios=[3, 2][: len(sides)])[0]
             for panel, (name, column) in zip(panels, sides, strict=True):
@@ -534,7 +534,7 @@ def pooled(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
     several = len({entry["arm"] for entry in entries}) > 1
     names = [_entry_name(entry, several_arms=several) for entry in entries]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 1.7 + 0.42 * len(entries)), layout="constrained")
+        figure = Figure(figsize=(9.6, 1.7 + 0.42 * len(entries)))
         panels = figure.subplots(1, len(MEASURES), sharey=True)
         for panel, (name, at, factor, least, unit) in zip(panels, MEASURES, strict=True):
             panel.axvline(at, color=QUIET, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
@@ -600,7 +600,7 @@ def helped(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
     """What each arm changed, a line per arm and target: the five numbers of `summary.json` with their intervals."""
     names = [f"{entry['arm']}\n{title_of(entry['attribute'])}: {entry['target']}" for entry in entries]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.4, 1.9 + 0.5 * len(entries)), layout="constrained")
+        figure = Figure(figsize=(10.4, 1.9 + 0.5 * len(entries)))
         panels = figure.subplots(1, 5, sharey=True)
         titles = ("distance", "past the target", "diversity", "recognised", "not made")
         for place, (panel, title) in enumerate(zip(panels, titles, strict=True)):
@@ -672,7 +672,7 @@ def _compared(rows: Sequence[Row], folder: Path) -> Iterator[Chart]:
         note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
         with matplotlib.rc_context(STYLE):
             width = 8.2 if len(levels) == 1 else 2.2 + 1.9 * len(levels)
-            figure = Figure(figsize=(width, 1.8 + (0.12 + 0.09 * len(runs)) * len(keys)), layout="constrained")
+            figure = Figure(figsize=(width, 1.8 + (0.12 + 0.09 * len(runs)) * len(keys)))
             panels = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
             for panel, level in zip(panels, levels, strict=True):
                 _dumbbells(panel, [row for row in rows if row["level"] == level], keys, runs)
@@ -801,10 +801,15 @@ def _coverage(panel: Axes, curve: Curves) -> None:
 # -- what all figures share --------------------------------------------------------------------------
 
 
-def _settle(figure: Figure) -> None:
-    """Lay the figure out once, and keep it so: the names are placed by it, and both files are alike."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+def _settle(figure: Figure, h_pad: float | None = None) -> None:
+    """Lay the figure out once: the names are placed by it, and both files are alike.
+
+    `h_pad` in inches, around the panels. A figure that has its layout engine would be laid out and drawn anew for each
+    file.
+    """
+    ConstrainedLayoutEngine(h_pad=h_pad).execute(figure)
+    for panel in figure.axes:
+        panel.apply_aspect()
 
 
 def _wrapped(text: str, width: int) -> str:

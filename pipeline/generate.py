@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
-from pipeline.types import Batch, Drawn, DrawSettings, Generator, WorkUnit
+from pipeline.types import Batch, Drawn, DrawSettings, Generator, Pixels, WorkUnit
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,8 @@ TRAINED = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "predicti
 
 PATHS = "embedded, fake, a folder that holds model_index.json, or a hub name such as stabilityai/stable-diffusion-2-1"
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+SECRET = re.compile(r"hf_\w+|(?<=://)[^/\s@]+(?=@)|(?<=Bearer )\S+")
+"""A token of the hub, what stands before the @ of an address, a header."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHT_FILES = (".safetensors", ".json", ".txt", ".model")
 PACKAGES = ("typecast", "torch", "diffusers", "transformers", "accelerate", "numpy")
@@ -209,6 +211,8 @@ class DiffusersGenerator:
         self._guided = settings.guidance_scale > 1 and not _distilled(pipe)
         self._pipe = pipe.to(self.device)
         _make_repeatable(self.device, settings.threads)
+        _make_quick(pipe, self.device, settings.compile)
+        self._fits = settings.batch_size
         self._names = ENCODED.get(type(pipe).__name__, ())
         if self._names:
             self._prepare_texts()
@@ -230,15 +234,41 @@ class DiffusersGenerator:
             raise ModelError(f"a negative prompt does nothing: at this guidance_scale {model} has no place for it")
         if not self._names:
             return [self._draw_alone(0, unit, 1) if unit else None for unit in batch]
+        if not units:
+            return [None] * len(batch)
         try:
-            return self._draw_together(batch) if units else [None] * len(batch)
+            return self._draw_fitting(batch)
         except Exception as error:
             _raise_trouble(error)
             return [self._draw_alone(i, unit, len(batch)) if unit else None for i, unit in enumerate(batch)]
 
+    def _draw_fitting(self, batch: Batch) -> list[Drawn | None]:
+        """Draw a batch in as many equal parts as the device's memory asks for, and no longer try what did not fit.
+
+        An image of a smaller batch differs by rounding: it is flagged in its `reason`.
+        """
+        import torch
+
+        size = min(self._fits, len(batch))
+        try:
+            parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+            drawn = [one for part in parts for one in self._draw_together(part)]
+        except torch.OutOfMemoryError:
+            if size == 1:
+                height, width = self._arguments["height"], self._arguments["width"]
+                advice = "draw smaller, in half precision (draw.dtype: bfloat16), or on a larger device"
+                raise ModelError(
+                    f"the memory of {self.device} does not hold one image of {height} x {width}: {advice}"
+                ) from None
+            self._fits = -(-size // 2)
+        else:
+            return drawn if size == len(batch) else [_in_parts(one, size, len(batch)) for one in drawn]
+        torch.cuda.empty_cache()
+        return self._draw_fitting(batch)
+
     def _draw_alone(self, place: int, unit: WorkUnit, size: int) -> Drawn | None:
         try:
-            return self._draw_together((*[None] * place, unit, *[None] * (size - place - 1)))[place]
+            return self._draw_fitting((*[None] * place, unit, *[None] * (size - place - 1)))[place]
         except Exception as error:
             _raise_trouble(error)
             return Drawn("failed", None, f"{type(error).__name__}: {_first_line(error)}")
@@ -247,14 +277,16 @@ class DiffusersGenerator:
         """Draw all places at once. An empty one repeats the first unit with seed 0, to keep every shape the same."""
         import torch
 
-        padding = replace(next(unit for unit in batch if unit is not None), seed=0)
+        some = next((unit for unit in batch if unit is not None), None)
+        if some is None:
+            return [None] * len(batch)
+        padding = replace(some, seed=0)
         places = [unit or padding for unit in batch]
         noise = [torch.Generator("cpu").manual_seed(unit.seed) for unit in places]
         with torch.no_grad():
             output = self._pipe(**self._told(places), **self._arguments, generator=noise)
         flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(places)
-        drawn = zip(batch, output.images, flagged, strict=True)
-        return [_drawn(image, flagged=bool(flag)) if unit else None for unit, image, flag in drawn]
+        return [one if unit else None for unit, one in zip(batch, _drawn(output.images, flagged), strict=True)]
 
     def _told(self, units: Sequence[WorkUnit]) -> dict[str, Any]:
         """What the pipeline is told of the prompts: their embeddings, or the texts where the family is not known."""
@@ -347,6 +379,30 @@ def _make_repeatable(device: str, threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
+def _make_quick(pipe: Any, device: str, how: str | None) -> None:
+    """What changes an image by rounding alone: the layout in memory that a GPU's convolutions want, and compiled code.
+
+    `regional` compiles the blocks that repeat, which is quicker to start; `whole` the network and the decoder. Neither
+    tries kernels against each other: which of them won would differ from process to process, and so would the bytes.
+    """
+    import torch
+
+    network = _network(pipe)
+    if device != "cpu":
+        for part in (network, pipe.vae):
+            part.to(memory_format=torch.channels_last)
+    if how == "regional":
+        if not getattr(network, "_repeated_blocks", None):
+            model = type(network).__name__
+            raise ModelError(
+                f"draw.compile: {model} says of no block that it repeats; the right answers are: null, whole"
+            )
+        network.compile_repeated_blocks()
+    elif how == "whole":
+        network.compile()
+        pipe.vae.decode = torch.compile(pipe.vae.decode)
+
+
 def _scheduler(own: Any, name: str) -> Any:
     """Another scheduler for a model, if it knows everything that the model was trained with."""
     kinds = [type(own), *(kind for kind in own.compatibles if _knows(kind, own.config))]
@@ -402,35 +458,52 @@ def _arguments(pipe: Any, settings: DrawSettings) -> dict[str, Any]:
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise ModelError(f"model.path: {type(pipe).__name__} takes no {', '.join(unknown)}, so a study cannot set it")
-    return asked | {"output_type": "np"}
+    return asked | {"output_type": "pt"}
 
 
 # What comes back
 
 
-def _drawn(image: npt.NDArray[np.float32], *, flagged: bool) -> Drawn:
-    """`(height, width, 3)` in 0..1 to uint8: 255 x, rounded to the nearest, halves to even, as diffusers does."""
+def _drawn(images: torch.Tensor, flagged: Sequence[bool]) -> list[Drawn]:
+    """`(n, 3, height, width)` in 0..1 to uint8: 255 x, rounded to the nearest, halves to even, as diffusers does.
+
+    On the device, so that a quarter of the bytes comes back from it.
+    """
+    import torch
+
+    wide = images.permute(0, 2, 3, 1).float()
+    finite = torch.isfinite(wide).flatten(1).all(1).cpu()
+    whole = (wide.nan_to_num(0.0) * 255).round().to(torch.uint8).contiguous().cpu().numpy()
+    return [_said(*one) for one in zip(whole, finite.tolist(), flagged, strict=True)]
+
+
+def _said(pixels: Pixels, finite: bool, flagged: bool) -> Drawn:
     if flagged:
         return Drawn("blocked", None, "safety checker")
-    if not np.isfinite(image).all():
+    if not finite:
         return Drawn("failed", None, "NaN pixels")
-    pixels = np.ascontiguousarray((image * 255).round().astype(np.uint8))
-    if not pixels.any():
-        return Drawn("failed", None, "black image")
-    return Drawn("made", pixels, "")
+    return Drawn("made", pixels, "") if pixels.any() else Drawn("failed", None, "black image")
+
+
+def _in_parts(drawn: Drawn | None, size: int, planned: int) -> Drawn | None:
+    """What was drawn in a smaller batch than planned, flagged."""
+    if drawn is None or drawn.status != "made":
+        return drawn
+    return drawn._replace(reason=f"made in a batch of {size} in place of {planned}: the device's memory was full")
 
 
 def _raise_trouble(error: Exception) -> None:
     """Let the machine's own troubles through: memory or a broken GPU is no property of an image."""
     import torch
 
-    if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError | MemoryError):
+    if isinstance(error, ModelError | torch.AcceleratorError | MemoryError):
         raise error
 
 
 def _first_line(error: Exception) -> str:
+    """What an error says, in a row of the run or in a message: without a token of the hub or a password in an address."""
     lines = str(error).strip().splitlines() or [""]
-    return lines[0][:REASON_LENGTH]
+    return SECRET.sub("…", lines[0])[:REASON_LENGTH]
 
 
 # Where it was drawn

@@ -137,6 +137,14 @@ def probe_folder(name: str) -> Path | None:
     return None if name == ZERO_SHOT else EMBEDDED_PROBE if name == "embedded" else Path(name).expanduser()
 
 
+def retry(opened: Opened) -> None:
+    """Draw again what has failed; it is perceived by the next `generate` or `perceive`."""
+    run, study, planned = opened
+    failed = stages.status(run, planned, study.perceive.name)["failed"]
+    with metered(run.folder / "energy.json", images=failed):
+        stages.retry(run, planned, lambda: open_generator(study, planned))
+
+
 def generate(opened: Opened, *, perceive: bool) -> None:
     """Draw what is missing; with `perceive`, read it on the way, and then what was drawn before."""
     run, study, planned = opened
@@ -146,10 +154,13 @@ def generate(opened: Opened, *, perceive: bool) -> None:
     def reader() -> Perceiver:
         return noted(run, study, open_perceiver(study))
 
+    def draws() -> Generator:
+        return open_generator(study, planned)
+
     with metered(run.folder / "energy.json", images=missing):
-        stages.draw(run, planned, lambda: open_generator(study, planned), reader if perceive else None)
-        if perceive:
-            stages.perceive(run, planned, reader, study.perceive.name, _same_clip(run, study))
+        stages.draw(run, planned, draws, reader if perceive else None)
+        while perceive and stages.perceive(run, planned, reader, study.perceive.name, _same_clip(run, study)):
+            stages.draw(run, planned, draws, reader)
 
 
 def perceive(opened: Readable, changes: Sequence[str] = ()) -> None:
@@ -157,7 +168,10 @@ def perceive(opened: Readable, changes: Sequence[str] = ()) -> None:
     run, study, planned = opened
     by = other_perceiver(study, changes) if changes else study
     name = by.perceive.name
-    stages.perceive(run, planned, lambda: noted(run, by, open_perceiver(by)), name, _same_clip(run, by))
+    damaged = stages.perceive(run, planned, lambda: noted(run, by, open_perceiver(by)), name, _same_clip(run, by))
+    if damaged:
+        again = "typecast import STUDY" if isinstance(study, FolderStudy) else f"typecast generate {run.folder}"
+        raise RunError(f"{run.folder}: {len(damaged)} shards are set aside; run: {again}, then perceive again")
 
 
 def other_perceiver(study: Study | FolderStudy, changes: Sequence[str]) -> Study | FolderStudy:

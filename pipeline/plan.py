@@ -130,7 +130,8 @@ class Plan:
     def units(self, shard: Shard) -> list[WorkUnit]:
         """The images of one shard, in order."""
         arm = next(arm for arm in self.arms if arm.name == shard.arm)
-        how = {"arm": [arm.name, arm.parameters], "settings": asdict(self.settings)}
+        chosen = {name: value for name, value in asdict(self.settings).items() if value is not None}
+        how = {"arm": [arm.name, arm.parameters], "settings": chosen}
         settings = digest(how)
         return [self._unit(arm, settings, j) for j in range(shard.start, shard.stop)]
 
@@ -179,5 +180,6 @@ def plan(study: Study, *, weights: str) -> Plan:
         dtype=draw.dtype,
         batch_size=draw.batch_size,
         threads=draw.threads,
+        compile=draw.compile,
     )
     return Plan(study=study, settings=settings, prompts=study.prompts(), arms=study.rewriters())

@@ -8,6 +8,7 @@ an error makes amplification that no matrix measured over all concepts together 
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -51,6 +52,7 @@ def erasing_lean(
     upwards, chance = stretch.low > 1, int(rng.integers(2**63))
     towards = np.sign(x) * (1 if upwards else -1)
 
+    @functools.cache  # the search looks at the ends of its interval once more
     def left(lean: float) -> float:
         """How far the interval's end is still beyond 1."""
         fitted = _stretch(counts[:, :2], lean * towards, matrix, x, doubt, base, level, np.random.default_rng(chance))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from classifiers.attributes import readable
 from pipeline import checks, generate, mitigations, store, study
-from pipeline.errors import RunError
+from pipeline.errors import ModelError, RunError
 from pipeline.plan import Plan, Sharded, plan
 from pipeline.progress import progress
 from pipeline.store import Run
@@ -109,14 +109,12 @@ def say(message: str) -> None:
 
 
 def drawn(run: Run, planned: Plan, shard: Shard) -> bool:
-    """Is this image shard finished? One that cannot be read is set aside, to be drawn again.
-
-    Looks at the file's end and at the checksummed ids, not at every picture: those are checked when used.
-    """
+    """Is this image shard finished? One with a byte that is not as it was written is set aside, to be drawn again."""
     path = run.images(shard)
     if not path.exists():
         return False
     try:
+        store.check(path)
         ids = run.read_images(shard, ["unit_id"])["unit_id"].to_pylist()
     except RunError as error:
         say(f"{error}; set aside as {store.set_aside(path).name}, and drawn again")
@@ -141,6 +139,11 @@ def perceived(run: Run, perceiver: str, shard: Shard) -> bool:
 
 # -- drawing -----------------------------------------------------------------------------------------
 
+ENCODERS = 4
+"""Threads that encode pictures: one makes about 50 PNGs of 512 x 512 in a second."""
+HOPELESS, TREND = 3, 16
+"""Batches, and images in them, after which a model that has failed at every one is not asked again."""
+
 
 @dataclass
 class _ShardInWork:
@@ -149,7 +152,32 @@ class _ShardInWork:
     shard: Shard
     units: list[tuple[Any, int, Drawn, float]] = field(default_factory=list)
     encoded: list[Future[tuple[bytes, str]] | None] = field(default_factory=list)
-    seen: list[tuple[list[int], Perceived]] = field(default_factory=list)
+    seen: list[tuple[list[int], Future[Perceived]]] = field(default_factory=list)
+
+
+@dataclass
+class _Luck:
+    """Has anything come of this process yet? A model that fails at every image is stopped after its first batches."""
+
+    batches: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    had: bool = False
+
+    def see(self, results: Sequence[Drawn]) -> None:
+        """A `ModelError` if there was none so far, in `HOPELESS` batches and as many images as stand for a trend."""
+        self.had = self.had or any(result.status != "failed" for result in results)
+        if self.had:
+            return
+        self.batches += 1
+        self.reasons.update(result.reason for result in results)
+        failed = self.reasons.total()
+        if self.batches >= HOPELESS and failed >= TREND:
+            (reason, n), *others = self.reasons.most_common()
+            more = f" and {len(others)} other reasons" if others else ""
+            raise ModelError(
+                f"all of the first {failed} images failed, {n} of them with: {reason}{more}. Nothing of them is kept; put the "
+                "model or its settings (draw.dtype, draw.height, draw.width) right, and the same command draws them"
+            )
 
 
 def draw(
@@ -169,16 +197,20 @@ def draw(
         return
     draws, sees = generator(), perceiver() if perceiver else None
     environment = generate.environment()
+    beside = getattr(draws, "device", "cpu") != "cpu"
     writing: Future[None] | None = None
+    luck = _Luck()
     with (
         ThreadPoolExecutor(1) as writer,
-        ThreadPoolExecutor(2) as encoders,
+        ThreadPoolExecutor(1) as readers,
+        ThreadPoolExecutor(ENCODERS) as encoders,
         progress("drawing", total=len(planned), done=len(planned) - missing) as advance,
     ):
         for shard in shards:
             work = _ShardInWork(shard)
             for number, batch in planned.batches(shard):
-                _draw_batch(work, number, batch, draws, sees, encoders)
+                luck.see(_draw_batch(work, number, batch, draws, encoders))
+                _perceive_batch(work, sees, readers, beside=beside)
                 advance(sum(unit is not None for unit in batch), "")
             if writing:
                 writing.result()
@@ -192,23 +224,32 @@ def _draw_batch(
     number: int,
     batch: Batch,
     draws: Generator,
-    sees: Perceiver | None,
     encoders: ThreadPoolExecutor,
-) -> None:
+) -> list[Drawn]:
+    """Draw a batch and hand its pictures to the encoders; what came of each unit."""
     start = time.perf_counter()
     results = draws.draw(batch)
     pairs = [(unit, result) for unit, result in zip(batch, results, strict=True) if unit and result]
     seconds = (time.perf_counter() - start) / max(len(pairs), 1)
-    first = len(work.units)
     for unit, result in pairs:
         work.units.append((unit, number, result, seconds))
         made = result.pixels is not None
         work.encoded.append(encoders.submit(_encoded, result.pixels) if made and result.pixels is not None else None)
-    if sees:
-        places = [first + i for i, (_, result) in enumerate(pairs) if result.pixels is not None]
-        pixels = [result.pixels for _, result in pairs if result.pixels is not None]
-        if pixels:
-            work.seen.append((places, sees.perceive(pixels)))
+    return [result for _, result in pairs]
+
+
+def _perceive_batch(work: _ShardInWork, sees: Perceiver | None, readers: ThreadPoolExecutor, *, beside: bool) -> None:
+    """Have the batch that was drawn last perceived: on a GPU while the next is drawn, on a CPU, which is full, before."""
+    if not sees or not work.units:
+        return
+    last = work.units[-1][1]
+    rows = [(place, result) for place, (_, number, result, _) in enumerate(work.units) if number == last]
+    made = [(place, result.pixels) for place, result in rows if result.pixels is not None]
+    if made:
+        reading = readers.submit(sees.perceive, [pixels for _, pixels in made])
+        work.seen.append(([place for place, _ in made], reading))
+        if not beside:
+            reading.result()
 
 
 def _encoded(pixels: Pixels) -> tuple[bytes, str]:
@@ -223,7 +264,50 @@ def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environme
     ]
     run.write_images(work.shard, records, [png for png, _ in done], environment)
     if sees:
-        _write_seen(run, work.shard, [record.unit.id for record in records], work.seen, sees)
+        seen = [(rows, reading.result()) for rows, reading in work.seen]
+        _write_seen(run, work.shard, [record.unit.id for record in records], seen, sees)
+
+
+def retry(run: Run, planned: Plan, generator: Callable[[], Generator]) -> None:
+    """Draw the failed units of finished shards again, each at its place; what was made or blocked stays as it is.
+
+    The perceptions of a shard that changes are deleted first, so that none is ever beside another picture.
+    """
+    failed = {shard: _failed(run, shard) for shard in planned.shards() if drawn(run, planned, shard)}
+    todo = {shard: n for shard, n in failed.items() if n}
+    if not todo:
+        return
+    draws = generator()
+    with progress("drawing again", total=sum(todo.values())) as advance:
+        for shard, n in todo.items():
+            _retry_shard(run, planned, shard, draws, n)
+            advance(n, "")
+
+
+def _failed(run: Run, shard: Shard) -> int:
+    return int(run.read_images(shard, ["status"])["status"].to_pylist().count("failed"))
+
+
+def _retry_shard(run: Run, planned: Plan, shard: Shard, draws: Generator, n: int) -> None:
+    rows = {row["unit_id"]: row for row in run.read_images(shard).to_pylist()}
+    for number, batch in planned.batches(shard):
+        again = tuple(unit if unit and rows[unit.id]["status"] == "failed" else None for unit in batch)
+        if not any(again):
+            continue
+        work = _ShardInWork(shard)
+        with ThreadPoolExecutor(ENCODERS) as encoders:
+            _draw_batch(work, number, again, draws, encoders)
+        for (unit, _, result, seconds), future in zip(work.units, work.encoded, strict=True):
+            png, sha = future.result() if future else (None, "")
+            told = {"status": result.status, "reason": result.reason, "sha256": sha, "seconds": seconds}
+            rows[unit.id] |= told | {"image": png and {"bytes": png}}
+    units = planned.units(shard)
+    kept = ("batch", "status", "reason", "sha256", "seconds")
+    records = [ImageRecord(unit=unit, **{name: rows[unit.id][name] for name in kept}) for unit in units]
+    pngs = [rows[unit.id]["image"] and rows[unit.id]["image"]["bytes"] for unit in units]
+    for stale in run.folder.glob(f"perceptions/*/{shard.name}.parquet"):
+        stale.unlink()
+    run.write_images(shard, records, pngs, generate.environment() | {"failed_drawn_again": str(n)})
 
 
 # -- perceiving --------------------------------------------------------------------------------------
@@ -231,16 +315,18 @@ def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environme
 
 def perceive(
     run: Run, planned: Sharded, perceiver: Callable[[], Perceiver], name: str, embedded_by: str | None = None
-) -> None:
+) -> list[Shard]:
     """Perceive every image shard that is on the disk and has no perceptions by this perceiver.
 
     In the batches in which the images were drawn, so that what was perceived on the way is the same. Of a shard that
     `embedded_by`, another perceiver with the same CLIP, has perceived, the embeddings are used and no image is touched.
+    A shard whose pictures are damaged is set aside, to be drawn again: those are given back.
     """
     ready = [shard for shard in planned.shards() if run.images(shard).exists()]
     todo = [shard for shard in ready if not perceived(run, name, shard)]
+    damaged: list[Shard] = []
     if not todo:
-        return
+        return damaged
     sees = perceiver()
     total = sum(s.stop - s.start for s in ready)
     with (
@@ -253,7 +339,12 @@ def perceive(
                 _write_seen(run, shard, ids, [(rows, sees.from_embeddings(embeddings))] if rows else [], sees)
                 advance(len(ids), "")
                 continue
-            table = run.read_images(shard, ["unit_id", "batch", "image"]).to_pydict()
+            try:
+                table = run.read_images(shard, ["unit_id", "batch", "image"]).to_pydict()
+            except RunError as error:
+                say(f"{error}; set aside as {store.set_aside(run.images(shard)).name}, and must be made again")
+                damaged.append(shard)
+                continue
             batches: dict[int, list[int]] = {}
             for row, (number, image) in enumerate(zip(table["batch"], table["image"], strict=True)):
                 if image is not None:
@@ -265,6 +356,7 @@ def perceive(
                 advance(len(rows), "")
             advance(len(table["batch"]) - sum(map(len, batches.values())), "")
             _write_seen(run, shard, table["unit_id"], seen, sees)
+    return damaged
 
 
 def _decoded_ahead(batches: Sequence[Sequence[bytes]], decoders: ThreadPoolExecutor) -> Iterator[list[Pixels]]:
@@ -336,7 +428,7 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
     shards = planned.shards()
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    unreadable = []
+    unreadable, noted = [], 0
     for shard in shards:
         if not run.images(shard).exists():
             continue
@@ -346,11 +438,13 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
             unreadable.append(run.images(shard).name)
             continue
         statuses.update(table["status"])
+        noted += sum(s == "made" and r != "" for s, r in zip(table["status"], table["reason"], strict=True))
         reasons.update(f"{s}: {r}" for s, r in zip(table["status"], table["reason"], strict=True) if s != "made")
     return {
         "run": str(run.folder),
         "images": len(planned),
         **{name: statuses.get(name, 0) for name in ("made", "blocked", "failed")},
+        "made_in_smaller_batches": noted,
         "shards": len(shards),
         "shards_drawn": sum(run.images(shard).exists() for shard in shards),
         "shards_perceived": sum(run.perceptions(perceiver, shard).exists() for shard in shards),

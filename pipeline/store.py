@@ -71,11 +71,13 @@ def appears(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        with partial.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:  # what an open file says of a full disk names no file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -193,27 +195,111 @@ def _plain_types() -> list[tuple[str, pa.DataType]]:
     return [(field.name, names[field.type]) for field in IMAGE_SCHEMA if field.type in names]
 
 
+# -- seals -------------------------------------------------------------------------------------------
+#
+# A page checksum of Parquet covers a page's content, neither the page's header nor the end of the file, where a flipped
+# bit can turn one number into another unseen. So between the pages and the footer, where readers of Parquet look for
+# nothing, lies a seal: where the pictures begin (8 bytes), the sha256 of the pictures, and the sha256 of all the rest.
+# Whoever asks for a few columns need not read the pictures, which come last.
+
+_TAIL = 8
+"""Bytes after the footer: its length, and `PAR1`."""
+_SEAL = 8 + 32 + 32
+
+
 def _write(path: Path, table: pa.Table) -> None:
     with appears(path) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True, use_dictionary=False)
+        _seal(file)
 
 
 def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+        with path.open("rb") as file:
+            _check(file, pictures=columns is None or "image" in columns)
+        return pq.read_table(path, columns=columns, partitioning=None)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def finished(path: Path) -> bool:
-    """Is this shard there and whole? Reads only its end: the schema and the number of rows."""
+    """Is this shard there, and every byte as it was written?"""
     try:
-        pq.read_metadata(path)
-    except FileNotFoundError:
-        return False
-    except (pa.ArrowException, OSError, ValueError):
+        check(path)
+    except RunError:
         return False
     return True
+
+
+def check(path: Path) -> None:
+    """Read all of a shard's file: a byte that is not as it was written is a `RunError`."""
+    try:
+        with path.open("rb") as file:
+            _check(file, pictures=True)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def _seal(file: BinaryIO) -> None:
+    """Put the seal into a Parquet file that has just been written."""
+    size, footer = _footer(file, sealed=0)
+    end = size - len(footer)
+    begin = min(_pictures(pq.read_metadata(file)), default=end)
+    start, pictures = begin.to_bytes(8, "little"), _sha256(file, begin, end)
+    seal = start + pictures + _sha256(file, 0, begin, start, pictures, footer)
+    file.seek(end)
+    file.write(seal + footer)
+
+
+def _pictures(found: Any) -> Iterator[int]:
+    """Where the pages of the pictures begin."""
+    for group in range(found.num_row_groups):
+        for number in range(found.num_columns):
+            column = found.row_group(group).column(number)
+            if column.path_in_schema.startswith("image."):
+                yield column.data_page_offset
+
+
+def _check(file: BinaryIO, *, pictures: bool) -> None:
+    """Compare a file with its seal; the pictures only if they are asked for."""
+    size, footer = _footer(file, sealed=_SEAL)
+    end = size - len(footer) - _SEAL
+    file.seek(end)
+    seal = file.read(_SEAL)
+    start, picture_sum, rest = seal[:8], seal[8:40], seal[40:]
+    begin = int.from_bytes(start, "little")
+    if begin > end or _sha256(file, 0, begin, start, picture_sum, footer) != rest:
+        raise ValueError("it is damaged: its checksum is wrong")
+    if pictures and _sha256(file, begin, end) != picture_sum:
+        raise ValueError("its pictures are damaged: their checksum is wrong")
+
+
+def _footer(file: BinaryIO, *, sealed: int) -> tuple[int, bytes]:
+    """The size of a file, and its end from the footer on."""
+    size = file.seek(0, os.SEEK_END)
+    if size < 4 + sealed + _TAIL:
+        raise ValueError("it is cut off")
+    file.seek(size - _TAIL)
+    length = int.from_bytes(file.read(4), "little") + _TAIL
+    if length + sealed > size:
+        raise ValueError("it is cut off or damaged")
+    file.seek(size - length)
+    return size, file.read()
+
+
+def _sha256(file: BinaryIO, begin: int, end: int, *more: bytes) -> bytes:
+    """The digest of a part of a file and of what else is given."""
+    total = hashlib.sha256()
+    file.seek(begin)
+    while begin < end:
+        part = file.read(min(2**20, end - begin))
+        if not part:
+            raise ValueError("it is cut off")
+        total.update(part)
+        begin += len(part)
+    for part in more:
+        total.update(part)
+    return total.digest()
 
 
 def set_aside(path: Path) -> Path:
@@ -221,6 +307,7 @@ def set_aside(path: Path) -> Path:
     for number in range(1000):
         aside = path.with_name(f"{path.name}.unreadable-{number}")
         if not aside.exists():
-            path.replace(aside)
+            with contextlib.suppress(FileNotFoundError):  # another process on this folder was first
+                path.replace(aside)
             return aside
     raise RunError(f"{path}: cannot be set aside: there are 1000 others already")

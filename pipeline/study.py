@@ -53,6 +53,8 @@ class Draw(Part):
     batch_size: int = Field(16, ge=1, le=512)
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """CPU threads per worker; the bytes of an image depend on it."""
+    compile: Literal["regional", "whole"] | None = None
+    """torch.compile: the blocks that repeat, or the whole network and decoder. Pays for many images on a GPU."""
 
 
 class Perceive(Part):

@@ -76,7 +76,9 @@ def _pool(
         table, matrix = table[:, :-1], np.eye(len(reading.levels), dtype=np.int64) * PERFECT
     chance = int(rng.integers(2**63))  # the same for both ends of a bounded reference
     means = amplification.mean_difference(table, matrix, reference, rng=np.random.default_rng(chance))
-    ends = amplification.mean_difference(table, matrix, least, rng=np.random.default_rng(chance))
+    ends = means
+    if (least < reference).any():
+        ends = amplification.mean_difference(table, matrix, least, rng=np.random.default_rng(chance))
     for k, level in enumerate(reading.levels[:1] if len(reading.levels) == 2 else reading.levels):
         entry: dict[str, Any] = {
             "arm": arm,
@@ -169,7 +171,7 @@ def _distances(
     distances = {"total_variation": amplification.total_variation, "jensen_shannon": amplification.jensen_shannon}
     for name, distance in distances.items() if sampled else ():
         apart = [distance(value, r) for value, _, r in sampled]
-        floor = [np.mean([distance(draw, value) for draw in draws]) for value, draws, _ in sampled]
+        floor = [distance(draws, value).mean() for value, draws, _ in sampled]
         entry[name] = {"value": float(np.mean(apart)), "noise_floor": float(np.mean(floor)), "n_concepts": len(sampled)}
     return entry
 

@@ -105,6 +105,8 @@ class DrawSettings:
     batch_size: int
     threads: int
     """CPU threads per worker: two thread counts give different bytes."""
+    compile: str | None = None
+    """`regional` or `whole`, by torch.compile: other roundings, the same distribution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +150,7 @@ class Drawn(NamedTuple):
     pixels: Pixels | None
     """`None` unless made."""
     reason: str
-    """Why it was blocked or failed; empty when made."""
+    """Why it was blocked or failed; empty when made, unless in a smaller batch than planned, whose bytes differ."""
 
 
 class Generator(Protocol):

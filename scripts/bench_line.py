@@ -40,20 +40,21 @@ def run_over_bare(images_per_prompt: int) -> None:
                 drawn = generator.draw(batch)
                 perceiver.perceive([d.pixels for d in drawn if d is not None and d.pixels is not None])
 
-        def whole() -> None:
-            stages.draw(run, planned, lambda: generator, lambda: perceiver)
-            line.estimate(opened)
-            line.report(opened)
-
         generator.draw(batches[0])  # warm
         halves = len(batches) // 2
         rest, batches = batches[halves:], batches[:halves]
         first = seconds(bare)
-        line_time = seconds(whole)
+        parts = {
+            "draw": seconds(lambda: stages.draw(run, planned, lambda: generator, lambda: perceiver)),
+            "estimate": seconds(lambda: line.estimate(opened)),
+            "report": seconds(lambda: line.report(opened)),
+        }
+        line_time = sum(parts.values())
         batches = rest
         bare_time = first + seconds(bare)  # half before and half after: a drift of the machine cancels
+    told = ", ".join(f"{name} {took:.1f} s" for name, took in parts.items())
     print(
-        f"images {len(planned)}: bare {bare_time:.1f} s, run {line_time:.1f} s, "
+        f"images {len(planned)}: bare {bare_time:.1f} s, run {line_time:.1f} s ({told}), "
         f"ratio {line_time / bare_time:.3f} (at most 1.05)"
     )
     print(

@@ -415,7 +415,7 @@ def test_a_missing_folder_and_an_empty_one_are_errors_that_name_them(tmp_path: P
 def test_a_folder_without_weights_is_no_random_model(folder: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(folder, tmp_path / "bare")
     (bare / "open_clip_model.safetensors").unlink()
-    assert "bare holds no weights" in refusal(str(bare))
+    assert "bare holds no weights in safetensors" in refusal(str(bare))
 
 
 @pytest.mark.parametrize("file", ["open_clip_model.safetensors", "open_clip_config.json", "tokenizer_config.json"])
@@ -425,16 +425,34 @@ def test_a_damaged_folder_is_an_error_that_names_it(folder: Path, tmp_path: Path
     assert f"{damaged} cannot be loaded" in refusal(str(damaged))
 
 
-def test_a_pickle_is_not_run(folder: Path, tmp_path: Path) -> None:
+def bomb(file: Path) -> Path:
+    """A checkpoint that makes the file `exploded` when it is loaded."""
+
     class Bomb:
         def __reduce__(self) -> tuple[Any, ...]:
-            return (tmp_path.joinpath("exploded").touch, ())
+            return (file.with_name("exploded").touch, ())
 
+    torch.save({"state_dict": Bomb()}, file)
+    return file
+
+
+@pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "open_clip_model.pth", "model.ckpt"])
+def test_a_pickle_in_a_folder_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
     pickled = shutil.copytree(folder, tmp_path / "pickled")
     (pickled / "open_clip_model.safetensors").unlink()
-    torch.save({"state_dict": Bomb()}, pickled / "open_clip_pytorch_model.bin")
-    assert "cannot be loaded" in refusal(str(pickled))
-    assert not (tmp_path / "exploded").exists()
+    bomb(pickled / name)
+    assert "holds no weights in safetensors" in refusal(str(pickled))
+    assert not (pickled / "exploded").exists()
+
+
+def test_a_pickle_from_the_hub_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a model has no safetensors, open_clip fetches a pickle and gives it to torch."""
+    file = bomb(tmp_path / "open_clip_pytorch_model.bin")
+    fetched = open_clip.factory.load_state_dict
+    monkeypatch.setattr(open_clip, "create_model_from_pretrained", lambda *_, **__: fetched(str(file)))
+    load = torch.load
+    assert "are a pickle, and none is loaded" in refusal("ViT-L-14", "openai")
+    assert not (tmp_path / "exploded").exists() and torch.load is load
 
 
 def test_weights_that_give_no_numbers_are_an_error(folder: Path, tmp_path: Path) -> None:

@@ -288,14 +288,66 @@ def test_one_prompt_that_raises_fails_alone_and_the_others_keep_their_bytes(
     assert "\n" not in failed.reason
 
 
-@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), torch.OutOfMemoryError("full"), MemoryError()])
+@pytest.mark.parametrize(
+    ("trouble", "raised"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (MemoryError(), MemoryError),
+        (torch.OutOfMemoryError("full"), ModelError),  # not even one image fits
+    ],
+)
 def test_an_interruption_and_a_full_memory_are_not_failed_images(
-    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, trouble: BaseException
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, trouble: BaseException, raised: type[BaseException]
 ) -> None:
     generator = drawing(models["stable_diffusion"])
     raising_on("a pilot", generator._pipe.unet, monkeypatch, trouble, generator._pipe)
-    with pytest.raises(type(trouble)):
+    with pytest.raises(raised):
         generator.draw((NURSE, PILOT, COOK, None))
+
+
+def full_beyond(rows: int, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose memory holds so many rows of a batch, the unconditional ones among them."""
+    forward = network.forward
+
+    def limited(sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if len(sample) > rows:
+            raise torch.OutOfMemoryError("full")
+        return forward(sample, *args, **kwargs)
+
+    monkeypatch.setattr(network, "forward", limited)
+
+
+def test_a_batch_that_does_not_fit_is_drawn_in_parts_and_flagged(
+    models: dict[str, Path], sd: DiffusersGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = (NURSE, PILOT, COOK, CLERK)
+    expected = sd.draw(batch)
+    generator = drawing(models["stable_diffusion"])
+    full_beyond(2, generator._pipe.unet, monkeypatch)
+    tries = rows_seen(generator, batch)
+    assert tries[-8:] == [2] * 8 and set(tries) == {8, 4, 2}, "two steps for each of four images, one by one"
+    drawn = generator.draw(batch)
+    for one, whole in zip(drawn, expected, strict=True):
+        assert one is not None and one.pixels is not None
+        assert one.reason == "made in a batch of 1 in place of 4: the device's memory was full"
+        assert np.abs(one.pixels.astype(int) - pixels(whole)).max() <= 2
+    assert [one is None for one in generator.draw((None, None, COOK, None))] == [True, True, False, True]
+    with pytest.raises(ModelError, match=r"memory of cpu does not hold one image of 32 x 32"):
+        full_beyond(1, generator._pipe.unet, monkeypatch)
+        generator.draw(batch)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["401 for https://me:hf_abcDEF123@huggingface.co/x", "token hf_abcDEF123", "Authorization: Bearer abcDEF123"],
+)
+def test_a_reason_holds_no_token(sd: DiffusersGenerator, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    def raising(*_: Any, **__: Any) -> Any:
+        raise OSError(said)
+
+    monkeypatch.setattr(sd._pipe.unet, "forward", raising)
+    failed = sd.draw((NURSE, None, None, None))[0]
+    assert failed is not None and failed.reason.startswith("OSError: ") and "abcDEF123" not in failed.reason
 
 
 def test_pixels_that_are_not_numbers_fail_and_leave_their_neighbours_alone(
@@ -317,6 +369,11 @@ def test_pixels_that_are_not_numbers_fail_and_leave_their_neighbours_alone(
     assert same(drawn[0], expected[0]) and same(drawn[3], expected[3])
 
 
+def from_diffusers(image: Any) -> torch.Tensor:
+    """One image `(height, width, 3)` as a pipeline gives it back."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
+
+
 @pytest.mark.parametrize(
     ("image", "flagged", "status", "reason"),
     [
@@ -328,13 +385,15 @@ def test_pixels_that_are_not_numbers_fail_and_leave_their_neighbours_alone(
     ],
 )
 def test_an_image_that_is_none_says_why(image: Any, flagged: bool, status: str, reason: str) -> None:
-    assert generate._drawn(image.astype(np.float32), flagged=flagged) == (status, None, reason)
+    (drawn,) = generate._drawn(from_diffusers(image.astype(np.float32)), [flagged])
+    assert drawn == (status, None, reason)
 
 
 def test_pixels_are_rounded_as_pillow_gets_them_from_diffusers() -> None:
     image = np.linspace(0, 1, 16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3)
     (expected,) = diffusers.image_processor.VaeImageProcessor.numpy_to_pil(image)
-    np.testing.assert_array_equal(pixels(generate._drawn(image, flagged=False)), np.asarray(expected))
+    (drawn,) = generate._drawn(from_diffusers(image), [False])
+    np.testing.assert_array_equal(pixels(drawn), np.asarray(expected))
 
 
 def test_what_the_safety_checker_flags_is_blocked(tmp_path: Path, sd: DiffusersGenerator) -> None:
@@ -408,6 +467,24 @@ def test_a_size_or_dtype_that_does_not_fit_is_an_error_with_the_right_values(
 
 def test_bfloat16_draws_on_a_cpu(models: dict[str, Path]) -> None:
     pixels(drawing(models["stable_diffusion"], dtype="bfloat16").draw((NURSE, None, None, None))[0])
+
+
+def test_compiling_a_model_without_repeated_blocks_by_region_is_an_error(models: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match=r"draw\.compile: SD3Transformer2DModel .*: null, whole"):
+        drawing(models["sd3"], compile="regional")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["regional", "whole"])
+def test_compiled_code_draws_the_same_but_for_rounding(
+    models: dict[str, Path], sd: DiffusersGenerator, how: str
+) -> None:
+    batch = (NURSE, PILOT, None, COOK)
+    compiled = drawing(models["stable_diffusion"], compile=how).draw(batch)
+    for one, whole in zip(compiled, sd.draw(batch), strict=True):
+        assert (one is None) == (whole is None)
+        if one is not None:
+            assert np.abs(pixels(one).astype(int) - pixels(whole)).max() <= 2
 
 
 def test_a_study_of_many_texts_keeps_a_bounded_number_of_embeddings(

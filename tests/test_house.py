@@ -144,3 +144,15 @@ def test_no_tracked_file_names_this_machine() -> None:
     )
     for name in tracked.stdout.split():
         assert "/wo" + "rk/" not in (HOME / name).read_text(encoding="utf-8"), name
+
+
+def test_nothing_reads_a_pickle_or_runs_code_of_a_model() -> None:
+    """What would: torch.load, numpy with allow_pickle, joblib and its like, trust_remote_code, eval and exec."""
+    for path in [*modules().values(), *sorted((HOME / "scripts").glob("*.py"))]:
+        assert not imported(path) & {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}, path
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "trust_remote_code"):
+                assert ast.unparse(node.value) == "False", f"{path}:{node.value.lineno}"
+            elif isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in ("eval", "exec", "torch.load", "torch.jit.load"), f"{path}:{node.lineno}"

@@ -1,0 +1,53 @@
+"""The benchmark of drawing runs from end to end, on a CPU and with a few thousand weights."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from scripts import bench_generate
+
+
+def test_the_small_benchmark_prints_every_rate_and_ratio(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench_generate", "--small", "--images", "20"])
+    bench_generate.main()
+    said = capsys.readouterr().out
+    for line in (
+        r"small, 64 x 64, 2 steps, guidance 7\.5, on ",
+        r"matrix products: [\d.]+ TFLOP/s",
+        r"public loop, one image a call: [\d.]+ images/s",
+        r"public loop, 10 of one prompt a call: [\d.]+ images/s, [\d.]+ of the first",
+        r"ours, compile null: [\d.]+ images/s, [\d.]+ of the first \(to reach 4\), [\d.]+ of the second \(1\.5\)",
+        r"ours, compile null: floor [\d.]+ images/s .* reached 0\.\d+ of it",
+        r"drawn, perceived, encoded, written: [\d.]+ images/s, [\d.]+ of drawing alone \(0\.95\)",
+    ):
+        assert re.search(line, said), line
+
+
+def test_the_operations_counted_are_those_of_the_real_network() -> None:
+    """Stable Diffusion 1.5's UNet at 64 x 64 latents: 0.80 TFLOP a call (401.6 GMAC), parameters 859,520,964.
+
+    Both are published with the model: the size on its card; the operations by many, here counted on the meta device.
+    """
+    import diffusers
+    import torch
+
+    with torch.device("meta"):
+        network = diffusers.UNet2DConditionModel(sample_size=64, **bench_generate.SHAPES["sd15"].network)
+        told = torch.empty(1, 4, 64, 64), torch.tensor(1), torch.empty(1, 77, 768)
+    assert sum(weights.numel() for weights in network.parameters()) == 859_520_964
+    assert bench_generate.flops(lambda: network(*told)) == pytest.approx(0.803e12, rel=0.02)
+
+
+def test_sdxl_has_its_published_size() -> None:
+    """2,567,463,684 parameters in the network."""
+    import diffusers
+    import torch
+
+    with torch.device("meta"):
+        network = diffusers.UNet2DConditionModel(sample_size=64, **bench_generate.SHAPES["sdxl"].network)
+    assert sum(weights.numel() for weights in network.parameters()) == 2_567_463_684
