@@ -11,12 +11,12 @@ from pipeline import album, changes, effects, labels, mitigations, stages, store
 from pipeline import generate as generation
 from pipeline import study as studies
 from pipeline.album import Album
-from pipeline.energy import metered
+from pipeline.energy import add_up, metered
 from pipeline.errors import RunError
 from pipeline.plan import Plan
 from pipeline.store import Run
 from pipeline.study import FolderStudy, Study
-from pipeline.types import Generator, Perceiver
+from pipeline.types import ALONE, Generator, Perceiver, Worker
 
 Opened = tuple[Run, Study, Plan]
 """A run folder, its study and its plan."""
@@ -94,19 +94,22 @@ def _open_probe(study: Study | FolderStudy) -> Perceiver:
     return ZeroShot(clip, attributes, threshold=study.perceive.threshold, name=study.perceive.name)
 
 
-def generate(opened: Opened, *, perceive: bool) -> None:
-    """Draw what is missing; with `perceive`, read it on the way, and then what was drawn before."""
+def generate(opened: Opened, *, perceive: bool, worker: Worker = ALONE) -> None:
+    """Draw what is missing; with `perceive`, read it on the way, and then what was drawn before.
+
+    One of several workers does this for its own shards.
+    """
     run, study, planned = opened
-    before = stages.status(run, planned, study.perceive.name)
-    missing = before["images"] - before["made"] - before["blocked"] - before["failed"]
+    mine = planned.shards(worker)
+    before = stages.finished(run, mine)
 
     def reader() -> Perceiver:
         return noted(run, study, open_perceiver(study))
 
-    with metered(run.folder / "energy.json", images=missing):
-        stages.draw(run, planned, lambda: open_generator(study, planned), reader if perceive else None)
+    with metered(run.folder, images=lambda: stages.finished(run, mine) - before):
+        stages.draw(run, planned, lambda: open_generator(study, planned), reader if perceive else None, shards=mine)
         if perceive:
-            stages.perceive(run, planned, reader, study.perceive.name)
+            stages.perceive(run, planned, reader, study.perceive.name, shards=mine)
 
 
 def perceive(opened: Readable) -> None:
@@ -158,6 +161,10 @@ def _same_domain(study: Study | FolderStudy) -> bool:
 def estimate(opened: Readable) -> str:
     """`estimates.csv` and `summary.json`, and of a study with several arms `effects.csv`; returns the headline."""
     run, study, planned = opened
+    add_up(run.folder)
+    undrawn = len(planned) - stages.finished(run, planned.shards())
+    if undrawn:
+        stages.say(f"{undrawn:,} of {len(planned):,} images are not drawn yet: what follows is of the others")
     name = study.perceive.name
     attributes = read_by(run, study)
     counts = labels.counted(run, planned, name, attributes, tables.tally(run, planned, name, attributes))
