@@ -34,8 +34,9 @@ AHEAD = 2
 PATIENCE = 60.0
 """Seconds without any answer after which the user is told what is waited for."""
 
-LOOPBACK = "127.0.0.1"
-"""Where a cluster that is started here listens: its protocol runs what it is sent."""
+ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Environment variable by which Ray decides whether other machines may join. With 0, everything listens on the
+loopback; an address of the loopback alone is replaced by one that the network sees."""
 
 
 def generate(opened: Opened, address: str | None) -> None:
@@ -70,13 +71,13 @@ def pairs_for(nodes: Sequence[dict[str, Any]], threads: int) -> list[dict[str, f
 def _connected(address: str | None) -> Iterator[list[dict[str, Any]]]:
     """The nodes of the cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a study goes anywhere
+    if address is None:
+        os.environ[ALONE] = "0"  # Ray looks when it is imported
     try:
         import ray
     except ImportError:
         raise InputError("--engine ray: Ray is not installed; install it with: pip install 'typecast[ray]'") from None
-    where: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
-    if not address:
-        where["_node_ip_address"] = LOOPBACK
+    where = {"address": address} if address else {"address": "local", "include_dashboard": False}
     try:
         ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, ValueError) as error:
