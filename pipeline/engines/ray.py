@@ -10,6 +10,8 @@ import contextlib
 import functools
 import logging
 import os
+import signal
+import socket
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,10 +80,17 @@ def _connected(address: str | None) -> Iterator[list[dict[str, Any]]]:
     except ImportError:
         raise InputError("--engine ray: Ray is not installed; install it with: pip install 'typecast[ray]'") from None
     where = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    ended = signal.getsignal(signal.SIGTERM)
     try:
+        if address and address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
         ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
-        raise InputError(f"--address {address}: no Ray cluster answers: {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        raise InputError(f"--address {address}: no Ray cluster answers ({said}); it is HOST:PORT, or auto") from None
+    finally:
+        signal.signal(signal.SIGTERM, ended)  # Ray has put its own in its place
     try:
         yield ray.nodes()
     finally:
@@ -104,11 +113,6 @@ class _Actor:
         """Write down what was used."""
         self.closing.close()
 
-    def _where(self) -> str:
-        import ray
-
-        return str(ray.get_runtime_context().get_node_id())
-
 
 class Drawer(_Actor):
     """Draws shards."""
@@ -119,10 +123,9 @@ class Drawer(_Actor):
         _, study, planned = self.opened
         return line.open_generator(study, planned)
 
-    def ready(self) -> str:
-        """Open the model; returns the node that this is on."""
+    def ready(self) -> None:
+        """Open the model."""
         _ = self.generator
-        return self._where()
 
     def do(self, shard: Shard) -> None:
         """Draw one shard."""
@@ -140,10 +143,9 @@ class Reader(_Actor):
         run, study, _ = self.opened
         return line.noted(run, study, line.open_perceiver(study))
 
-    def ready(self) -> str:
-        """Open the model; returns the node that this is on."""
+    def ready(self) -> None:
+        """Open the model."""
         _ = self.perceiver
-        return self._where()
 
     def do(self, shard: Shard) -> None:
         """Read one shard."""
@@ -185,8 +187,6 @@ class _Line:
     attempts: Counter[Shard] = field(default_factory=Counter)
     busy: dict[Any, tuple[Any, Shard | None]] = field(default_factory=dict)
     """The answer that is waited for, to who gives it and on which shard; without one, it is making itself ready."""
-    homes: dict[Any, str] = field(default_factory=dict)
-    """The node on which each actor is."""
 
     def work(self, bundles: Sequence[dict[str, float]], threads: int) -> None:
         """Until everything is drawn and read."""
@@ -211,7 +211,7 @@ class _Line:
                 self._say_what_is_waited_for()
             for answer in answers:
                 actor, shard = self.busy.pop(answer)
-                trouble = self._trouble(answer, actor)
+                trouble = self._trouble(answer)
                 if trouble is not None:
                     self._ask(actor, None)  # answers when it has been started again
                     if shard:
@@ -237,32 +237,25 @@ class _Line:
         answer = actor.do.remote(shard) if shard else actor.ready.remote()
         self.busy[answer] = actor, shard
 
-    def _trouble(self, answer: Any, actor: Any) -> str | None:
+    def _trouble(self, answer: Any) -> str | None:
         """Why there is no answer, or `None` if there is one. What the user must see to is raised."""
         import ray
 
         try:
-            told = ray.get(answer)
+            ray.get(answer)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, TypecastError | OSError):
                 raise error.cause from None
             return f"{type(error.cause).__name__}: {error.cause}".splitlines()[0]
+        except ray.exceptions.RayActorError:
+            return "its process or its node was lost"
         except ray.exceptions.RayError as error:
-            return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        if told:
-            self.homes[actor] = told
+            return f"{type(error).__name__}: {error}".splitlines()[0]
         return None
 
     def _again(self, actor: Any, shard: Shard, trouble: str) -> None:
-        """Back into the queue; after `RETRIES` times the images are recorded as failed. A lost node counts for nothing."""
-        import ray
-
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        """Back into the queue, for whoever is free; after `RETRIES` times the images are recorded as failed."""
         queue = self.unread if actor in self.readers else self.undrawn
-        if self.homes.get(actor) not in alive:
-            stages.say(f"{shard.name}: its node was lost; it goes to another")
-            queue.appendleft(shard)
-            return
         self.attempts[shard] += 1
         if self.attempts[shard] <= RETRIES:
             stages.say(f"{shard.name}: {trouble}; tried again")
