@@ -79,6 +79,7 @@ def test_the_parts_of_the_workers_are_all_shards_each_once(tmp_path: Path, of: i
     planned = begun(tmp_path / "run", 900)[2]
     parts = [planned.shards(Worker(rank, of)) for rank in range(of)]
     assert sorted((s for part in parts for s in part), key=lambda s: s.name) == planned.shards()
+    assert sum(map(stages.images_in, parts)) == len(planned)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
