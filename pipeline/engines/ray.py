@@ -69,6 +69,11 @@ def pairs_for(nodes: Sequence[dict[str, Any]], threads: int) -> list[dict[str, f
     return [{"CPU": min(threads, n)} for n in cpus if n for _ in range(max(1, n // threads))]
 
 
+def _processors() -> int:
+    """Those that this process may use: Ray would count all of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[list[dict[str, Any]]]:
     """The nodes of the cluster."""
@@ -79,7 +84,8 @@ def _connected(address: str | None) -> Iterator[list[dict[str, Any]]]:
         import ray
     except ImportError:
         raise InputError("--engine ray: Ray is not installed; install it with: pip install 'typecast[ray]'") from None
-    where = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    here = {"address": "local", "include_dashboard": False, "num_cpus": _processors()}
+    where = {"address": address} if address else here
     ended = signal.getsignal(signal.SIGTERM)
     try:
         if address and address != "auto":
@@ -272,4 +278,4 @@ class _Line:
         shards = sorted(shard.name for _, shard in self.busy.values() if shard)
         if shards:
             return
-        stages.say(f"waiting for the cluster: none of {len(self.busy)} actors is running (see: ray status)")
+        stages.say(f"waiting for the cluster: none of {len(self.busy)} actors is ready (see: ray status)")
