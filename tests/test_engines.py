@@ -309,3 +309,16 @@ def test_a_worker_of_a_wrong_array_is_refused(monkeypatch: pytest.MonkeyPatch) -
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     with pytest.raises(RunError, match="Slurm started 2 x 8"):
         slurm.worker(32)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--engine", "ray", "--gpus", "2"], "every GPU of the cluster draws"),
+        (["--address", "10.0.0.1:6379"], "it needs --engine ray"),
+    ],
+)
+def test_options_of_another_engine_are_one_message(tmp_path: Path, words: list[str], said: str) -> None:
+    ended = typecast("run", "emoji", *words, cwd=tmp_path)
+    assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []

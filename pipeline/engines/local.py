@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -120,8 +121,9 @@ def _end_with_the_driver() -> None:
     """End when the process that started all this has died: then nobody holds the other end of the standard input."""
 
     def wait() -> None:
-        sys.stdin.read()
+        with open(0, "rb", closefd=False) as driver:
+            driver.read()
         os._exit(130)  # what is finished is on the disk
 
-    if not sys.stdin.isatty():
+    if stat.S_ISFIFO(os.fstat(0).st_mode):  # as `generate` starts it; somebody else may have given no input at all
         threading.Thread(target=wait, daemon=True).start()
