@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -45,6 +47,13 @@ Changes = Annotated[
 ]
 
 
+class Engine(StrEnum):
+    """What starts the processes that draw."""
+
+    local = "local"
+    ray = "ray"
+
+
 def main() -> NoReturn:
     """Run the command line: 0 done, 1 done with failures, 2 wrong input, 130 interrupted."""
     signal.signal(signal.SIGINT, _interrupted)
@@ -75,9 +84,18 @@ def run(
     out: Out = None,
     change: Changes = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Draw again the images that failed.")] = False,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of this machine that draw side by side.")] = 1,
+    engine: Annotated[Engine, typer.Option("--engine", help="What starts the processes that draw.")] = Engine.local,
+    address: Annotated[
+        str | None, typer.Option("--address", help="A Ray cluster. Default: one is started here, for this run.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn, and stop.")] = False,
 ) -> None:
     """Draw, perceive, estimate and report; or continue where an earlier run of the same study stopped."""
+    if engine is Engine.ray and gpus > 1:
+        raise InputError("--gpus is of this machine; with --engine ray every GPU of the cluster draws")
+    if engine is not Engine.ray and address:
+        raise InputError("--address names a Ray cluster; it needs --engine ray")
     from pipeline import line
     from pipeline import study as studies
 
@@ -89,8 +107,82 @@ def run(
     opened = line.begin(chosen, folder)
     if retry_failed:
         line.retry(opened)
-    line.generate(opened, perceive=True)
+    if engine is Engine.ray:
+        from pipeline.engines import ray
+
+        ray.generate(opened, address)
+    elif gpus > 1:
+        from pipeline.engines import local
+
+        local.generate(opened, gpus)
+    else:
+        line.generate(opened, perceive=True)
     _finish(opened)
+
+
+@app.command()
+def launch(
+    study: StudyName,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm",
+            metavar="KEY=VALUE,...",
+            help="partition=gpu,nodes=4,gpus_per_node=8,time=4:00:00: any option of sbatch; exclusive=true for a flag.",
+        ),
+    ] = None,
+    container: Annotated[
+        str | None, typer.Option("--container", metavar="IMAGE", help="Run in this image, with apptainer.")
+    ] = None,
+    setup: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setup", metavar="LINE", help="A line of shell that comes first: module load, a venv. Repeatable."
+        ),
+    ] = None,
+    out: Out = None,
+    change: Changes = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the scripts, and stop.")] = False,
+) -> None:
+    """Submit a study to Slurm: a job per node that draws and perceives, and one that estimates and reports."""
+    from pipeline import line
+    from pipeline import study as studies
+    from pipeline.engines import slurm as cluster
+
+    asked = cluster.Asked(cluster.options(slurm or ()), container, tuple(setup or ()))
+    chosen = studies.load(study, tuple(change or ()))
+    folder = out or Path("outputs") / chosen.name
+    texts = cluster.scripts(folder, chosen.name, asked)
+    if dry_run:
+        print("\n".join(texts))
+        return
+    line.begin(chosen, folder)
+    workers, last = cluster.launch(folder, chosen.name, asked)
+    print(f"submitted: {workers}, {asked.nodes} x {asked.per_node} workers; then {last}, estimates and report")
+    print(f"follow:    typecast status {folder}")
+    print(f"logs:      {folder / cluster.FOLDER}")
+
+
+@app.command()
+def worker(
+    folder: Folder,
+    rank: Annotated[str, typer.Option("--rank", help="Which one this is, from 0; or who knows it: accelerate, slurm.")],
+    of: Annotated[int, typer.Option("--of", min=1, help="How many workers there are.")],
+) -> None:
+    """Draw and perceive one worker's part of a run that exists; start as many as you say, anywhere, in any order."""
+    from pipeline import line
+    from pipeline.engines import local, slurm
+    from pipeline.types import Worker
+
+    opened = line.resume(folder)
+    os.environ["OMP_NUM_THREADS"] = str(opened[1].draw.threads)  # before torch counts the processors
+    if rank in (local.RANK, slurm.RANK):
+        this = (local if rank == local.RANK else slurm).worker(of)
+    elif rank.isdecimal() and int(rank) < of:
+        this = Worker(int(rank), of)
+    else:
+        raise InputError(f"--rank {rank}: the right answers are: 0 to {of - 1}, {local.RANK}, {slurm.RANK}")
+    line.generate(opened, perceive=True, worker=this)
 
 
 @app.command()
@@ -517,3 +609,7 @@ def _exit_with(opened: Readable) -> None:
         print(f"{n} images {reason}", file=sys.stderr)
     if reasons:
         raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,15 @@ from pipeline import store
 COUNTRY = "TYPECAST_COUNTRY"
 """Environment variable with the ISO code of the country whose electricity it is, such as `DEU`."""
 
+SESSIONS = "energy"
+"""The folder in a run with a file per session."""
+
 
 @contextmanager
-def metered(file: Path, *, images: int) -> Iterator[None]:
-    """Measure a block and add it to `energy.json`: a run that was continued has several sessions.
+def metered(folder: Path, *, images: Callable[[], int]) -> Iterator[None]:
+    """Measure a block as one session of the run in `folder`; `images` says at its end how many were made.
 
+    A run that was continued, or that several processes work on, has several sessions, each a file of its own.
     The mean carbon intensity of a country's grid is an assumption; the country is the United States unless
     `TYPECAST_COUNTRY` says another. Without the processor's own meter, codecarbon guesses its power from its
     load, and the entry says so.
@@ -37,7 +44,7 @@ def metered(file: Path, *, images: int) -> Iterator[None]:
         tracking_mode="process",
         measure_power_secs=10,
     )
-    start = time.monotonic()
+    start, began = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     tracker.start()
     try:
         yield
@@ -45,15 +52,17 @@ def metered(file: Path, *, images: int) -> Iterator[None]:
         grams = 1000 * float(tracker.stop() or 0.0)
         data = tracker.final_emissions_data
         session = {
+            "began": began,
             "seconds": round(time.monotonic() - start, 1),
-            "images": images,
+            "images": images(),
             "kwh": float(data.energy_consumed),
             "gco2e": grams,
             "gpu_kwh": float(data.gpu_energy),
             "how": _how(tracker, data),
             "country": country,
         }
-        _add(file, session)
+        store.write_json(folder / SESSIONS / f"{uuid.uuid4().hex}.json", session)
+        add_up(folder)
 
 
 def _how(tracker: Any, data: Any) -> str:
@@ -66,15 +75,18 @@ def _how(tracker: Any, data: Any) -> str:
     return "a guess: the processor's power from its load and its rated power, memory from its size"
 
 
-def _add(file: Path, session: dict[str, Any]) -> None:
-    try:
-        sessions = json.loads(file.read_text(encoding="utf-8"))["sessions"]
-    except (OSError, ValueError, KeyError):
-        sessions = []
-    sessions.append(session)
+def add_up(folder: Path) -> None:
+    """Write `energy.json` from the sessions that are on the disk. Processes that end together may miss each other."""
+    sessions = []
+    for file in (folder / SESSIONS).glob("*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            sessions.append(json.loads(file.read_text(encoding="utf-8")))
+    if not sessions:
+        return
+    sessions.sort(key=lambda session: str(session["began"]))
     kwh, images = sum(s["kwh"] for s in sessions), sum(s["images"] for s in sessions)
     store.write_json(
-        file,
+        folder / "energy.json",
         {
             "kwh": kwh,
             "gco2e": sum(s["gco2e"] for s in sessions),

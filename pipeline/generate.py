@@ -167,6 +167,22 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
         raise ModelError(f"model.path: {name} {missing}: {advice}") from None
 
 
+# On which device
+
+
+def gpus() -> int:
+    """The GPUs that this process can see."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def take_gpu(number: int) -> None:
+    """Let this process see one GPU of those that it can see, before it has looked: one of several on a machine."""
+    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    os.environ["CUDA_VISIBLE_DEVICES"] = seen[number % len(seen)] if seen else str(number)
+
+
 # The generators
 
 

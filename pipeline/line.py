@@ -12,13 +12,13 @@ from pipeline import album, changes, checks, effects, labels, mitigations, stage
 from pipeline import generate as generation
 from pipeline import study as studies
 from pipeline.album import Album
-from pipeline.energy import metered
+from pipeline.energy import add_up, metered
 from pipeline.errors import InputError, RunError
 from pipeline.estimates import Shares
 from pipeline.plan import Plan
 from pipeline.store import Run
 from pipeline.study import ZERO_SHOT, FolderStudy, Perceive, Study
-from pipeline.types import Attribute, Generator, Perceiver, Rereader
+from pipeline.types import ALONE, Attribute, Generator, Perceiver, Rereader, Worker
 
 EMBEDDED_PROBE = Path(__file__).parent / "embedded" / "probe"
 """A linear probe on the embedded CLIP, fitted to the emoji world."""
@@ -141,15 +141,18 @@ def retry(opened: Opened) -> None:
     """Draw again what has failed; it is perceived by the next `generate` or `perceive`."""
     run, study, planned = opened
     failed = stages.status(run, planned, study.perceive.name)["failed"]
-    with metered(run.folder / "energy.json", images=failed):
+    with metered(run.folder, images=lambda: failed):
         stages.retry(run, planned, lambda: open_generator(study, planned))
 
 
-def generate(opened: Opened, *, perceive: bool) -> None:
-    """Draw what is missing; with `perceive`, read it on the way, and then what was drawn before."""
+def generate(opened: Opened, *, perceive: bool, worker: Worker = ALONE) -> None:
+    """Draw what is missing; with `perceive`, read it on the way, and then what was drawn before.
+
+    One of several workers does this for its own shards.
+    """
     run, study, planned = opened
-    before = stages.status(run, planned, study.perceive.name)
-    missing = before["images"] - before["made"] - before["blocked"] - before["failed"]
+    mine = planned.shards(worker)
+    before = stages.finished(run, mine)
 
     def reader() -> Perceiver:
         return noted(run, study, open_perceiver(study))
@@ -157,10 +160,11 @@ def generate(opened: Opened, *, perceive: bool) -> None:
     def draws() -> Generator:
         return open_generator(study, planned)
 
-    with metered(run.folder / "energy.json", images=missing):
-        stages.draw(run, planned, draws, reader if perceive else None)
-        while perceive and stages.perceive(run, planned, reader, study.perceive.name, _same_clip(run, study)):
-            stages.draw(run, planned, draws, reader)
+    with metered(run.folder, images=lambda: stages.finished(run, mine) - before):
+        stages.draw(run, planned, draws, reader if perceive else None, shards=mine)
+        name, by = study.perceive.name, _same_clip(run, study)
+        while perceive and stages.perceive(run, planned, reader, name, by, shards=mine):
+            stages.draw(run, planned, draws, reader, shards=mine)
 
 
 def perceive(opened: Readable, changes: Sequence[str] = ()) -> None:
@@ -266,6 +270,10 @@ def estimate(opened: Readable) -> str:
     By the perceiver of the study. What another one has read is estimated in the folder of its perceptions.
     """
     run, study, planned = opened
+    add_up(run.folder)
+    undrawn = len(planned) - stages.finished(run, planned.shards())
+    if undrawn:
+        stages.say(f"{undrawn:,} of {len(planned):,} images are not drawn yet: what follows is of the others")
     name = study.perceive.name
     attributes = read_by(run, study)
     counts = labels.counted(run, planned, name, attributes, tables.tally(run, planned, name, attributes))

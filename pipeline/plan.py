@@ -12,7 +12,7 @@ import numpy as np
 import prompt_sets
 from pipeline import mitigations
 from pipeline.study import Study
-from pipeline.types import Arm, Batch, DrawSettings, Prompt, Shard, WorkUnit, digest
+from pipeline.types import ALONE, Arm, Batch, DrawSettings, Prompt, Shard, Worker, WorkUnit, digest
 
 SHARD_SIZE = 512
 """Images a shard holds at most."""
@@ -95,8 +95,8 @@ class Plan:
     prompts: tuple[Prompt, ...]
     arms: tuple[Arm, ...]
 
-    def shards(self) -> list[Shard]:
-        """All shards: the same list in every process, whatever is finished.
+    def shards(self, worker: Worker = ALONE) -> list[Shard]:
+        """The shards of one worker, or all: the same list in every process, whatever is finished.
 
         Growing `images_per_prompt` starts new shards where the old ones ended, appending an arm adds its own.
         """
@@ -107,7 +107,7 @@ class Plan:
             for begin, end in zip([0, *ends], ends, strict=False):
                 cuts = [begin, *range(begin // step * step + step, end, step), end]
                 found += [Shard(arm=arm.name, start=a, stop=b) for a, b in pairwise(cuts)]
-        return found
+        return found[worker.rank :: worker.of]
 
     @property
     def references(self) -> tuple[prompt_sets.Reference, ...]:

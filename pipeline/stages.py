@@ -124,6 +124,16 @@ def drawn(run: Run, planned: Plan, shard: Shard) -> bool:
     return True
 
 
+def images_in(shards: Iterable[Shard]) -> int:
+    """The number of images that these shards hold, made or not."""
+    return sum(shard.stop - shard.start for shard in shards)
+
+
+def finished(run: Run, shards: Iterable[Shard]) -> int:
+    """How many images of these shards have a row on the disk. Looks at names alone."""
+    return images_in(shard for shard in shards if run.images(shard).exists())
+
+
 def perceived(run: Run, perceiver: str, shard: Shard) -> bool:
     """Is this perception shard finished? One that cannot be read is set aside."""
     path = run.perceptions(perceiver, shard)
@@ -185,15 +195,18 @@ def draw(
     planned: Plan,
     generator: Callable[[], Generator],
     perceiver: Callable[[], Perceiver] | None = None,
+    *,
+    shards: Sequence[Shard] | None = None,
 ) -> None:
     """Draw every shard that is not on the disk, and perceive it on the way if a perceiver is given.
 
-    The models are opened only if there is something to do. An image goes to the classifier as the pixels
-    that are stored; it is encoded and written in threads while the next batch is drawn.
+    Of `shards`, if they are given. The models are opened only if there is something to do. An image goes to the
+    classifier as the pixels that are stored; it is encoded and written in threads while the next batch is drawn.
     """
-    shards = [shard for shard in planned.shards() if not drawn(run, planned, shard)]
-    missing = sum(s.stop - s.start for s in shards)
-    if not shards:
+    wanted = planned.shards() if shards is None else shards
+    todo = [shard for shard in wanted if not drawn(run, planned, shard)]
+    total, missing = images_in(wanted), images_in(todo)
+    if not todo:
         return
     draws, sees = generator(), perceiver() if perceiver else None
     environment = generate.environment()
@@ -204,9 +217,9 @@ def draw(
         ThreadPoolExecutor(1) as writer,
         ThreadPoolExecutor(1) as readers,
         ThreadPoolExecutor(ENCODERS) as encoders,
-        progress("drawing", total=len(planned), done=len(planned) - missing) as advance,
+        progress("drawing", total=total, done=total - missing) as advance,
     ):
-        for shard in shards:
+        for shard in todo:
             work = _ShardInWork(shard)
             for number, batch in planned.batches(shard):
                 luck.see(_draw_batch(work, number, batch, draws, encoders))
@@ -310,28 +323,49 @@ def _retry_shard(run: Run, planned: Plan, shard: Shard, draws: Generator, n: int
     run.write_images(shard, records, pngs, generate.environment() | {"failed_drawn_again": str(n)})
 
 
+def fail(run: Run, planned: Plan, shard: Shard, reason: str) -> None:
+    """Record every image of a shard as failed, unless it has been drawn after all."""
+    if drawn(run, planned, shard):
+        return
+    records = [
+        ImageRecord(unit=unit, batch=number, status="failed", reason=reason, sha256="", seconds=0.0)
+        for number, batch in planned.batches(shard)
+        for unit in batch
+        if unit
+    ]
+    run.write_images(shard, records, [None] * len(records), generate.environment())
+
+
 # -- perceiving --------------------------------------------------------------------------------------
 
 
 def perceive(
-    run: Run, planned: Sharded, perceiver: Callable[[], Perceiver], name: str, embedded_by: str | None = None
+    run: Run,
+    planned: Sharded,
+    perceiver: Callable[[], Perceiver],
+    name: str,
+    embedded_by: str | None = None,
+    *,
+    shards: Sequence[Shard] | None = None,
 ) -> list[Shard]:
     """Perceive every image shard that is on the disk and has no perceptions by this perceiver.
 
-    In the batches in which the images were drawn, so that what was perceived on the way is the same. Of a shard that
-    `embedded_by`, another perceiver with the same CLIP, has perceived, the embeddings are used and no image is touched.
-    A shard whose pictures are damaged is set aside, to be drawn again: those are given back.
+    Of `shards`, if they are given. In the batches in which the images were drawn, so that what was perceived on the way
+    is the same. Of a shard that `embedded_by`, another perceiver with the same CLIP, has perceived, the embeddings are
+    used and no image is touched. A shard whose pictures are damaged is set aside, to be drawn again: those are given
+    back.
     """
-    ready = [shard for shard in planned.shards() if run.images(shard).exists()]
+    wanted = planned.shards() if shards is None else shards
+    ready = [shard for shard in wanted if run.images(shard).exists()]
     todo = [shard for shard in ready if not perceived(run, name, shard)]
     damaged: list[Shard] = []
     if not todo:
         return damaged
     sees = perceiver()
-    total = sum(s.stop - s.start for s in ready)
+    total = images_in(ready)
     with (
         ThreadPoolExecutor() as decoders,
-        progress("perceiving", total=total, done=total - sum(s.stop - s.start for s in todo)) as advance,
+        progress("perceiving", total=total, done=total - images_in(todo)) as advance,
     ):
         for shard in todo:
             if embedded_by and isinstance(sees, Rereader) and run.perceptions(embedded_by, shard).exists():

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def decode(png: bytes) -> Pixels:
 def appears(path: Path) -> Iterator[BinaryIO]:
     """A file that appears whole, by rename, when the block ends well, and not at all when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
         with partial.open("w+b") as file:
             yield file

@@ -143,6 +143,16 @@ class Shard:
         return f"{self.arm}-{self.start:08d}-{self.stop:08d}"
 
 
+class Worker(NamedTuple):
+    """One of several processes on a run: it takes every `of`-th shard, from number `rank` on, and knows no other."""
+
+    rank: int
+    of: int
+
+
+ALONE = Worker(0, 1)
+
+
 class Drawn(NamedTuple):
     """What a generator gives back for one unit."""
 

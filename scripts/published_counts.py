@@ -285,14 +285,13 @@ def effects(model: str) -> dict[str, tuple[Estimate, float]]:
     """By occupation: how far the diversity prompt moved the share of women, unpaired, and its adjusted p (Holm)."""
     with (HOME / "outputs" / "raza2025" / "effects.csv").open(encoding="utf-8", newline="") as file:
         rows = [r for r in csv.DictReader(file) if r["arm"] == f"{model}, diversity" and r["level"] == "woman"]
-    return {
-        row["concept"]: (
-            Estimate(*(float(row[c] or "nan") for c in ("change", "change_low", "change_high")), 0, row["method"]),
-            float(row["p_adjusted"]),
-        )
-        for row in rows
-        if row["concept"] != ALL_CONCEPTS
-    }
+    found = {}
+    for row in rows:
+        if row["concept"] != ALL_CONCEPTS:
+            value, low, high = (float(row[column] or "nan") for column in ("change", "change_low", "change_high"))
+            n = 0  # the row does not say of how many pictures, and nothing here asks
+            found[row["concept"]] = Estimate(value, low, high, n, row["method"]), float(row["p_adjusted"])
+    return found
 
 
 def verdict(plain: Mapping[str, str], diverse: Mapping[str, str]) -> str:

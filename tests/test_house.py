@@ -47,6 +47,7 @@ STOREYS = [
     {"pipeline.report"},
     {"pipeline.line"},
     {"pipeline.explain"},
+    {"pipeline.engines", "pipeline.engines.local", "pipeline.engines.slurm", "pipeline.engines.ray"},
     {"pipeline.cli"},
 ]
 """From the ground up; what stands on one storey may import what is below it, and its neighbours if they are rooms
@@ -64,6 +65,9 @@ DOORS = {
     "nltk": {"pipeline.labels"},
     "skimage": {"classifiers.skin_tone"},
     "codecarbon": {"pipeline.energy"},
+    "accelerate": {"pipeline.engines.local"},
+    "submitit": {"pipeline.engines.slurm"},
+    "ray": {"pipeline.engines.ray"},
     "pydantic": {
         "pipeline.checks",
         "pipeline.mitigations",
@@ -76,7 +80,8 @@ DOORS = {
 
 
 def modules() -> dict[str, Path]:
-    files = [p for room in ("pipeline", "classifiers", "prompt_sets") for p in sorted((HOME / room).glob("*.py"))]
+    rooms = ("pipeline", "pipeline/engines", "classifiers", "prompt_sets")
+    files = [p for room in rooms for p in sorted((HOME / room).glob("*.py"))]
     return {".".join(p.relative_to(HOME).with_suffix("").parts).removesuffix(".__init__"): p for p in files}
 
 

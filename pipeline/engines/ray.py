@@ -1,0 +1,282 @@
+"""A Ray cluster: shards go to whoever is free, and to another when a node is lost.
+
+Each GPU has a drawer and a reader, two actors that hand each other shards through the run folder, as the stages do.
+The driver, here, knows what each of them is busy with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import line, stages
+from pipeline.energy import metered
+from pipeline.errors import InputError, RunError, TypecastError
+from pipeline.line import Opened
+from pipeline.plan import Plan
+from pipeline.progress import progress
+from pipeline.store import Run
+from pipeline.types import Shard
+
+RETRIES = 2
+"""How often a shard is tried again before its images are recorded as failed."""
+
+AHEAD = 2
+"""Shards that may lie drawn and unread, per reader, before the drawers wait."""
+
+PATIENCE = 60.0
+"""Seconds without any answer after which the user is told what is waited for."""
+
+ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Environment variable by which Ray decides whether other machines may join. With 0, everything listens on the
+loopback; an address of the loopback alone is replaced by one that the network sees."""
+
+
+def generate(opened: Opened, address: str | None) -> None:
+    """Draw and perceive what is missing, on the cluster at `address`, or on one that is started here for this."""
+    run, study, planned = opened
+    name = study.perceive.name
+    shards = planned.shards()
+    undrawn = [shard for shard in shards if not stages.drawn(run, planned, shard)]
+    unread = [shard for shard in shards if shard not in undrawn and not stages.perceived(run, name, shard)]
+    if not undrawn and not unread:
+        return
+    total = len(planned)
+    with (
+        _connected(address) as nodes,
+        progress("drawing", total=total, done=total - stages.images_in([*undrawn, *unread])) as advance,
+    ):
+        pairs = pairs_for(nodes, study.draw.threads)[: len(undrawn) + len(unread)]
+        _Line(run, planned, deque(undrawn), deque(unread), advance).work(pairs, study.draw.threads)
+
+
+def pairs_for(nodes: Sequence[dict[str, Any]], threads: int) -> list[dict[str, float]]:
+    """What each pair of a drawer and a reader holds of `ray.nodes()`: a GPU; in a cluster without any, `threads` CPUs."""
+    held = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus = sum(int(resources.get("GPU", 0)) for resources in held)
+    if gpus:
+        return [{"GPU": 1, "CPU": 1}] * gpus
+    cpus = [int(resources.get("CPU", 0)) for resources in held]
+    return [{"CPU": min(threads, n)} for n in cpus if n for _ in range(max(1, n // threads))]
+
+
+def _processors() -> int:
+    """Those that this process may use: Ray would count all of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _connected(address: str | None) -> Iterator[list[dict[str, Any]]]:
+    """The nodes of the cluster."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a study goes anywhere
+    if address is None:
+        os.environ[ALONE] = "0"  # Ray looks when it is imported
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--engine ray: Ray is not installed; install it with: pip install 'typecast[ray]'") from None
+    here = {"address": "local", "include_dashboard": False, "num_cpus": _processors()}
+    where = {"address": address} if address else here
+    ended = signal.getsignal(signal.SIGTERM)
+    try:
+        if address and address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
+        ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
+    except (OSError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        raise InputError(f"--address {address}: no Ray cluster answers ({said}); it is HOST:PORT, or auto") from None
+    finally:
+        signal.signal(signal.SIGTERM, ended)  # Ray has put its own in its place
+    try:
+        yield ray.nodes()
+    finally:
+        ray.shutdown()
+
+
+# -- the actors --------------------------------------------------------------------------------------
+
+
+class _Actor:
+    """One process of the cluster, with one model open."""
+
+    def __init__(self, folder: str) -> None:
+        self.opened = line.resume(Path(folder))
+        self.images = 0
+        self.closing = contextlib.ExitStack()
+        self.closing.enter_context(metered(Path(folder), images=lambda: self.images))
+
+    def close(self) -> None:
+        """Write down what was used."""
+        self.closing.close()
+
+
+class Drawer(_Actor):
+    """Draws shards."""
+
+    @functools.cached_property
+    def generator(self) -> Any:
+        """The model that draws."""
+        _, study, planned = self.opened
+        return line.open_generator(study, planned)
+
+    def ready(self) -> None:
+        """Open the model."""
+        _ = self.generator
+
+    def do(self, shard: Shard) -> None:
+        """Draw one shard."""
+        run, _, planned = self.opened
+        stages.draw(run, planned, lambda: self.generator, shards=[shard])
+        self.images += shard.stop - shard.start
+
+
+class Reader(_Actor):
+    """Perceives shards."""
+
+    @functools.cached_property
+    def perceiver(self) -> Any:
+        """The model that reads."""
+        run, study, _ = self.opened
+        return line.noted(run, study, line.open_perceiver(study))
+
+    def ready(self) -> None:
+        """Open the model."""
+        _ = self.perceiver
+
+    def do(self, shard: Shard) -> None:
+        """Read one shard."""
+        run, _, planned = self.opened
+        if stages.perceive(run, planned, lambda: self.perceiver, self.perceiver.name, shards=[shard]):
+            raise RunError(f"{run.images(shard)}: was damaged and is set aside; the same command draws it again")
+
+
+def _started(bundle: dict[str, float], folder: Path, threads: int) -> tuple[Any, Any]:
+    """A drawer and a reader that share what the bundle holds. Ray starts them again elsewhere if their node is lost."""
+    import ray
+    from ray.util.placement_group import placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    # the bytes depend on the number of threads, and Ray would set it to the CPUs that an actor holds
+    environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}}
+    options = {
+        "num_cpus": 0,
+        "num_gpus": bundle.get("GPU", 0) / 2,
+        "max_restarts": -1,
+        "scheduling_strategy": PlacementGroupSchedulingStrategy(placement_group([bundle])),
+        "runtime_env": environment,
+    }
+    drawer, reader = (ray.remote(kind).options(**options).remote(str(folder)) for kind in (Drawer, Reader))
+    return drawer, reader
+
+
+# -- the driver --------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Line:
+    """What is still to be drawn and read, and who is busy with what."""
+
+    run: Run
+    planned: Plan
+    undrawn: deque[Shard]
+    unread: deque[Shard]
+    advance: Any
+    attempts: Counter[Shard] = field(default_factory=Counter)
+    busy: dict[Any, tuple[Any, Shard | None]] = field(default_factory=dict)
+    """The answer that is waited for, to who gives it and on which shard; without one, it is making itself ready."""
+
+    def work(self, bundles: Sequence[dict[str, float]], threads: int) -> None:
+        """Until everything is drawn and read."""
+        import ray
+
+        pairs = [_started(bundle, self.run.folder.resolve(), threads) for bundle in bundles]
+        self.drawers, self.readers = ([pair[i] for pair in pairs] for i in (0, 1))
+        for actor in (*self.drawers, *self.readers):
+            self._ask(actor, None)
+        free: deque[Any] = deque()
+        left = len(self.undrawn) + len(self.unread)
+        while left:
+            for _ in range(len(free)):
+                actor = free.popleft()
+                shard = self._next(actor)
+                if shard:
+                    self._ask(actor, shard)
+                else:
+                    free.append(actor)
+            answers, _ = ray.wait(list(self.busy), timeout=PATIENCE)
+            if not answers:
+                self._say_what_is_waited_for()
+            for answer in answers:
+                actor, shard = self.busy.pop(answer)
+                trouble = self._trouble(answer)
+                if trouble is not None:
+                    self._ask(actor, None)  # answers when it has been started again
+                    if shard:
+                        self._again(actor, shard, trouble)
+                    continue
+                free.append(actor)
+                if shard and actor in self.readers:
+                    left -= 1
+                    self.advance(shard.stop - shard.start, "")
+                elif shard:
+                    self.unread.append(shard)
+        closed = [actor.close.remote() for actor in free]
+        ray.wait(closed, num_returns=len(closed), timeout=PATIENCE)
+
+    def _next(self, actor: Any) -> Shard | None:
+        """The next shard for an actor that is free. Drawers wait while the readers are behind."""
+        if actor in self.readers:
+            return self.unread.popleft() if self.unread else None
+        behind = len(self.unread) >= AHEAD * len(self.readers)
+        return self.undrawn.popleft() if self.undrawn and not behind else None
+
+    def _ask(self, actor: Any, shard: Shard | None) -> None:
+        answer = actor.do.remote(shard) if shard else actor.ready.remote()
+        self.busy[answer] = actor, shard
+
+    def _trouble(self, answer: Any) -> str | None:
+        """Why there is no answer, or `None` if there is one. What the user must see to is raised."""
+        import ray
+
+        try:
+            ray.get(answer)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, TypecastError | OSError):
+                raise error.cause from None
+            return f"{type(error.cause).__name__}: {error.cause}".splitlines()[0]
+        except ray.exceptions.RayActorError:
+            return "its process or its node was lost"
+        except ray.exceptions.RayError as error:
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+        return None
+
+    def _again(self, actor: Any, shard: Shard, trouble: str) -> None:
+        """Back into the queue, for whoever is free; after `RETRIES` times the images are recorded as failed."""
+        queue = self.unread if actor in self.readers else self.undrawn
+        self.attempts[shard] += 1
+        if self.attempts[shard] <= RETRIES:
+            stages.say(f"{shard.name}: {trouble}; tried again")
+            queue.append(shard)
+        elif queue is self.unread:
+            raise RunError(f"{shard.name}: cannot be perceived, after {RETRIES + 1} attempts: {trouble}")
+        else:
+            stages.say(f"{shard.name}: {trouble}; recorded as failed after {RETRIES + 1} attempts")
+            stages.fail(self.run, self.planned, shard, f"{trouble} ({RETRIES + 1} attempts)")
+            self.unread.append(shard)
+            self.attempts[shard] = 0
+
+    def _say_what_is_waited_for(self) -> None:
+        shards = sorted(shard.name for _, shard in self.busy.values() if shard)
+        if shards:
+            return
+        stages.say(f"waiting for the cluster: none of {len(self.busy)} actors is ready (see: ray status)")

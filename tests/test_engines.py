@@ -1,0 +1,324 @@
+"""The engines: whoever starts the processes, every image is there once, with the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import generate as generation
+from pipeline import line, stages, store, study
+from pipeline.engines import local, slurm
+from pipeline.errors import InputError, RunError
+from pipeline.line import Opened
+from pipeline.types import Worker
+from tests import slurm as slurms
+from tests.conftest import fake_study, pixels_of
+from tests.test_cli import HOME, typecast
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"}
+LAUNCH = "import sys; from pathlib import Path; from pipeline import line; from pipeline.engines import local;" + (
+    "local.generate(line.resume(Path(sys.argv[1])), 2)"
+)
+
+
+def begun(folder: Path, images_per_prompt: int = 200) -> Opened:
+    """A run of which nothing is drawn. A thousand images are drawn in about two seconds."""
+    quick = {"clip": "fake", "attributes": ["gender"]}
+    return line.begin(fake_study(images_per_prompt=images_per_prompt, perceive=quick, reference=[]), folder)
+
+
+def done(opened: Opened) -> set[tuple[str, str, str]]:
+    """Of every image its id, the digest of its pixels and what was perceived: what no engine may change."""
+    run, chosen, planned = opened
+    seen = {
+        row["unit_id"]: row["gender"]
+        for shard in planned.shards()
+        for row in run.read_perceptions(chosen.perceive.name, shard, ["unit_id", "gender"]).to_pylist()
+    }
+    return {(unit, sha, seen[unit]) for unit, sha in pixels_of(opened)}
+
+
+def alone(folder: Path, images_per_prompt: int = 200) -> set[tuple[str, str, str]]:
+    """The same, of an undisturbed run in one process."""
+    opened = begun(folder, images_per_prompt)
+    line.generate(opened, perceive=True)
+    return done(opened)
+
+
+def until(happened: Callable[[], object], seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.1)
+
+
+def processes(*words: str) -> list[int]:
+    """The running processes with all these words in their command line."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            told = (entry / "cmdline").read_text().split("\0")
+            if all(word in told for word in words) and entry.name != str(os.getpid()):
+                found.append(int(entry.name))
+    return found
+
+
+# -- workers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 7, 100])
+def test_the_parts_of_the_workers_are_all_shards_each_once(tmp_path: Path, of: int) -> None:
+    planned = begun(tmp_path / "run", 900)[2]
+    parts = [planned.shards(Worker(rank, of)) for rank in range(of)]
+    assert sorted((s for part in parts for s in part), key=lambda s: s.name) == planned.shards()
+    assert sum(map(stages.images_in, parts)) == len(planned)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_three_workers_in_any_order_end_like_one(tmp_path: Path) -> None:
+    opened = begun(tmp_path / "run")
+    for rank in (2, 0, 1):
+        line.generate(opened, perceive=True, worker=Worker(rank, 3))
+    assert done(opened) == alone(tmp_path / "alone")
+    energy = stages.read_json(opened[0].folder / "energy.json")
+    assert sum(session["images"] for session in energy["sessions"]) == len(opened[2])
+
+
+def test_a_worker_that_cannot_be_is_one_message(tmp_path: Path) -> None:
+    begun(tmp_path / "run")
+    for words, said in [
+        (["--rank", "3", "--of", "3"], "0 to 2, accelerate, slurm"),
+        (["--rank", "accelerate", "--of", "2"], "accelerate started 1 processes"),
+        (["--rank", "slurm", "--of", "2"], "no task of a Slurm array"),
+    ]:
+        ended = typecast("worker", str(tmp_path / "run"), *words)
+        assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_energy_of_processes_that_end_together_is_added_up(tmp_path: Path) -> None:
+    from pipeline import energy
+
+    for number in range(3):
+        told = {"began": f"2026-01-0{number + 1}", "seconds": 2.0, "images": 10, "kwh": 0.5, "gco2e": 1.0}
+        told |= {"gpu_kwh": float(number), "how": "a guess", "country": "USA"}
+        store.write_json(tmp_path / energy.SESSIONS / f"{number}.json", told)
+    energy.add_up(tmp_path)
+    found = stages.read_json(tmp_path / "energy.json")
+    assert (found["kwh"], found["images_per_kwh"], found["gpu_seconds"]) == (1.5, 20, 4.0)
+
+
+# -- one machine -------------------------------------------------------------------------------------
+
+
+def launched(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(folder)], env=ENVIRONMENT, text=True, stderr=subprocess.PIPE
+    )
+
+
+def test_two_processes_of_accelerate_end_like_one_after_a_worker_was_killed(tmp_path: Path) -> None:
+    opened = begun(tmp_path / "run", 600)
+    run, _, planned = opened
+    killed = launched(run.folder)
+    until(lambda: any(run.images(shard).exists() for shard in planned.shards()))
+    workers = processes("worker", str(run.folder), "--rank")
+    os.kill(max(workers), signal.SIGKILL)
+    _, said = killed.communicate(timeout=240)
+    assert "a worker stopped" in said and "the same command continues" in said
+    assert stages.finished(run, planned.shards()) < len(planned)
+    assert processes("worker", str(run.folder)) == []
+    again = launched(run.folder)
+    _, said = again.communicate(timeout=240)
+    assert again.returncode == 0, said
+    assert done(opened) == alone(tmp_path / "alone", 600)
+    log = (run.folder / local.LOG).read_text()
+    assert "[worker0]:" in log and "[worker1]:" in log
+
+
+def test_the_workers_end_with_their_driver(tmp_path: Path) -> None:
+    opened = begun(tmp_path / "run", 600)
+    run, _, planned = opened
+    driver = launched(run.folder)
+    until(lambda: any(run.images(shard).exists() for shard in planned.shards()))
+    assert len(processes("worker", str(run.folder), "--rank")) >= 2
+    driver.kill()
+    driver.communicate()
+    until(lambda: not processes("worker", str(run.folder)), 60)
+    assert stages.finished(run, planned.shards()) < len(planned)
+    line.generate(opened, perceive=True)
+    assert done(opened) == alone(tmp_path / "alone", 600)
+
+
+def test_more_gpus_than_there_are_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "gpus", lambda: 2)
+    with pytest.raises(InputError, match="this machine has 2; the right answers are: 1 to 2"):
+        local.generate(begun(tmp_path / "run"), 3)
+
+
+@pytest.mark.parametrize(("seen", "taken"), [(None, "3"), ("4,5,6,7", "7"), ("GPU-a,GPU-b", "GPU-b")])
+def test_a_worker_sees_its_own_gpu(monkeypatch: pytest.MonkeyPatch, seen: str | None, taken: str) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    generation.take_gpu(3)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
+
+
+# -- Slurm -------------------------------------------------------------------------------------------
+
+
+def test_any_key_of_sbatch_passes_through_with_commas_in_its_value(tmp_path: Path) -> None:
+    asked = slurm.Asked(
+        slurm.options(["partition=gpu,exclude=n1,n2,time=4:00:00", "gpus-per-node=a100:8,nodes=4,exclusive=true"])
+    )
+    workers, last = slurm.scripts(tmp_path, "mine", asked)
+    for said in ("--exclude=n1,n2", "--time=4:00:00", "--gpus-per-node=a100:8", "--exclusive", "--array=0-3%4"):
+        assert f"#SBATCH {said}\n" in workers
+    assert "#SBATCH --nodes=1\n" in workers and "--of 32" in workers and "#SBATCH --ntasks-per-node=8\n" in workers
+    assert "--partition=gpu" in last and "gpus" not in last and "array" not in last
+
+
+@pytest.mark.parametrize(
+    ("options", "workers"),
+    [
+        ("gpus_per_node=8", 8),
+        ("gres=gpu:4", 4),
+        ("gres=gpu:a100:2,license:1", 2),
+        ("gres=gpu:h100_80gb:8", 8),
+        ("gpus_per_node=8,ntasks_per_node=2", 2),
+        ("time=60", 1),
+    ],
+)
+def test_a_node_has_a_worker_per_gpu(options: str, workers: int) -> None:
+    assert slurm.Asked(slurm.options([options])).per_node == workers
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["gpu"], "not KEY=VALUE"),
+        (["array=0-3"], "array cannot be set"),
+        (["nodes=2-4"], "a whole number"),
+        (["comment=a\n#SBATCH --uid=0"], "cannot stand in a script"),
+        (["$(id)=1"], "not KEY=VALUE"),
+    ],
+)
+def test_what_slurm_cannot_be_asked_is_one_message(tmp_path: Path, texts: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        slurm.scripts(tmp_path, "mine", slurm.Asked(slurm.options(texts)))
+
+
+HOSTILE = ["$(touch pwned)", "`touch pwned`", "a; touch pwned", "a' 'b", 'a"b', "a && touch pwned #"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_that_a_user_names_is_run_by_the_script(tmp_path: Path, text: str) -> None:
+    """The scripts are run by a real shell, with an `srun` and an `apptainer` that only say what they were given."""
+    for name in ("srun", "apptainer"):
+        stub = tmp_path / "bin" / name
+        stub.parent.mkdir(exist_ok=True)
+        stub.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        stub.chmod(0o755)
+    folder = tmp_path / text
+    asked = slurm.Asked({"comment": text}, container=text)
+    for script in slurm.scripts(folder, "mine", asked):
+        environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+        told = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert told.returncode == 0, told.stderr
+        assert str(folder) in told.stdout.splitlines() and text in told.stdout.splitlines()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin"]
+
+
+def test_a_folder_that_would_break_the_script_is_one_message(tmp_path: Path) -> None:
+    for name, said in (("a\nb", "cannot stand in a script"), ("50%", "name another folder")):
+        with pytest.raises(InputError, match=said):
+            slurm.scripts(tmp_path / name, "mine", slurm.Asked({}))
+
+
+def test_a_dry_run_prints_both_scripts_and_makes_nothing(tmp_path: Path) -> None:
+    words = ["emoji", "--slurm", "nodes=2,time=60", "--setup", "module load cuda", "--container", "typecast.sif"]
+    told = typecast("launch", *words, "--dry-run", cwd=tmp_path)
+    assert told.returncode == 0 and list(tmp_path.iterdir()) == []
+    for said in ("#SBATCH --array=0-1%2", "module load cuda", "apptainer exec --nv", "worker", "estimate", "report"):
+        assert said in told.stdout
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    why = slurms.missing()
+    if why:
+        pytest.skip(why)
+    with slurms.cluster(tmp_path_factory.mktemp("slurm")) as environment:
+        yield environment | {"PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"}
+
+
+def test_slurm_ends_like_local_with_one_worker_requeued_and_one_out_of_time(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    opened = begun(tmp_path / "run", 600)
+    run, chosen, planned = opened
+    store.write_text(tmp_path / "fake.yaml", study.dump(chosen))
+    words = ["launch", str(tmp_path / "fake.yaml"), "--out", str(run.folder), "--slurm", "nodes=2,time=30"]
+    told = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *words], env=cluster, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert told.returncode == 0, told.stderr
+    assert list(run.folder.rglob("*.pkl")) == []
+    number = told.stdout.split("submitted: ")[1].split(",")[0]
+
+    def has_drawn(rank: int) -> bool:
+        return any(run.images(shard).exists() for shard in planned.shards(Worker(rank, 2)))
+
+    until(lambda: has_drawn(1))
+    subprocess.run(["scontrol", "requeue", f"{number}_1"], env=cluster, check=True)
+    until(lambda: has_drawn(0))
+    # what Slurm sends when the time limit is near
+    subprocess.run(["scancel", "--batch", "--signal=USR2", f"{number}_0"], env=cluster, check=True)
+    until(lambda: not slurms.jobs(cluster))
+    ask = ["scontrol", "show", "job", number]
+    shown = subprocess.run(ask, env=cluster, capture_output=True, text=True).stdout
+    assert shown.count("Restarts=1") == 2 and shown.count("JobState=COMPLETED") == 2, shown
+    assert done(opened) == alone(tmp_path / "alone", 600)
+    logs = "\n".join(log.read_text() for log in (run.folder / slurm.FOLDER).glob("*.out"))
+    assert line.status(opened)["report"] and "report.html" in logs, logs
+
+
+def test_what_slurm_refuses_is_one_message(cluster: dict[str, str], tmp_path: Path) -> None:
+    opened = begun(tmp_path / "run")
+    for options in ("partition=nowhere", "partiton=debug"):
+        with pytest.MonkeyPatch.context() as patch:
+            for key, value in cluster.items():
+                patch.setenv(key, value)
+            with pytest.raises(InputError, match="Slurm refuses: sbatch:"):
+                slurm.launch(opened[0].folder, "fake", slurm.Asked(slurm.options([options])))
+
+
+def test_a_worker_of_a_wrong_array_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in [("ARRAY_TASK_ID", 1), ("ARRAY_TASK_COUNT", 2), ("NTASKS", 8), ("PROCID", 3), ("LOCALID", 3)]:
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    assert slurm.worker(16) == Worker(11, 16)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    with pytest.raises(RunError, match="Slurm started 2 x 8"):
+        slurm.worker(32)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--engine", "ray", "--gpus", "2"], "every GPU of the cluster draws"),
+        (["--address", "10.0.0.1:6379"], "it needs --engine ray"),
+    ],
+)
+def test_options_of_another_engine_are_one_message(tmp_path: Path, words: list[str], said: str) -> None:
+    ended = typecast("run", "emoji", *words, cwd=tmp_path)
+    assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []
