@@ -8,7 +8,20 @@ from typing import Any
 
 import prompt_sets
 from classifiers import probe
-from pipeline import album, changes, checks, effects, labels, mitigations, stages, store, summary, tables, wordings
+from pipeline import (
+    album,
+    changes,
+    chat,
+    checks,
+    effects,
+    labels,
+    mitigations,
+    stages,
+    store,
+    summary,
+    tables,
+    wordings,
+)
 from pipeline import generate as generation
 from pipeline import study as studies
 from pipeline.album import Album
@@ -357,9 +370,12 @@ def status(opened: Readable) -> dict[str, Any]:
 
 
 def fetch(study: Study) -> None:
-    """Download the models of a study."""
+    """Download the models of a study, the chat models of its arms among them."""
     generation.fetch(study.model.path, study.model.revision)
     open_perceiver(study)
+    for arm in study.rewriters():
+        if isinstance(arm, mitigations.Llm):
+            chat.ChatModel(arm.model, arm.revision)
 
 
 def preview(study: Study, folder: Path) -> str:

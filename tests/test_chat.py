@@ -175,3 +175,9 @@ def test_prompts_are_asked_once_each() -> None:
     asked = [Prompt(prompt_set="s", concept="nurse", template=t, text="a photo of a nurse") for t in "ab"]
     done = Llm(name="llm", model="m", rewrites={"a photo of a nurse": "a nurse"})
     assert done.prepared(asked) is done
+
+
+def test_what_an_arm_needs_is_fetched_with_the_rest(model: Path, tmp_path: Path) -> None:
+    line.fetch(fake_study(arms=["none", {"llm": {"model": str(model)}}]))
+    with pytest.raises(ModelError, match="cannot be loaded as a chat model"):
+        line.fetch(fake_study(arms=["none", {"llm": {"model": str(tmp_path / "no")}}]))
