@@ -162,7 +162,7 @@ class _ShardInWork:
     shard: Shard
     units: list[tuple[Any, int, Drawn, float]] = field(default_factory=list)
     encoded: list[Future[tuple[bytes, str]] | None] = field(default_factory=list)
-    seen: list[tuple[list[int], Future[Perceived]]] = field(default_factory=list)
+    seen: list[tuple[list[int], Callable[[], Perceived]]] = field(default_factory=list)
 
 
 @dataclass
@@ -252,17 +252,24 @@ def _draw_batch(
 
 
 def _perceive_batch(work: _ShardInWork, sees: Perceiver | None, readers: ThreadPoolExecutor, *, beside: bool) -> None:
-    """Have the batch that was drawn last perceived: on a GPU while the next is drawn, on a CPU, which is full, before."""
+    """Have the batch that was drawn last perceived: on a GPU in a thread, while the next is drawn.
+
+    On a CPU here and now: another thread would bring a second team of torch's threads, and the two would wait for each
+    other at full load.
+    """
     if not sees or not work.units:
         return
     last = work.units[-1][1]
     rows = [(place, result) for place, (_, number, result, _) in enumerate(work.units) if number == last]
     made = [(place, result.pixels) for place, result in rows if result.pixels is not None]
     if made:
-        reading = readers.submit(sees.perceive, [pixels for _, pixels in made])
-        work.seen.append(([place for place, _ in made], reading))
-        if not beside:
-            reading.result()
+        pixels = [pixels for _, pixels in made]
+        places = [place for place, _ in made]
+        if beside:
+            work.seen.append((places, readers.submit(sees.perceive, pixels).result))
+        else:
+            perceived = sees.perceive(pixels)
+            work.seen.append((places, lambda: perceived))
 
 
 def _encoded(pixels: Pixels) -> tuple[bytes, str]:
@@ -277,7 +284,7 @@ def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environme
     ]
     run.write_images(work.shard, records, [png for png, _ in done], environment)
     if sees:
-        seen = [(rows, reading.result()) for rows, reading in work.seen]
+        seen = [(rows, reading()) for rows, reading in work.seen]
         _write_seen(run, work.shard, [record.unit.id for record in records], seen, sees)
 
 
