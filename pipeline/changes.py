@@ -15,10 +15,9 @@ import pyarrow as pa
 from pipeline import amplification, tables
 from pipeline.estimates import Shares
 from pipeline.pairs import Paired, p_of_no_change, paired_shares_many
-from pipeline.tables import PERFECT, UNCORRECTED, Key, Reading
+from pipeline.tables import KEY, PERFECT, UNCORRECTED, Key, Reading
 from pipeline.types import Estimate
 
-KEY = ("prompt_set", "concept", "template", "identity", "arm")
 PLACE = (*KEY, "prompt", "sample", "seed")
 """What two pictures of a pair have in common."""
 COLUMNS = (

@@ -17,13 +17,13 @@ from rich.table import Table
 
 from classifiers.attributes import INTERSECTIONS
 from pipeline import changes, stages, store, tables
-from pipeline.changes import KEY, Counts, Side
+from pipeline.changes import Counts, Side
 from pipeline.errors import InputError, ModelError, RunError
 from pipeline.estimates import Shares
 from pipeline.plan import Plan, plan
 from pipeline.store import Run
 from pipeline.study import Study
-from pipeline.tables import Key, Reading, Tally
+from pipeline.tables import KEY, Key, Reading, Tally
 from pipeline.types import digest
 
 COLUMNS = (*changes.COLUMNS[:8], "run", *changes.COLUMNS[8:])

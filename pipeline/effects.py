@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 
 from pipeline import amplification, changes, tables
 from pipeline.amplification import total_variation
-from pipeline.changes import KEY, Side
+from pipeline.changes import Side
 from pipeline.estimates import Floats, Shares, wilson
 from pipeline.mitigations import ALL_CONCEPTS, DROPPED, LEFT_ALONE, OBEDIENCE, Asking, Goal, Target, stratified_factor
 from pipeline.pairs import p_of_no_change
 from pipeline.plan import Plan
 from pipeline.store import Run
-from pipeline.tables import Key, Reading, Tally
+from pipeline.tables import KEY, Key, Reading, Tally
 from pipeline.types import Arm, Estimate, Shard, digest
 
 BASELINE = "none"

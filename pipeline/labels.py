@@ -20,7 +20,7 @@ from pipeline import checks, stages, store, tables
 from pipeline.errors import InputError, RunError
 from pipeline.plan import Sharded
 from pipeline.store import Run
-from pipeline.tables import Key, Reading, Tally
+from pipeline.tables import KEY, Key, Reading, Tally
 from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON
 
 ANSWERS = (CANNOT_TELL, NOT_ONE_PERSON)
@@ -309,13 +309,12 @@ def counted(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
         if opinion.sampled == "sample":
             people[opinion.unit_id, opinion.attribute] = opinion.people
     units = {unit for unit, _ in people}
-    names = ["prompt_set", "concept", "template", "identity", "arm"]
     for shard in planned.shards() if units else ():
         if not run.images(shard).exists():
             continue
-        rows = tables.decided(run, perceiver, shard, readings, ["unit_id", *names]).to_pylist()
+        rows = tables.decided(run, perceiver, shard, readings, ["unit_id", *KEY]).to_pylist()
         for row in (row for row in rows if row["unit_id"] in units):
-            key: Key = tuple(row[name] for name in names)
+            key: Key = tuple(row[name] for name in KEY)
             for reading in readings:
                 parts = [people.get((row["unit_id"], part)) for part in reading.of or (reading.attribute,)]
                 decision = row[reading.attribute]

@@ -11,7 +11,6 @@ from classifiers import probe
 from pipeline import (
     album,
     changes,
-    chat,
     checks,
     effects,
     labels,
@@ -209,13 +208,11 @@ def other_perceiver(study: Study | FolderStudy, changes: Sequence[str]) -> Study
 def _same_clip(run: Run, study: Study | FolderStudy) -> str | None:
     """Another perceiver of this run with the same CLIP: its embeddings are those that this one would make. None where
     one of them looks at the picture itself for who is in it."""
-    keys = ("clip", "pretrained", "people")
-    wanted = study.perceive.model_dump(mode="json", include={*keys})
-    for name, described in perceivers(run).items():
-        by = described.get("perceive", {})
-        if name != study.perceive.name and {key: by.get(key) for key in keys} == wanted | {"people": "keep_all"}:
-            return name if study.perceive.people == "keep_all" else None
-    return None
+    wanted = study.perceive.model_dump(mode="json", include={"clip", "pretrained", "people"})
+    if wanted["people"] != "keep_all":
+        return None
+    others = {name: by.get("perceive", {}) for name, by in perceivers(run).items() if name != study.perceive.name}
+    return next((name for name, by in others.items() if wanted.items() <= by.items()), None)
 
 
 def perceivers(run: Run) -> dict[str, dict[str, Any]]:
@@ -374,8 +371,7 @@ def fetch(study: Study) -> None:
     generation.fetch(study.model.path, study.model.revision)
     open_perceiver(study)
     for arm in study.rewriters():
-        if isinstance(arm, mitigations.Llm):
-            chat.ChatModel(arm.model, arm.revision)
+        arm.fetch()
 
 
 def preview(study: Study, folder: Path) -> str:

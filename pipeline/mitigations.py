@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from pipeline import checks
 from pipeline.errors import InputError, one_of
 from pipeline.estimates import whole
 from pipeline.types import Arm, Prompt, Rewrite, digest
+
+if TYPE_CHECKING:
+    from pipeline.chat import ChatModel
 
 LEFT_ALONE = "left alone: "
 """How `Rewrite.drawn` begins where an arm sends a prompt as it stands, before the reason."""
@@ -56,6 +59,8 @@ class Rewriter(BaseModel):
     source: ClassVar[str] = "your own"
     caution: ClassVar[str] = ""
     """What whoever reads a report must know of the arm."""
+    written: ClassVar[tuple[str, ...]] = ()
+    """Parameters that `prepared` fills in, and nobody else."""
     name: str = Field("", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """As it appears in the tables: that of the arm unless given, so that an arm can be in a study twice."""
 
@@ -67,6 +72,14 @@ class Rewriter(BaseModel):
     def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
         """The prompt to send for one sample; chance comes from `rng` alone."""
         raise NotImplementedError("the class has no method rewrite(self, prompt, sample, rng)")
+
+    def prepared(self, prompts: Sequence[Prompt]) -> Rewriter:
+        """The arm with what it must do once for these prompts, before anything is drawn, done."""
+        return self
+
+    def fetch(self) -> None:
+        """Download the models that the arm needs; most need none."""
+        return
 
 
 class Unchanged(Rewriter):
@@ -308,6 +321,7 @@ class Llm(Rewriter):
     """A chat model on this machine rewrites each prompt, once, before anything is drawn."""
 
     source = "Typecast; greedy decoding, so that the same model writes the same"
+    written = ("rewrites", "made_by")
     model: str = Field(min_length=1)
     """A folder, or the name of a hub model that transformers loads as a causal language model with a chat template."""
     revision: str | None = None
@@ -316,9 +330,9 @@ class Llm(Rewriter):
     """What the model is told; the prompt follows."""
     max_new_tokens: int = Field(77, ge=1, le=4096)
     rewrites: dict[str, str] = {}
-    """Prompt to what the model wrote. Typecast writes it."""
+    """Prompt to what the model wrote."""
     made_by: str = ""
-    """The model with its commit, or the sha256 of its weights. Typecast writes it."""
+    """The model with its commit, or the sha256 of its weights."""
 
     def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
         """What the model wrote; the same in every image."""
@@ -334,12 +348,19 @@ class Llm(Rewriter):
         missing = [text for text in dict.fromkeys(p.text for p in prompts) if text not in self.rewrites]
         if not missing:
             return self
-        from pipeline.chat import ChatModel
-
-        writer = ChatModel(self.model, self.revision)
+        writer = self._open()
         answers = writer.answers(self.instruction, missing, max_new_tokens=self.max_new_tokens)
         rewrites = self.rewrites | dict(zip(missing, map(one_line, answers), strict=True))
         return self.model_copy(update={"rewrites": rewrites, "made_by": writer.made_by})
+
+    def fetch(self) -> None:
+        """Download the chat model."""
+        self._open()
+
+    def _open(self) -> ChatModel:
+        from pipeline.chat import ChatModel
+
+        return ChatModel(self.model, self.revision)
 
 
 ARMS: dict[str, type[Rewriter]] = {
@@ -404,22 +425,23 @@ def _own(file: Path, name: str) -> type[Rewriter]:
 def prepared(listed: str | dict[str, dict[str, Any]], prompts: Sequence[Prompt]) -> str | dict[str, dict[str, Any]]:
     """An arm as a study lists it, with what it must do once before anything is drawn done and written into it."""
     arm = _one(listed)
-    if not isinstance(arm, Llm) or isinstance(listed, str):
-        return listed
-    name, parameters = next(iter(listed.items()))
     ready = arm.prepared(prompts)
-    return {name: {**parameters, "rewrites": ready.rewrites, "made_by": ready.made_by}}
+    if ready is arm:
+        return listed
+    name, parameters = (listed, {}) if isinstance(listed, str) else next(iter(listed.items()))
+    return {name: {**parameters, **{key: ready.parameters[key] for key in arm.written}}}
 
 
 def remembered(
     wanted: str | dict[str, dict[str, Any]], began: str | dict[str, dict[str, Any]]
 ) -> str | dict[str, dict[str, Any]]:
-    """`began`, an arm of the study that is in a folder, if it is the same as `wanted` but for what Typecast wrote."""
+    """`began`, an arm of the study that is in a folder, if it is the same as `wanted` but for what `prepared` wrote."""
+    written = _one(began).written
 
     def asked(listed: str | dict[str, dict[str, Any]]) -> Any:
         if isinstance(listed, str):
             return listed
-        return {n: {k: v for k, v in p.items() if k not in ("rewrites", "made_by")} for n, p in listed.items()}
+        return {n: {k: v for k, v in p.items() if k not in written} for n, p in listed.items()}
 
     return began if asked(wanted) == asked(began) else wanted
 
@@ -457,7 +479,7 @@ def tried(name: str, text: str, changes: Sequence[str] = (), samples: int = 10) 
     ]
     concept = max(known, key=len, default=prompt_sets.PERSON)
     prompt = Prompt(prompt_set="tried", concept=concept, template="tried", text=text)
-    arm = arm.prepared([prompt]) if isinstance(arm, Llm) else arm
+    arm = arm.prepared([prompt])
     return [rewritten(arm, prompt, k, np.random.default_rng([k, 1])) for k in range(samples)]
 
 

@@ -308,11 +308,16 @@ def _said_of_wordings(summary: Mapping[str, Any], attribute: str, *, several_arm
         entries = [e for e in mine if e["arm"] == arm and _number(e["low"]) is not None]
         if entries:
             most = max(entries, key=lambda e: float(e["high"] - e["low"]))
+            said = f"{_capital(said_of_arm(arm))}: " if several_arms else ""
+            said += f"The probe asks in {most['n_wordings']} wordings at once"
+            low, high = percent(most["low"]), percent(most["high"])
+            if low == high:
+                yield f"{said}; each of them alone gives the same shares, before any correction."
+                continue
             yield (
-                f"{f'{_capital(said_of_arm(arm))}: ' if several_arms else ''}The probe asks in {most['n_wordings']} "
-                f"wordings at once, and says “{most['level']}” of {100 * most['raw_share']:.1f}% of the images that it "
-                f"decides. Asked in one alone it would say so of {100 * most['low']:.1f}% (“{most['low_wording']}”) to "
-                f"{100 * most['high']:.1f}% (“{most['high_wording']}”), before any correction."
+                f"{said}, and says “{most['level']}” of {percent(most['raw_share'])}% of the images that it decides. Asked "
+                f"in one alone it would say so of {low}% (“{most['low_wording']}”) to {high}% (“{most['high_wording']}”), "
+                "before any correction."
             )
 
 

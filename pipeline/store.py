@@ -218,7 +218,7 @@ def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
         with path.open("rb") as file:
             _check(file, pictures=columns is None or "image" in columns)
-        return pq.read_table(path, columns=columns, partitioning=None)
+        return pq.read_table(path, columns=None if columns is None else [*columns], partitioning=None)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
 

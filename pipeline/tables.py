@@ -30,12 +30,10 @@ from pipeline.plan import Asked, Sharded
 from pipeline.store import Run
 from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Distribution, Estimate, Shard, digest
 
+KEY = ("prompt_set", "concept", "template", "identity", "arm")
+"""The columns that make a `Key`."""
 COLUMNS = (
-    "prompt_set",
-    "concept",
-    "template",
-    "identity",
-    "arm",
+    *KEY,
     "attribute",
     "level",
     "n",
@@ -172,17 +170,16 @@ class Tally:
 def tally(run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Reading]) -> Tally:
     """Count what is on the disk, one shard in memory at a time. Images that are not drawn yet are not counted."""
     counts = Tally()
-    names = ["prompt_set", "concept", "template", "identity", "arm"]
     for shard in planned.shards():
         if not run.images(shard).exists():
             continue
-        table = decided(run, perceiver, shard, attributes, [*names, "status"])
-        for row in table.group_by([*names, "status"]).aggregate([([], "count_all")]).to_pylist():
-            counts.statuses[tuple(row[n] for n in names), row["status"]] += row["count_all"]
+        table = decided(run, perceiver, shard, attributes, [*KEY, "status"])
+        for row in table.group_by([*KEY, "status"]).aggregate([([], "count_all")]).to_pylist():
+            counts.statuses[tuple(row[n] for n in KEY), row["status"]] += row["count_all"]
         for a in attributes:
-            for row in table.group_by([*names, a.attribute]).aggregate([([], "count_all")]).to_pylist():
+            for row in table.group_by([*KEY, a.attribute]).aggregate([([], "count_all")]).to_pylist():
                 if row[a.attribute] is not None:
-                    key = tuple(row[n] for n in names)
+                    key = tuple(row[n] for n in KEY)
                     counts.decisions[key, a.attribute, row[a.attribute]] += row["count_all"]
     return counts
 

@@ -15,16 +15,12 @@ from classifiers.probe import Head, Probe
 from pipeline import stages, store
 from pipeline.plan import Sharded
 from pipeline.store import Run
-from pipeline.tables import Key, Reading, keys
+from pipeline.tables import KEY, Key, Reading, keys
 
 FILE = "wordings.npz"
 """Beside the perceptions of a probe that asks in words: each phrasing and its vectors."""
 COLUMNS = (
-    "prompt_set",
-    "concept",
-    "template",
-    "identity",
-    "arm",
+    *KEY,
     "attribute",
     "level",
     "raw_share",
@@ -87,15 +83,14 @@ def _counted(
 ) -> dict[tuple[Key, str], Counts]:
     """What each phrasing alone would have decided, one shard in memory at a time."""
     found: dict[tuple[Key, str], Counts] = {}
-    names = ["prompt_set", "concept", "template", "identity", "arm"]
     for shard in planned.shards():
         if not asked or not run.perceptions(perceiver, shard).exists():
             continue
         _, rows, embeddings = stages.kept_embeddings(run, perceiver, shard)
-        table = run.read_images(shard, names).to_pylist()
+        table = run.read_images(shard, KEY).to_pylist()
         of_key: dict[Key, list[int]] = defaultdict(list)
         for place, row in enumerate(rows):
-            of_key[tuple(table[row][name] for name in names)].append(place)
+            of_key[tuple(table[row][name] for name in KEY)].append(place)
         for reading in asked:
             scale, threshold = stored[f"{reading.attribute}.scale"]
             places = [_decided(embeddings, w, scale, threshold) for w in stored[f"{reading.attribute}.weights"]]

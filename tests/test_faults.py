@@ -240,7 +240,10 @@ def test_failed_units_are_drawn_again_on_request_and_the_others_keep_their_bytes
 ) -> None:
     undisturbed = drawn("undisturbed", images_per_prompt=60)
     run, chosen, planned = opened = line.begin(fake_study(images_per_prompt=60), tmp_path / "run")
-    reader = lambda: line.noted(run, chosen, line.open_perceiver(chosen))  # noqa: E731
+
+    def reader() -> Any:
+        return line.noted(run, chosen, line.open_perceiver(chosen))
+
     stages.draw(run, planned, lambda: fails(fake(opened), lambda prompt: "pilot" in prompt), reader)
     assert line.status(opened)["failed"] == 60 and line.status(opened)["reasons"] == {"failed: ValueError: bad day": 60}
     line.generate(opened, perceive=True)  # without being asked, a failed unit is a result like any other
