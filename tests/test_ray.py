@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,13 +55,30 @@ class Trouble(engine.Drawer):
         super().do(shard)
 
 
-def test_a_lost_node_loses_nothing(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+class Waiting(engine.Drawer):
+    """On the node that will be lost, never gets on with the shard that it is given."""
+
+    def do(self, shard: Shard) -> None:
+        import ray
+
+        folder = self.opened[0].folder
+        if ray.get_runtime_context().get_node_id() == (folder / "lost").read_text():
+            (folder / "busy").touch()
+            time.sleep(600)
+        super().do(shard)
+
+
+def test_a_lost_node_loses_nothing(
+    cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lost = cluster.add_node(num_cpus=1)
     opened = begun(tmp_path / "run", 500)
     run, _, planned = opened
+    (run.folder / "lost").write_text(lost.node_id)
+    monkeypatch.setattr(engine, "Drawer", Waiting)
 
     def kill() -> None:
-        until(lambda: any(run.images(shard).exists() for shard in planned.shards()))
+        until(lambda: (run.folder / "busy").exists() and any(run.images(shard).exists() for shard in planned.shards()))
         lost.kill_all_processes(check_alive=False, allow_graceful=False)
 
     killer = threading.Thread(target=kill)
