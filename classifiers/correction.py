@@ -218,11 +218,10 @@ def _checked(
     return counts, errors, chance[..., 0], chance[..., 1], seen
 
 
-def _among_all(seen: Floats, decided: Floats, undecided: Floats, rng: np.random.Generator) -> Floats:
-    """Shares among the decided `(S, K)` -> shares among all images that show one person, decided or not."""
-    if not undecided.any():
-        return seen
-    weight = seen / np.maximum(rng.beta(decided, undecided, seen.shape), TINY)
+def _among_all(seen: Floats, chance: Floats) -> Floats:
+    """Shares among the decided `(S, K)` -> shares among all images that show one person, decided or not;
+    `chance` `(S, K)` is that of each level to be decided."""
+    weight = seen / chance
     return np.asarray(weight / weight.sum(-1, keepdims=True))
 
 
@@ -354,12 +353,12 @@ def _summary(
 ) -> Shares:
     """From draws `(T, K)` of how many images are of each level; `decided`, `undecided` `(K,)` as in `told`."""
     levels = true.shape[1]
-    joint = _among_all(dirichlet(1 / levels + true, rng), decided, undecided, rng)
+    chance = np.maximum(rng.beta(decided, undecided, true.shape), TINY) if undecided.any() else np.ones(true.shape)
+    joint = _among_all(dirichlet(1 / levels + true, rng), chance)
     value, draws = joint.mean(0), joint
     if levels > 2:
         of_levels = enumerate(_of_levels(true, rng))
-        alone = [_among_all(seen, decided, undecided, rng)[:, k] for k, seen in of_levels]
-        draws = np.stack(alone, 1)
+        draws = np.stack([_among_all(seen, chance[: len(seen)])[:, k] for k, seen in of_levels], 1)
     low, high = central_interval(draws.T, level, floor=0.0, ceiling=1.0)
     low, high = np.minimum(low, value), np.maximum(high, value)
     # Long rounds are correlated: as many draws as a first round has are enough to carry along.
