@@ -40,7 +40,9 @@ class ChatModel:
                 dtype=torch.bfloat16 if device == "cuda" else torch.float32,
             )
         except Exception as error:  # whatever a folder, a cache or a network does not have
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:REASON_LENGTH]
+            said = type(error).__name__
+            if here.is_dir():  # the hub's own words may hold a token: none is kept
+                said = (str(error).strip().splitlines() or [said])[0][:REASON_LENGTH]
             raise ModelError(
                 f"model: {path!r} cannot be loaded as a chat model ({said}); the right answers are: a folder with "
                 "config.json, a tokenizer and safetensors, or the name of such a model on the hub"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pipeline.errors import InputError, TypecastError
+from pipeline.errors import InputError, TypecastError, without_secrets
 
 if TYPE_CHECKING:
     from pipeline.line import Readable
@@ -69,7 +69,7 @@ def main() -> NoReturn:
 
 
 def _refuse(message: str) -> NoReturn:
-    print(f"typecast: {message}", file=sys.stderr)
+    print(f"typecast: {without_secrets(message)}", file=sys.stderr)
     sys.exit(2)
 
 

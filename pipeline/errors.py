@@ -1,4 +1,4 @@
-"""What can go wrong for a user, and nothing else.
+"""What can go wrong for a user, and what no message of it may hold.
 
     TypecastError          one clear message, exit code 2
     ├── InputError         a study, prompt set, table or option that says something wrong
@@ -8,7 +8,11 @@
 A failed image is none of these: it is a row of the run.
 """
 
+import re
 from collections.abc import Iterable
+
+SECRET = re.compile(r"hf_\w*?[A-Za-z0-9]{20}[\w.-]*|(?<=://)[^/\s@]+(?=@)|(?<=Bearer )[\w.~+/-]{20,}=*")
+"""A token of the hub, what stands before the @ of an address, a header."""
 
 
 class TypecastError(Exception):
@@ -33,3 +37,8 @@ def one_of(name: object, known: Iterable[str], *, where: str) -> str:
     if name not in names:
         raise InputError(f"{where}: {name!r} is not known; the choices are: {', '.join(names)}")
     return str(name)
+
+
+def without_secrets(text: str) -> str:
+    """A text that may be shown or kept: `…` in place of a token of the hub or a password in an address."""
+    return SECRET.sub("…", text)

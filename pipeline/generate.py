@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, without_secrets
 from pipeline.types import Batch, Drawn, DrawSettings, Generator, Pixels, WorkUnit
 
 if TYPE_CHECKING:
@@ -63,8 +63,6 @@ TRAINED = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "predicti
 
 PATHS = "embedded, fake, a folder that holds model_index.json, or a hub name such as stabilityai/stable-diffusion-2-1"
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-SECRET = re.compile(r"hf_\w+|(?<=://)[^/\s@]+(?=@)|(?<=Bearer )\S+")
-"""A token of the hub, what stands before the @ of an address, a header."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHT_FILES = (".safetensors", ".json", ".txt", ".model")
 PACKAGES = ("typecast", "torch", "diffusers", "transformers", "accelerate", "numpy")
@@ -519,7 +517,7 @@ def _raise_trouble(error: Exception) -> None:
 def _first_line(error: Exception) -> str:
     """What an error says, in a row of the run or in a message: without a token of the hub or a password in an address."""
     lines = str(error).strip().splitlines() or [""]
-    return SECRET.sub("…", lines[0])[:REASON_LENGTH]
+    return without_secrets(lines[0])[:REASON_LENGTH]
 
 
 # Where it was drawn

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import prompt_sets
 from classifiers.attributes import ATTRIBUTES
 from pipeline import checks, mitigations
-from pipeline.errors import InputError
+from pipeline.errors import InputError, without_secrets
 from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Prompt
 
 ZERO_SHOT = "zero_shot"
@@ -26,9 +26,16 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 class Part(BaseModel):
-    """A mapping of the study file: frozen, and an unknown key is an error."""
+    """A mapping of the study file: frozen, and an unknown key is an error, as is a secret: the study is kept in its run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_secret(cls, value: Any) -> Any:
+        if not isinstance(value, dict) and without_secrets(str(value)) != str(value):
+            raise ValueError("holds a token or a password, which would be kept in the run folder; set HF_TOKEN instead")
+        return value
 
 
 class Model(Part):

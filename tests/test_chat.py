@@ -171,6 +171,18 @@ def test_what_is_no_chat_model_is_one_message(model: Path, tmp_path: Path) -> No
     assert done.returncode == 2 and "cannot be loaded as a chat model" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_refusal_of_the_hub_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words may hold a token."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("401 for a token of this account: SeCrEt")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", refuse)
+    with pytest.raises(ModelError, match=r"cannot be loaded as a chat model \(OSError\)") as caught:
+        ChatModel("nobody/nothing")
+    assert "SeCrEt" not in str(caught.value)
+
+
 def test_prompts_are_asked_once_each() -> None:
     asked = [Prompt(prompt_set="s", concept="nurse", template=t, text="a photo of a nurse") for t in "ab"]
     done = Llm(name="llm", model="m", rewrites={"a photo of a nurse": "a nurse"})

@@ -87,6 +87,11 @@ def test_wrong_input_is_one_message_and_exit_code_2(words: list[str], said: str,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_user_typed_is_repeated_without_its_password(tmp_path: Path) -> None:
+    ended = typecast("run", "https://me:SeCrEt@there/study.yaml", cwd=tmp_path)
+    assert ended.returncode == 2 and "https://…@there/study.yaml: no such study file" in ended.stderr
+
+
 def test_a_read_only_folder_is_one_message(fake: str) -> None:
     done = typecast("run", fake, "--out", "/proc/typecast")
     assert done.returncode == 2 and "/proc/typecast" in done.stderr and "Traceback" not in done.stderr

@@ -185,6 +185,34 @@ def test_any_key_of_sbatch_passes_through_with_commas_in_its_value(tmp_path: Pat
     assert "--partition=gpu" in last and "gpus" not in last and "array" not in last
 
 
+def test_a_worker_has_the_processors_that_were_asked_for(tmp_path: Path) -> None:
+    """sbatch's manual: "Beginning with 22.05, srun will not inherit the --cpus-per-task value requested by salloc or sbatch"."""
+    workers, last = slurm.scripts(tmp_path, "mine", slurm.Asked(slurm.options(["cpus_per_task=4"])))
+    (started,) = [row for row in workers.splitlines() if row.startswith("srun ")]
+    assert "--cpus-per-task=4" in started and "#SBATCH --cpus-per-task=4\n" in last
+
+
+TOKEN = "hf_" + "SeCrEtSeCrEtSeCrEt" * 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--setup", f"export HF_TOKEN={TOKEN}"],
+        ["--slurm", f"export=HF_TOKEN={TOKEN}"],
+        ["--container", "docker://me:SeCrEt@there/typecast"],
+        ["--set", f"model.revision={TOKEN}"],
+        ["--set", "model.path=https://me:SeCrEt@there/x"],
+        ["--set", f"arms=[{{suffix: {{text: {TOKEN}}}}}]"],
+    ],
+)
+def test_a_secret_comes_into_no_script_and_no_study(tmp_path: Path, words: list[str]) -> None:
+    """Scripts and studies are kept in the run folder."""
+    told = typecast("launch", "emoji", *words, cwd=tmp_path)
+    assert told.returncode == 2 and "holds a token or a password" in told.stderr and "SeCrEt" not in told.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "workers"),
     [
@@ -193,6 +221,7 @@ def test_any_key_of_sbatch_passes_through_with_commas_in_its_value(tmp_path: Pat
         ("gres=gpu:a100:2,license:1", 2),
         ("gres=gpu:h100_80gb:8", 8),
         ("gpus_per_node=8,ntasks_per_node=2", 2),
+        ("gpus=a100:8", 8),
         ("time=60", 1),
     ],
 )

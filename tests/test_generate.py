@@ -339,7 +339,12 @@ def test_a_batch_that_does_not_fit_is_drawn_in_parts_and_flagged(
 
 @pytest.mark.parametrize(
     "said",
-    ["401 for https://me:hf_abcDEF123@huggingface.co/x", "token hf_abcDEF123", "Authorization: Bearer abcDEF123"],
+    [
+        f"401 for https://me:hf_{'abcDEF123' * 4}@huggingface.co/x",
+        f"token hf_{'abcDEF123' * 4}",
+        "password https://me:abcDEF123@there/x",
+        f"Authorization: Bearer {'abcDEF123' * 4}",
+    ],
 )
 def test_a_reason_holds_no_token(sd: DiffusersGenerator, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     def raising(*_: Any, **__: Any) -> Any:

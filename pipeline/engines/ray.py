@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline import line, stages
 from pipeline.energy import metered
-from pipeline.errors import InputError, RunError, TypecastError
+from pipeline.errors import InputError, RunError, TypecastError, without_secrets
 from pipeline.line import Opened
 from pipeline.plan import Plan
 from pipeline.progress import progress
@@ -253,7 +253,7 @@ class _Line:
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, TypecastError | OSError):
                 raise error.cause from None
-            return f"{type(error.cause).__name__}: {error.cause}".splitlines()[0]
+            return without_secrets(f"{type(error.cause).__name__}: {error.cause}".splitlines()[0])
         except ray.exceptions.RayActorError:
             return "its process or its node was lost"
         except ray.exceptions.RayError as error:

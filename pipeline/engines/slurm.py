@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import generate as generation
-from pipeline.errors import InputError, RunError
+from pipeline.errors import InputError, RunError, without_secrets
 from pipeline.types import Worker
 
 RANK = "slurm"
@@ -74,8 +74,9 @@ class Asked:
         """Workers of a job: as many as GPUs, unless `ntasks_per_node` is given."""
         if "ntasks_per_node" in self.options:
             return _number(self.options["ntasks_per_node"], "ntasks_per_node")
-        if "gpus_per_node" in self.options:
-            return _number(self.options["gpus_per_node"].rpartition(":")[2], "gpus_per_node")
+        for key in ("gpus_per_node", "gpus"):  # a job has one node
+            if key in self.options:
+                return _number(self.options[key].rpartition(":")[2], key)
         devices = re.search(r"\bgpu(?::[^:,]*[^:,\d][^:,]*)?:(\d+)", self.options.get("gres", ""))
         return int(devices[1]) if devices else 1
 
@@ -98,7 +99,7 @@ def options(texts: Sequence[str]) -> dict[str, str]:
                 found[key] = value.strip()
                 last = key
     for key, value in found.items():
-        _printable(value, f"--slurm: {key}")
+        _scriptable(value, f"--slurm: {key}")
     return found
 
 
@@ -178,12 +179,14 @@ class _Job:
 
 def _jobs(folder: Path, name: str, asked: Asked) -> tuple[_Job, _Job]:
     """The array of workers, and the job that is to come after it."""
-    _printable(str(folder), "--out")
+    _scriptable(str(folder), "--out")
     if "%" in str(folder):
         raise InputError(f"--out: {folder}: Slurm gives % a meaning of its own; name another folder")
     typecast = [*_python(folder, asked), "-P", "-m", "pipeline.cli"]
     work = [*typecast, "worker", str(folder), "--rank", RANK, "--of", str(asked.nodes * asked.per_node)]
     end = " && ".join(shlex.join([*typecast, stage, str(folder)]) for stage in ("estimate", "report"))
+    for line in asked.setup:
+        _scriptable(line, "--setup")
     setup = list(asked.setup)
     given = {key: True if value == "true" else value for key, value in asked.options.items() if key != "nodes"}
     plain = {key: value for key, value in given.items() if not key.startswith(DEVICES) and key != "dependency"}
@@ -195,6 +198,8 @@ def _jobs(folder: Path, name: str, asked: Asked) -> tuple[_Job, _Job]:
             "map_count": asked.nodes,
             "array_parallelism": asked.nodes,
             "nodes": 1,
+            # srun does not take this over from sbatch since Slurm 22.05, and a worker would have one processor
+            "srun_args": [f"--cpus-per-task={given['cpus_per_task']}"] if "cpus_per_task" in given else [],
             "setup": [*setup, *AGAIN.format(run=shlex.quote(str(folder))).splitlines()],
         },
         {"requeue": True, "signal": SIGNAL, **given, "ntasks_per_node": asked.per_node},
@@ -212,12 +217,19 @@ def _python(folder: Path, asked: Asked) -> list[str]:
     """This Python; or the one that is first after the setup; or the container's."""
     if asked.container is None:
         return ["python" if asked.setup else sys.executable]
-    _printable(asked.container, "--container")
+    _scriptable(asked.container, "--container")
+    if set(":,") & set(str(folder)):
+        raise InputError(f"--out: {folder}: apptainer gives : and , a meaning of their own; name another folder")
     return ["apptainer", "exec", "--nv", "--bind", str(folder), asked.container, "python3"]
 
 
-def _printable(text: str, where: str) -> None:
-    """A line break would end a line of the script and begin another."""
+def _scriptable(text: str, where: str) -> None:
+    """A line break would end a line of the script and begin another; and the script is kept in the run folder."""
+    if without_secrets(text) != text:
+        raise InputError(
+            f"{where}: holds a token or a password, which would be kept in the run folder; "
+            "Slurm hands the environment on: set HF_TOKEN there"
+        )
     if not text.isprintable():
         raise InputError(f"{where}: {text!r} has a character that cannot stand in a script")
 
