@@ -107,6 +107,16 @@ def shown(rows: Sequence[Mapping[str, str]], found: Mapping[str, Any], most: int
     yield whole
     together = dict.fromkeys(e["attribute"] for e in found["changes"] if e["attribute"] in combined)
     yield from (f"{combined[name]}, together: in compare.csv" for name in together)
+    pooled = [(run["name"], entry) for run in found["runs"] for entry in run["pooled"] if "stretch" in entry]
+    if pooled:
+        against = Table(title="each run against its references (95% interval)", title_justify="left", box=SIMPLE)
+        for heading in ("run", "perceived", "against", "stretch", "shift", "scatter"):
+            against.add_column(heading, justify="left" if heading in ("run", "perceived", "against") else "right")
+        for name, entry in pooled:
+            arm = f", arm {entry['arm']}" if entry["arm"] != "none" else ""
+            cells = (_log_odds(entry[part]) for part in ("stretch", "shift", "scatter"))
+            against.add_row(name, f"{entry['attribute'].replace('_', ' ')}{arm}", entry["reference"], *cells)
+        yield against
     reasons = [f"{e['run']}: unpaired, since {e['why_unpaired']}" for e in found["changes"] if e["why_unpaired"]]
     yield from dict.fromkeys(reasons)
     known = [row for row in rows if row["change"]]
@@ -141,6 +151,12 @@ def _points(value: float, low: float, high: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
+def _log_odds(estimate: Mapping[str, Any]) -> str:
+    """As `summary.json` has it: null where it is not known."""
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    return "-" if value is None or low is None or high is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
 # -- the runs ----------------------------------------------------------------------------------------
 
 
@@ -166,8 +182,7 @@ def _member(folder: Path, name: str) -> Member:
     run, study = stages.load_run(folder)
     if not (folder / "estimates.csv").is_file() or not (folder / "summary.json").is_file():
         raise RunError(f"{folder}: has no estimates yet; run: typecast estimate {folder}")
-    described = stages.read_json(run.perceptions(study.perceive.name, "x").with_name("perceiver.json"))
-    readings = tables.readings(described)
+    readings = tables.described_in(run.perceptions(study.perceive.name, "x").with_name("perceiver.json"))
     planned = plan(study, weights="")  # the keys and shards of a run do not depend on its weights
     return Member(
         name=name,
@@ -231,18 +246,24 @@ def why_unpaired(first: Member, other: Member) -> str:
 
 def _described(first: Member, member: Member) -> dict[str, Any]:
     """A run beside the others, with what its own summary says of all concepts together."""
-    mine, theirs = (m.study.model_dump(mode="json", include={"model", "draw", "seed"}) for m in (first, member))
-    differs = [f"{part}.{key} = {theirs[part][key]}" for part in ("model", "draw") for key in theirs[part]]
-    same = [f"{part}.{key} = {mine[part][key]}" for part in ("model", "draw") for key in mine[part]]
+    mine, theirs = _settings(first.study), _settings(member.study)
     return {
         "name": member.name,
         "folder": str(member.run.folder),
         "model": member.study.model.path,
         "guidance_scale": member.study.draw.guidance_scale,
         "images": member.summary["images"],
-        "differs": [line for line in differs if line not in same],
+        "differs": [f"{key} = {value}" for key, value in theirs.items() if mine[key] != value],
         "pooled": member.summary["pooled"],
     }
+
+
+def _settings(study: Study) -> dict[str, Any]:
+    """What two runs may differ in, by its dotted key."""
+    parts = {"model": study.model, "draw": study.draw}
+    told = {f"{part}.{key}": value for part, of in parts.items() for key, value in of.model_dump(mode="json").items()}
+    against = ", ".join(f"{r.table} {r.year}" if r.year else r.table for r in study.reference)
+    return told | {"seed": study.seed, "reference": against or None}
 
 
 # -- pairs -------------------------------------------------------------------------------------------

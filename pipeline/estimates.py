@@ -46,7 +46,10 @@ class Shares:
 
 def checked_counts(name: str, values: npt.ArrayLike, *, dimensions: tuple[int, ...]) -> Ints:
     """Counts as integers, or a `ValueError` that names the argument. `dimensions` are the numbers of axes allowed."""
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be counts in a table, not {values!r}") from None
     if array.ndim not in dimensions:
         raise ValueError(f"{name} must have {' or '.join(map(str, dimensions))} dimensions, not {array.ndim}")
     if not np.isfinite(array).all():

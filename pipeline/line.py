@@ -257,7 +257,7 @@ def readings(study: Study, folder: Path) -> list[tables.Reading]:
     """What is known of a study's perceiver: from its run, if there is one, else by opening it."""
     described = Run(folder).perceptions(study.perceive.name, "x").with_name("perceiver.json")
     if described.is_file():
-        return tables.readings(stages.read_json(described))
+        return tables.described_in(described)
     return tables.readings(stages.describe(open_perceiver(study), same_domain=_same_domain(study)))
 
 
@@ -266,7 +266,7 @@ def read_by(run: Run, study: Study | FolderStudy) -> list[tables.Reading]:
     path = run.perceptions(study.perceive.name, "x").with_name("perceiver.json")
     if not path.is_file():
         raise RunError(f"{run.folder}: is not perceived yet; run: typecast perceive {run.folder}")
-    return tables.readings(stages.read_json(path))
+    return tables.described_in(path)
 
 
 def _same_domain(study: Study | FolderStudy) -> bool:
@@ -330,16 +330,16 @@ def _estimated(
 def _others(opened: Readable, own: Sequence[tables.Reading]) -> Iterator[dict[str, Any]]:
     """The other perceivers that have read all images: each estimated on its own, and how often it says the same."""
     run, study, planned = opened
-    for name, described in perceivers(run).items():
+    for name in perceivers(run):
         if name == study.perceive.name:
             continue
-        attributes = tables.readings(described)
+        folder = run.perceptions(name, "x").parent
         try:
+            attributes = tables.described_in(folder / "perceiver.json")
             counts = labels.counted(run, planned, name, attributes, tables.tally(run, planned, name, attributes))
         except RunError as error:
             stages.say(f"perceptions/{name} is left out: {error}")
             continue
-        folder = run.perceptions(name, "x").parent
         with tables.doubts(attributes, stages.say):
             _, found = _estimated(folder, opened, attributes, counts)
         found["perceiver"] = name

@@ -266,14 +266,23 @@ def _sentence(need: Need, points: str, half: float) -> str:
 
 
 def _cost(study: Study, found: Sequence[Need], rate: float | None, source: str) -> str:
-    able = [need.images for need in found if need.images is not None]
-    if not able:
-        return "No number of images gives this precision with these labels."
-    missing = len(found) - len(able)
+    """The hours: with the labels that there are, and where those are too few for some attribute with those it needs."""
+    now = [need.images for need in found if need.images is not None]
+    then = [need.images or need.images_then for need in found]
+    missing = len(found) - len(now)
+    text = "No number of images gives this precision with these labels."
+    if now:
+        without = f" (without the {missing} attributes that no number of images helps)" if missing else ""
+        text = _hours(study, max(now), without, rate, source)
+    if missing and all(then):
+        text += f" With the labelled pictures named above, {_hours(study, max(n or 0 for n in then), '', rate, source)}"
+    return text
+
+
+def _hours(study: Study, images: int, without: str, rate: float | None, source: str) -> str:
     prompts = len(study.prompts()) * len(study.arms)
-    total = prompts * max(able)
-    text = f"{max(able):,} images for each of {prompts:,} prompts and arms are {total:,} images"
-    text += f" (without the {missing} attributes that no number of images helps)" if missing else ""
+    total = prompts * images
+    text = f"{images:,} images for each of {prompts:,} prompts and arms are {total:,} images{without}"
     if rate is None:
         return f"{text}; give --rate, in images per second, for the hours that is, or finish a run first."
     return f"{text}: {total / rate / 3600:,.2f} hours on one device at {rate:.3g} images per second ({source})."

@@ -6,12 +6,14 @@ import contextlib
 import csv
 import functools
 import io
+import json
 import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from classifiers.attributes import ATTRIBUTES, MONK_TONE, PEOPLE, SKIN_TONE
 from classifiers.correction import checked_confusion, corrected_shares_many
 from pipeline import amplification
 from pipeline.errors import RunError
-from pipeline.estimates import LABELS, Shares, prediction_powered, published, raw_shares
+from pipeline.estimates import LABELS, Shares, checked_counts, prediction_powered, published, raw_shares
 from pipeline.plan import Asked, Sharded
 from pipeline.store import Run
 from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Distribution, Estimate, Shard, digest
@@ -101,21 +103,38 @@ class Reading:
         return (*self.levels, CANNOT_TELL)
 
 
+def described_in(path: Path) -> list[Reading]:
+    """The attributes of a perceiver from its `perceiver.json`; one that is not as it was written is a `RunError`."""
+    try:
+        return readings(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path}: cannot be read: {error!r}; delete its folder, and the images are perceived again"
+        ) from None
+
+
 def readings(described: dict[str, Any]) -> list[Reading]:
-    """The attributes of a perceiver from its description."""
+    """The attributes of a perceiver from its description. Counts that are none are a `ValueError` that names them."""
     found = []
     for name, attribute in described["attributes"].items():
         counts = described["confusion"].get(name)
-        matrix = None if counts is None else np.array(counts, np.int64)
+        matrix = None if counts is None else _counts(name, counts, len(attribute["levels"]))
         if matrix is not None and (matrix[:, :-1].sum(1) == 0).any():
             matrix = None
         of = tuple(attribute.get("of", ()))
         apart = described.get("confusion_by_concept", {}).get(name, {}) if matrix is not None else {}
-        by_concept = {concept: np.array(rows, np.int64) for concept, rows in apart.items()}
+        by_concept = {concept: _counts(name, rows, len(attribute["levels"])) for concept, rows in apart.items()}
         if sum(bool((rows.sum(1) >= APART).all()) for rows in by_concept.values()) < FEWEST:
             by_concept = {}
         found.append(Reading(name, attribute["title"], tuple(attribute["levels"]), matrix, of, by_concept))
     return found
+
+
+def _counts(attribute: str, rows: npt.ArrayLike, levels: int) -> npt.NDArray[np.int64]:
+    matrix = checked_counts(f"confusion of {attribute}", rows, dimensions=(2,))
+    if matrix.shape != (levels, levels + 1):
+        raise ValueError(f"confusion of {attribute} must be {levels} x {levels + 1}, not {matrix.shape}")
+    return matrix
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
 from pipeline import compare, figures, line, store, tables
@@ -253,6 +255,25 @@ def test_the_command_writes_the_table_the_summary_and_the_figure(runs: Callable[
     ]
     again = typecast("compare", names[0], names[0], cwd=tmp_path)
     assert again.returncode == 2 and "is named twice" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_runs_against_two_years_of_a_reference_stand_beside_each_other(
+    runs: Callable[..., Opened], tmp_path: Path
+) -> None:
+    """One table for several years: the shares are the same, and what they amount to is not."""
+    years = [{"reference": [{"table": "bls_cps_table11", "year": year}]} for year in (2019, 2023)]
+    both = folders(*(runs(f"y{number}", 0.3, **year) for number, year in enumerate(years)))
+    rows, found = compare.compare(both)
+    assert max(abs(row["change"]) for row in rows) < 0.01
+    assert [run["differs"] for run in found["runs"]] == [[], ["reference = bls_cps_table11 2023"]]
+    said = io.StringIO()
+    for part in compare.shown(compare.write(tmp_path / "out", rows, found), found):
+        Console(width=200, file=said).print(part)
+    for run in both:
+        (pool,) = (p for p in json.loads((run / "summary.json").read_text())["pooled"] if "stretch" in p)
+        stretch = pool["stretch"]
+        assert f"{stretch['value']:.2f} ({stretch['low']:.2f} to" in said.getvalue()
+        assert pool["reference"] in said.getvalue()
 
 
 def test_a_share_that_is_unknown_is_drawn_as_nothing(tmp_path: Path) -> None:

@@ -329,6 +329,8 @@ def test_labels_of_the_images_alone_can_stand_in_for_a_matrix() -> None:
         ([1, -1], [[9, 1], [1, 9]], "^predicted "),
         ([1, 1.5], [[9, 1], [1, 9]], "^predicted "),
         ([1, math.nan], [[9, 1], [1, 9]], "^predicted "),
+        (["a", 1], [[9, 1], [1, 9]], "^predicted "),
+        ([1, 1], [[9, 1], [1]], "^confusion "),
         ([1, 1, 1], [[9, 1], [1, 9]], "^predicted has 3 columns and confusion 2"),
         ([1, 1], [[9, 1], [0, 0]], "^confusion has no decided labelled picture of level 1"),
         ([1, 1], [[9, 1], [1, math.nan]], "^confusion "),

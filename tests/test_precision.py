@@ -138,7 +138,10 @@ def test_a_floor_is_said_and_what_would_lower_it() -> None:
     found = needs(fake_study(reference=[]), [reading(np.array([[9, 1], [1, 9]]))], 0.05)[0]
     assert found.images is None and found.labels == 10 and found.from_matrix > 0.05
     assert found.simulated > 0.05
-    text = said([found], 0.05)
+    text = said([found], 0.05, 2.0)
+    images = 20 * found.images_then
+    assert f"With the labelled pictures named above, {found.images_then:,} images" in text
+    assert f"{images:,} images: {images / 2 / 3600:,.2f} hours" in text
     assert "More images cannot give ±5 points" in text and "30 more" in text and "No number of images" in text
     # With these labels the images do, and the interval is as wide as was wanted.
     rows = np.rint(np.array([[9, 1], [1, 9]]) * found.labels_needed / 10)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ import pytest
 
 from classifiers.attributes import GENDER, MONK_TONE, SKIN_TONE
 from pipeline import line, stages, tables
+from pipeline.errors import RunError
 from pipeline.line import Opened
 from pipeline.types import CANNOT_TELL, Intersection
 
@@ -36,6 +40,26 @@ def described(labels: int, concepts: int) -> dict[str, object]:
         "confusion": {"gender": (np.array(rows) * concepts).tolist()},
         "confusion_by_concept": {"gender": {f"c{i}": rows for i in range(concepts)}},
     }
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"confusion": {"gender": [[-9, 1, 0], [1, 9, 0]]}}, "confusion of gender must be whole numbers"),
+        ({"confusion": {"gender": [[9, 1, math.nan], [1, 9, 0]]}}, "confusion of gender must be counts"),
+        ({"confusion": {"gender": [[9, 1, 0], [1, 9]]}}, "confusion of gender must be counts in a table"),
+        ({"confusion": {"gender": [[9, 1], [1, 9]]}}, "confusion of gender must be 2 x 3"),
+        ({"confusion_by_concept": {"gender": {"c": [[9, 0.5, 0], [1, 9, 0]]}}}, "confusion of gender must be whole"),
+        ({"confusion": {}, "attributes": {"gender": {}}}, "KeyError"),
+        ({"attributes": []}, "AttributeError"),
+    ],
+)
+def test_a_perceiver_that_is_not_as_it_was_written_is_one_message(
+    tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "perceiver.json").write_text(json.dumps(described(9, 1) | changed))
+    with pytest.raises(RunError, match=rf"perceiver.json: cannot be read: .*{said}"):
+        tables.described_in(tmp_path / "perceiver.json")
 
 
 @pytest.mark.parametrize(("labels", "concepts", "apart"), [(5, 3, True), (4, 3, False), (50, 2, False)])
