@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import generate as generation
@@ -20,6 +22,7 @@ from pipeline.errors import InputError, RunError
 from pipeline.line import Opened
 from pipeline.types import Worker
 from tests import slurm as slurms
+from tests import tiny
 from tests.conftest import fake_study, pixels_of
 from tests.test_cli import HOME, typecast
 
@@ -51,6 +54,27 @@ def alone(folder: Path, images_per_prompt: int = 200) -> set[tuple[str, str, str
     opened = begun(folder, images_per_prompt)
     line.generate(opened, perceive=True)
     return done(opened)
+
+
+def modelled(folder: Path) -> tuple[Opened, Opened]:
+    """Two runs of one study of a tiny Stable Diffusion, whose bytes may depend on the threads: the first is drawn."""
+    model = tiny.stable_diffusion(folder / "model")
+    changes = {
+        "model": {"path": str(model)},
+        "draw": {"height": 32, "width": 32, "num_inference_steps": 2, "batch_size": 8, "threads": 2},
+        "arms": ["none", {"suffix": {"text": "smiling"}}],
+        "perceive": {"clip": "fake", "attributes": ["gender"]},
+    }
+    both = [line.begin(fake_study(images_per_prompt=1, reference=[], **changes), folder / n) for n in ("one", "other")]
+    line.generate(both[0], perceive=True)
+    return both[0], both[1]
+
+
+def threads_of(opened: Opened) -> set[str]:
+    """How many threads each process had that drew a shard, as is written in its file."""
+    run, _, planned = opened
+    notes = [pq.read_schema(run.images(shard)).metadata[b"environment"] for shard in planned.shards()]
+    return {json.loads(note)["threads"] for note in notes}
 
 
 def until(happened: Callable[[], object], seconds: float = 240) -> None:
@@ -140,6 +164,15 @@ def test_two_processes_of_accelerate_end_like_one_after_a_worker_was_killed(tmp_
     _, said = again.communicate(timeout=240)
     assert again.returncode == 0, said
     assert done(opened) == alone(tmp_path / "alone", 600)
+
+
+def test_a_model_draws_the_same_in_processes_of_accelerate(tmp_path: Path) -> None:
+    """With as many threads as the study says, whatever the surroundings say."""
+    undisturbed, opened = modelled(tmp_path)
+    driver = launched(opened[0].folder)
+    _, said = driver.communicate(timeout=400)
+    assert driver.returncode == 0, said
+    assert done(opened) == done(undisturbed) and threads_of(opened) == {"2"}
 
 
 def test_the_workers_end_with_their_driver(tmp_path: Path) -> None:

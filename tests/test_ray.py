@@ -20,7 +20,7 @@ from pipeline.engines import ray as engine
 from pipeline.errors import InputError
 from pipeline.types import Shard
 from tests.test_cli import HOME
-from tests.test_engines import ENVIRONMENT, alone, begun, done, until
+from tests.test_engines import ENVIRONMENT, alone, begun, done, modelled, threads_of, until
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'typecast[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -88,6 +88,13 @@ def test_a_lost_node_loses_nothing(
     assert "its process or its node was lost; tried again" in capsys.readouterr().err
     assert done(opened) == alone(tmp_path / "alone", 500)
     assert line.status(opened)["failed"] == 0
+
+
+def test_a_model_draws_the_same_on_a_cluster(cluster: Any, tmp_path: Path) -> None:
+    """Ray gives a process one thread for one processor; the study says two."""
+    undisturbed, opened = modelled(tmp_path)
+    engine.generate(opened, cluster.address)
+    assert done(opened) == done(undisturbed) and threads_of(opened) == {"2"}
 
 
 def test_a_shard_that_fails_is_tried_again_and_then_recorded(
