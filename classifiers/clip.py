@@ -43,25 +43,25 @@ class ClipModel:
         import open_clip
         import torch
 
-        source, self.folder = _source(name_or_path, pretrained)
+        asked, self.folder = source(name_or_path, pretrained)
         """`folder` is `None` unless the weights lie in one."""
         self.name = _slug(name_or_path, pretrained, self.folder)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         half = self.device.type == "cuda"
         self._dtype = torch.float16 if half else torch.float32
         # a tag trained with another activation than its model's default loads without it, and embeds wrongly
-        tag = open_clip.get_pretrained_cfg(source, pretrained) if pretrained else {}
+        tag = open_clip.get_pretrained_cfg(asked, pretrained) if pretrained else {}
         with _loading(name_or_path, pretrained, self.folder):
             self._model, self._preprocess = open_clip.create_model_from_pretrained(
-                source,
+                asked,
                 pretrained,
                 precision="fp16" if half else "fp32",
                 device=self.device,
                 force_quick_gelu=bool(tag.get("quick_gelu")),
                 weights_only=True,
             )
-            self._tokenize = open_clip.get_tokenizer(source)
-            self._width = int(open_clip.get_model_config(source)["embed_dim"])
+            self._tokenize = open_clip.get_tokenizer(asked)
+            self._width = int(open_clip.get_model_config(asked)["embed_dim"])
         self._model.eval()
         size = self._model.visual.preprocess_cfg["size"]
         self._size = (size, size) if isinstance(size, int) else tuple(size)
@@ -128,8 +128,8 @@ class ClipModel:
 # Which model
 
 
-def _source(name: str, pretrained: str | None) -> tuple[str, Path | None]:
-    """What open_clip is to be asked for, and the folder that it means, if it means one."""
+def source(name: str, pretrained: str | None) -> tuple[str, Path | None]:
+    """What open_clip is to be asked for, and the folder that it means, if it means one. A `ModelError` for what is neither."""
     import open_clip
 
     folder = EMBEDDED if name == "embedded" else Path(name).expanduser()

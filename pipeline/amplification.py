@@ -25,6 +25,7 @@ from pipeline.estimates import (
 from pipeline.types import Estimate
 
 TINY = np.finfo(float).tiny
+ROUNDING = 1e-6
 RESOLVED = 20
 """Draws that must lie beyond a reference for a p-value to be counted from them."""
 
@@ -123,6 +124,8 @@ def direction(share: Estimate, reference: Estimate, base: float) -> str:
     - `past the base rate`: the whole interval lies beyond the base, so the stereotype is reversed;
     - `towards the base rate`: the rest.
     """
+    if not math.isnan(base) and not 0 <= base <= 1:
+        raise ValueError(f"base must be a share in 0..1, or NaN, not {base}")
     if not reference.known:
         return "no reference"
     apart = difference(share, reference)
@@ -148,8 +151,8 @@ def p_value(shares: Shares, reference: npt.ArrayLike, *, answers: int | None = N
     a hundred would survive Holm. Nothing decided gives 1.
     """
     target = np.asarray(reference, dtype=np.float64)
-    if target.shape != shares.value.shape or not np.isfinite(target).all():
-        raise ValueError(f"reference must give a share for each of the {len(shares.value)} levels")
+    if target.shape != shares.value.shape or not ((target >= 0) & (target <= 1)).all():
+        raise ValueError(f"reference must give a share in 0..1 for each of the {len(shares.value)} levels")
     if np.isnan(shares.value).any():
         return 1.0
     if shares.draws is None:
@@ -182,7 +185,7 @@ def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
     The share of images that would have to change.
     """
     target = _distribution("q", q)
-    return np.asarray(np.abs(_distributions("p", p) - target).sum(-1) / 2)
+    return np.asarray(np.abs(_distributions("p", p, len(target)) - target).sum(-1) / 2)
 
 
 def jensen_shannon(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
@@ -194,7 +197,7 @@ def jensen_shannon(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
     target = _distribution("q", q)
     # Of two that are all but equal, rounding can put the divergence below 0, whose root scipy gives as NaN.
     with np.errstate(invalid="ignore"):
-        distance = scipy_distance.jensenshannon(_distributions("p", p), target, base=2, axis=-1)
+        distance = scipy_distance.jensenshannon(_distributions("p", p, len(target)), target, base=2, axis=-1)
     return np.asarray(np.nan_to_num(distance))
 
 
@@ -256,8 +259,10 @@ def mean_difference(
     counts = checked_counts("predicted", predicted, dimensions=(2,))
     shares = corrected_shares_many(counts.sum(0)[None], confusion, level=level, rng=rng)[0]
     target = np.asarray(reference, dtype=np.float64)
-    if target.shape != (len(counts), len(shares.value)) or not np.isfinite(target).all():
-        raise ValueError(f"reference must give {len(shares.value)} shares for each of the {len(counts)} concepts")
+    if target.shape != (len(counts), len(shares.value)) or not ((target >= 0) & (target <= 1)).all():
+        raise ValueError(
+            f"reference must give {len(shares.value)} shares in 0..1 for each of the {len(counts)} concepts"
+        )
     decided, undecided = told(checked_counts("confusion", confusion, dimensions=(2,)))
     weights = counts[:, : len(decided)] @ ((decided + undecided) / decided)
     mean = weights @ target / max(weights.sum(), 1)
@@ -455,6 +460,8 @@ def _checked_interval(name: str, estimate: Estimate) -> None:
     low, high = estimate.low, estimate.high
     if not low <= high or (estimate.known and not low <= estimate.value <= high):
         raise ValueError(f"{name} must lie in its interval, not {estimate.value} in [{low}, {high}]")
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise ValueError(f"{name} must be a share in 0..1, not {estimate.value} in [{low}, {high}]")
 
 
 def _mover(a: Estimate, b: Estimate) -> tuple[float, float]:
@@ -503,8 +510,10 @@ def _distribution(name: str, shares: npt.ArrayLike) -> Floats:
     return array
 
 
-def _distributions(name: str, shares: npt.ArrayLike) -> Floats:
+def _distributions(name: str, shares: npt.ArrayLike, levels: int | None = None) -> Floats:
     array = np.asarray(shares, dtype=np.float64)
-    if not (array >= 0).all() or (abs(array.sum(-1) - 1) > 1e-6).any():
+    if levels is not None and array.shape[-1:] != (levels,):
+        raise ValueError(f"{name} must give a share for each of {levels} levels, not {array.shape}")
+    if not (array >= 0).all() or (abs(array.sum(-1) - 1) > ROUNDING).any():
         raise ValueError(f"{name} must be shares from 0 on that sum to 1")
     return array

@@ -44,6 +44,10 @@ Readable = tuple[Run, Study | FolderStudy, Plan | Album]
 def begin(chosen: Study, folder: Path) -> Opened:
     """A new run, or the one of the same study that is in the folder."""
     stages.plan_of(chosen)  # a model that is missing should leave no folder behind
+    if not Run(folder).study_file.exists() and chosen.perceive.clip != "fake":
+        from classifiers import clip
+
+        clip.source(chosen.perceive.clip, chosen.perceive.pretrained)
     run, study = stages.open_run(chosen, folder)
     return run, study, stages.plan_of(study)
 

@@ -18,12 +18,13 @@ from pipeline import stages, tables
 from pipeline.errors import InputError
 from pipeline.estimates import Floats, Ints, checked_level, whole
 from pipeline.plan import Plan, plan
+from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.study import Study
 from pipeline.tables import PERFECT, Reading
 from pipeline.types import Distribution, digest
 
-AUDITS = 64
+AUDITS = 24
 """Simulated audits behind a check."""
 MANY = 10_000
 """Images per prompt at which a floor is checked by simulation."""
@@ -131,8 +132,12 @@ def needs(study: Study, readings: Sequence[Reading], half: float, labels: int | 
         raise InputError(f"--labels {labels}: give a number of labelled pictures per level, from 1 on")
     planned = plan(study, weights="")
     asked = [reading for reading in readings if reading.attribute in study.perceive.attributes]
-    with tables.doubts(asked, stages.say):
-        return [_need(planned, reading, half, labels) for reading in asked]
+    found = []
+    with tables.doubts(asked, stages.say), progress("simulating", total=len(asked), unit="attributes") as advance:
+        for reading in asked:
+            found.append(_need(planned, reading, half, labels))
+            advance(1, "")
+    return found
 
 
 def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> Need:

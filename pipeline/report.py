@@ -118,7 +118,7 @@ def _template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    place.filters |= {"interval": interval, "amount": amount, "arm": said_of_arm, "plain": plain}
+    place.filters |= {"interval": interval, "amount": amount, "arm": said_of_arm, "plain": plain, "erased": erased}
     place.globals |= {"title_of": title_of}
     return place.get_template(name)
 
@@ -187,6 +187,12 @@ def interval(estimate: Mapping[str, Any] | None, kind: str = "plain") -> str:
     if _number(estimate.get("value")) is not None:
         return f"{say(estimate['value'])} ({around})"
     return "not known" if None in ends else around
+
+
+def erased(estimate: Mapping[str, Any] | None) -> str:
+    """The lean of the probe that would explain an estimate away, in points; a dash where there is nothing to explain."""
+    lean = _number((estimate or {}).get("erased_by"))
+    return percent(lean) if lean else "–"
 
 
 def _capital(sentence: str) -> str:
@@ -283,20 +289,20 @@ def _said_of_stretch(stretch: Mapping[str, Any]) -> str:
 def _said_of_lean(entry: Mapping[str, Any]) -> str:
     """How wrong the probe would have to be for the stretch to vanish, and how wrong it was seen to be."""
     stretch = entry.get("stretch") or {}
-    erased = stretch.get("erased_by")
-    if erased is None or math.isnan(erased) or erased == 0:
+    lean = stretch.get("erased_by")
+    if lean is None or math.isnan(lean) or lean == 0:
         return ""
-    if math.isinf(erased):
+    if math.isinf(lean):
         return f"No lean of the probe towards a concept’s stereotype could explain the stretch against “{entry['reference']}”."
-    lean = stretch.get("measured_lean") or {}
-    value = _number(lean.get("value"))
+    measured_lean = stretch.get("measured_lean") or {}
+    value = _number(measured_lean.get("value"))
     measured = (
         "how far it leans was not measured"
         if value is None
-        else f"on labelled pictures it leans {interval(lean, 'points')} points"
+        else f"on labelled pictures it leans {interval(measured_lean, 'points')} points"
     )
     return (
-        f"A probe that leaned {100 * erased:.1f} points towards (or, for a stretch below 1, away from) each concept’s "
+        f"A probe that leaned {100 * lean:.1f} points towards (or, for a stretch below 1, away from) each concept’s "
         f"stereotype would explain the stretch against “{entry['reference']}” away; {measured}."
     )
 

@@ -87,22 +87,26 @@ def _stretch(
     return None if draws is None else np.array(central_interval(draws[1], level, floor=-math.inf))
 
 
-def erasing_difference(finding: Estimate, confusion: npt.ArrayLike) -> float:
-    """The smallest lean that would erase a difference of shares: a mean difference, or an arm's effect, in -1..1.
+def erasing_difference(finding: Estimate, confusion: npt.ArrayLike, level: int = 0) -> float:
+    """The smallest lean that would erase a difference of shares: a mean difference, or an arm's effect, in 0..1.
 
-    `confusion` `(2, J)` counts. A lean δ moves what is predicted by δ and the corrected share by δ / det D, with det D
-    = sensitivity + specificity - 1 (Rogan and Gladen 1978, American J. Epidemiology 107:71): so it takes the end of the
-    interval that is nearer to 0, times |det D|. 0 where the interval holds 0, NaN where there is no finding.
+    `confusion` `(K, J)` counts, `level` the one of its K levels whose share the finding is about. A lean δ takes δ of
+    the decided images from another level j and says `level` of them; the corrected shares, D⁻ᵀ times what is predicted
+    with D the rates of the decided, move by δ D⁻ᵀ(e_level - e_j). The j counts whose share of the correction is
+    largest: so much takes the end of the interval that is nearer to 0. For two levels that is the end times |det D|,
+    det D = sensitivity + specificity - 1 (Rogan and Gladen 1978, American J. Epidemiology 107:71). 0 where the interval
+    holds 0 or D is singular, NaN where there is no finding.
     """
     matrix = checked_confusion(confusion)
-    if len(matrix) != 2:
-        raise ValueError(f"confusion must have two levels, not {len(matrix)}")
-    if not finding.known:
-        return math.nan
+    if not 0 <= level < len(matrix):
+        raise ValueError(f"level must be one of {len(matrix)}, from 0 on, not {level}")
+    rates = matrix[:, : len(matrix)] / matrix[:, : len(matrix)].sum(1, keepdims=True)
     if finding.low <= 0 <= finding.high:
+        return 0.0 if finding.known else math.nan
+    if np.linalg.matrix_rank(rates) < len(matrix):
         return 0.0
-    rates = matrix[:, :2] / matrix[:, :2].sum(1, keepdims=True)
-    return min(abs(finding.low), abs(finding.high)) * abs(float(np.linalg.det(rates)))
+    of_level = np.linalg.inv(rates)[:, level]  # what an image predicted to be each level adds to this level's share
+    return float(min(abs(finding.low), abs(finding.high)) / np.abs(of_level[level] - of_level).max())
 
 
 def measured_lean(confusion: npt.ArrayLike, reference: npt.ArrayLike, base: float, *, level: float = 0.95) -> Estimate:

@@ -92,8 +92,9 @@ def _pool(
         }
         bounded = (least[:, k] < reference[:, k]).any()
         entry["mean_difference"] = (_hull(means[k], ends[k]) if bounded else means[k])._asdict()
+        erased = robustness.erasing_difference(_hull(means[k], ends[k]) if bounded else means[k], matrix, k)
+        entry["mean_difference"]["erased_by"] = erased
         if len(reading.levels) == 2:
-            entry["mean_difference"]["erased_by"] = robustness.erasing_difference(means[k], matrix)
             answers = np.array([found.n or math.nan for _, found in known])
             inside = _inside(reference[:, k], answers)
             if 0 < base[k] < 1 and ((inside > 0) & (inside < 1)).all():

@@ -325,6 +325,27 @@ def test_the_mean_difference_weighs_by_images_and_names_a_bad_reference() -> Non
         mean_difference([[5, 5]], PERFECT, [[0.5, math.nan]], rng=rng)
 
 
+HALF = Estimate(0.5, 0.4, 0.6, 9, "")
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda: p_value(corrected_shares([5, 4], PERFECT, rng=np.random.default_rng(0)), [-0.1, 1.1]), "reference"),
+        (lambda: mean_difference([[5, 5]], PERFECT, [[1.2, -0.2]], rng=np.random.default_rng(0)), "reference"),
+        (lambda: difference(HALF._replace(value=1.4, high=1.5), HALF), "share"),
+        (lambda: difference(HALF, HALF._replace(value=-0.2, low=-0.3)), "reference"),
+        (lambda: log_odds_ratio(HALF, HALF._replace(high=1.5)), "reference"),
+        (lambda: direction(HALF, HALF, 1.5), "base"),
+        (lambda: total_variation([0.5, 0.5], [1.0]), "p"),
+        (lambda: jensen_shannon([0.5, 0.5, 0.0], [0.5, 0.5]), "p"),
+    ],
+)
+def test_what_is_no_share_is_named(call: Any, argument: str) -> None:
+    with pytest.raises(ValueError, match=f"^{argument} must"):
+        call()
+
+
 # Directional bias amplification.
 
 

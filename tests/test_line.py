@@ -18,7 +18,7 @@ import pytest
 from datasets import load_dataset
 
 from pipeline import line, stages, store, study
-from pipeline.errors import RunError
+from pipeline.errors import ModelError, RunError
 from pipeline.line import Opened
 from pipeline.types import Batch, Drawn
 from tests.conftest import fake_study, pixels_of
@@ -89,6 +89,22 @@ def test_the_folder_of_another_study_is_refused_by_key(drawn: Callable[..., Open
         drawn(draw={"height": 16, "width": 16, "threads": 1, "guidance_scale": 5.0})
     with pytest.raises(RunError, match="can only grow"):
         drawn(images_per_prompt=20)
+
+
+@pytest.mark.parametrize(
+    ("perceive", "message"),
+    [
+        ({"clip": "ViT-B-23", "pretrained": "openai"}, "ViT-B-32"),
+        ({"clip": "ViT-B-32", "pretrained": "opnai"}, "opnai"),
+        ({"clip": "nowhere/clip"}, "is no folder"),
+    ],
+)
+def test_a_clip_that_there_is_not_leaves_no_folder_behind(
+    perceive: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        line.begin(fake_study(perceive=perceive), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:

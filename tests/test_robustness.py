@@ -77,6 +77,28 @@ def test_a_difference_is_erased_by_rogan_and_gladens_lean(finding: Any, expected
     assert result == pytest.approx(expected * (sensitivity + specificity - 1), nan_ok=True)
 
 
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_of_several_levels_a_difference_is_erased_by_the_lean_that_moves_the_share_most(level: int) -> None:
+    labels = np.array([[80, 15, 5, 9], [10, 60, 30, 2], [5, 25, 70, 0]])
+    lean = erasing_difference(Estimate(0.2, 0.12, 0.3, 100, ""), labels, level)
+    rates = labels[:, :3] / labels[:, :3].sum(1, keepdims=True)
+    predicted = np.array([0.3, 0.3, 0.4]) @ rates
+    moved = []
+    for other in {0, 1, 2} - {level}:
+        leant = predicted + lean * (np.eye(3)[level] - np.eye(3)[other])
+        moved.append(np.linalg.lstsq(rates.T, leant, rcond=None)[0][level] - [0.3, 0.3, 0.4][level])
+    assert max(moved) == pytest.approx(0.12) and min(moved) < 0.11
+
+
+def test_where_two_levels_are_never_told_apart_nothing_is_needed_to_erase_a_difference() -> None:
+    with pytest.warns(UserWarning, match="almost singular"):
+        assert erasing_difference(Estimate(0.2, 0.12, 0.3, 100, ""), [[8, 1, 1], [0, 5, 5], [0, 5, 5]], 1) == 0
+
+
+def test_a_difference_from_a_bounded_reference_is_erased_from_its_nearer_end() -> None:
+    assert erasing_difference(Estimate(math.nan, 0.1, 0.3, 100, ""), [[10, 0], [0, 10]]) == pytest.approx(0.1)
+
+
 def test_the_lean_of_labelled_pictures_is_newcombes_half_difference() -> None:
     women = [[[50, 6, 3], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]], [[40, 20, 5], [0, 0, 0]]]
     men = [[[0, 0, 0], [9, 41, 1]], [[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [5, 55, 0]]]
@@ -125,6 +147,8 @@ def test_a_bad_argument_is_named(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measured_lean(**(good | changed))
     with pytest.raises(ValueError, match=r"^confusion "):
-        erasing_difference(Estimate(0.1, 0.05, 0.2, 9, ""), np.eye(3) * 9)
+        erasing_difference(Estimate(0.1, 0.05, 0.2, 9, ""), np.eye(3)[:, :2] * 9)
+    with pytest.raises(ValueError, match=r"^level "):
+        erasing_difference(Estimate(0.1, 0.05, 0.2, 9, ""), np.eye(3) * 9, 3)
     with pytest.raises(ValueError, match=r"^predicted "):
         erasing([[1, -2], [3, 4], [5, 6]], [0.2, 0.5, 0.8])
