@@ -104,7 +104,7 @@ def grid() -> list[Cell]:
     for levels in (2, 3, 5, 10):
         for i, images in enumerate(IMAGES):
             for j, labels in enumerate(LABELS):
-                if levels == 10 and images > 4 * labels:
+                if levels >= 5 and images > 4 * labels:
                     continue  # seconds per audit, hours per cell
                 shares = list(SHARES) if levels == 2 else [list(SHARES)[(i + j) % 4], list(SHARES)[(i + j + 2) % 4]]
                 for name in shares if levels < 5 else shares[:1]:
