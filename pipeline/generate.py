@@ -14,7 +14,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -226,6 +226,7 @@ class DiffusersGenerator:
         self._pipe = pipe.to(self.device)
         _make_repeatable(self.device, settings.threads)
         _make_quick(pipe, self.device, settings.compile)
+        self._tokens = _tokens_of(pipe)
         self._fits = settings.batch_size
         self._names = ENCODED.get(type(pipe).__name__, ())
         if self._names:
@@ -237,7 +238,19 @@ class DiffusersGenerator:
         return self._guided and (bool(self._names) or "negative_prompt" in inspect.signature(self._pipe).parameters)
 
     def draw(self, batch: Batch) -> list[Drawn | None]:
-        """One result per place, `None` for an empty place.
+        """One result per place, `None` for an empty place, with the tokens that were sent."""
+        pairs = zip(self._draw(batch), batch, strict=True)
+        return [self._counted(drawn, unit) if drawn and unit else None for drawn, unit in pairs]
+
+    def _counted(self, drawn: Drawn, unit: WorkUnit) -> Drawn:
+        """With the tokens, where the model has a tokenizer."""
+        if self._tokens is None:
+            return drawn
+        (n, cut), (more, more_cut) = (self._tokens(text) for text in (unit.prompt_sent, unit.negative_prompt))
+        return drawn._replace(tokens=n + more, tokens_cut=cut + more_cut)
+
+    def _draw(self, batch: Batch) -> list[Drawn | None]:
+        """One result per place.
 
         A unit's pixels depend on its place and on the size of the batch, never on its neighbours. So a batch that fails
         is drawn again once per unit, at the same size, and the unit that is to blame fails alone.
@@ -461,6 +474,32 @@ def _distilled(pipe: Any) -> bool:
     """Is the guidance scale an input of the network itself (FLUX.1-dev, LCM)? Then no unconditional branch runs."""
     config = getattr(_network(pipe), "config", {})
     return bool(config.get("guidance_embeds")) or config.get("time_cond_proj_dim") is not None
+
+
+def _tokens_of(pipe: Any) -> Callable[[str], tuple[int, int]] | None:
+    """What counts a text's tokens, and those of them that no encoder reads; `None` where a pipeline has no tokenizer.
+
+    Of several tokenizers the one that reads furthest: in SD3 and FLUX a text that CLIP cuts off goes on in T5. A family
+    that has a `max_sequence_length` means its last tokenizer by it. The marks of beginning and end take up room and are
+    no tokens of the text.
+    """
+    names = [name for name in getattr(pipe, "components", {}) if re.fullmatch(r"tokenizer(_\d)?", name)]
+    known = inspect.signature(pipe.encode_prompt).parameters if names and hasattr(pipe, "encode_prompt") else {}
+    given = getattr(known.get("max_sequence_length"), "default", None)
+    rooms = []
+    for name in names:
+        reader, most = getattr(pipe, name), given if name == names[-1] else None
+        if reader is not None:
+            rooms.append(((most or reader.model_max_length) - reader.num_special_tokens_to_add(), reader))
+    if not rooms:
+        return None
+    room, furthest = max(rooms, key=lambda one: one[0])
+
+    def count(text: str) -> tuple[int, int]:
+        n = len(furthest(text, add_special_tokens=False, verbose=False).input_ids)
+        return n, max(0, n - room)
+
+    return count
 
 
 def _arguments(pipe: Any, settings: DrawSettings) -> dict[str, Any]:

@@ -272,6 +272,11 @@ def _perceive_batch(work: _ShardInWork, sees: Perceiver | None, readers: ThreadP
             work.seen.append((places, lambda: perceived))
 
 
+def _told(result: Drawn) -> dict[str, Any]:
+    """What is recorded of a result, beside its pixels."""
+    return {name: value for name, value in result._asdict().items() if name != "pixels"}
+
+
 def _encoded(pixels: Pixels) -> tuple[bytes, str]:
     return store.encode(pixels), store.sha256(pixels)
 
@@ -279,7 +284,7 @@ def _encoded(pixels: Pixels) -> tuple[bytes, str]:
 def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environment: dict[str, Any]) -> None:
     done = [future.result() if future else (None, "") for future in work.encoded]
     records = [
-        ImageRecord(unit=unit, batch=number, status=result.status, reason=result.reason, sha256=sha, seconds=seconds)
+        ImageRecord(unit=unit, batch=number, sha256=sha, seconds=seconds, **_told(result))
         for (unit, number, result, seconds), (_, sha) in zip(work.units, done, strict=True)
     ]
     run.write_images(work.shard, records, [png for png, _ in done], environment)
@@ -319,10 +324,10 @@ def _retry_shard(run: Run, planned: Plan, shard: Shard, draws: Generator, n: int
             _draw_batch(work, number, again, draws, encoders)
         for (unit, _, result, seconds), future in zip(work.units, work.encoded, strict=True):
             png, sha = future.result() if future else (None, "")
-            told = {"status": result.status, "reason": result.reason, "sha256": sha, "seconds": seconds}
-            rows[unit.id] |= told | {"image": png and {"bytes": png}}
+            told = {"sha256": sha, "seconds": seconds, "image": png and {"bytes": png}}
+            rows[unit.id] |= _told(result) | told
     units = planned.units(shard)
-    kept = ("batch", "status", "reason", "sha256", "seconds")
+    kept = ("batch", "status", "reason", "sha256", "seconds", "tokens", "tokens_cut")
     records = [ImageRecord(unit=unit, **{name: rows[unit.id][name] for name in kept}) for unit in units]
     pngs = [rows[unit.id]["image"] and rows[unit.id]["image"]["bytes"] for unit in units]
     for stale in run.folder.glob(f"perceptions/*/{shard.name}.parquet"):

@@ -42,6 +42,8 @@ IMAGE_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("sha256", pa.string()),
         ("seconds", pa.float64()),
+        ("tokens", pa.int64()),
+        ("tokens_cut", pa.int64()),
         ("file", pa.string()),
         ("image", _IMAGE),
     ]
@@ -144,6 +146,8 @@ class Run:
             "reason": [r.reason for r in records],
             "sha256": [r.sha256 for r in records],
             "seconds": [r.seconds for r in records],
+            "tokens": [r.tokens for r in records],
+            "tokens_cut": [r.tokens_cut for r in records],
             "file": [r.file for r in records],
             "image": [None if png is None else {"bytes": png, "path": None} for png in pngs],
         }
@@ -156,8 +160,8 @@ class Run:
         _write(self.images(shard), pa.table(rows, schema=IMAGE_SCHEMA.with_metadata(notes)))
 
     def read_images(self, shard: Shard | str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of an image shard, its checksums verified."""
-        return _read(self.images(shard), columns)
+        """The rows of an image shard, its checksums verified. What an older shard does not have is null."""
+        return _read(self.images(shard), columns, IMAGE_SCHEMA)
 
     def write_perceptions(
         self,
@@ -214,11 +218,13 @@ def _write(path: Path, table: pa.Table) -> None:
         _seal(file)
 
 
-def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
+def _read(path: Path, columns: Sequence[str] | None, schema: pa.Schema | None = None) -> pa.Table:
+    wanted = None if columns is None else [*columns]
     try:
         with path.open("rb") as file:
             _check(file, pictures=columns is None or "image" in columns)
-        return pq.read_table(path, columns=None if columns is None else [*columns], partitioning=None)
+        table = pq.read_table(path, columns=wanted, partitioning=None, schema=schema)
+        return table.replace_schema_metadata(pq.read_schema(path).metadata)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
 

@@ -161,6 +161,10 @@ class Drawn(NamedTuple):
     """`None` unless made."""
     reason: str
     """Why it was blocked or failed; empty when made, unless in a smaller batch than planned, whose bytes differ."""
+    tokens: int | None = None
+    """Of the prompt and the negative prompt that were sent, by the model's own tokenizer; `None` where it has none."""
+    tokens_cut: int | None = None
+    """So many of them lie beyond what the model reads."""
 
 
 class Generator(Protocol):
@@ -184,6 +188,9 @@ class ImageRecord:
     """Of the uint8 pixels, row by row; empty unless made."""
     seconds: float
     """The batch's wall time divided by the images in it."""
+    tokens: int | None = None
+    """As in `Drawn`."""
+    tokens_cut: int | None = None
     file: str = ""
     """The file that it was read from; empty where it was drawn."""
 

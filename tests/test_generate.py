@@ -21,7 +21,7 @@ import torch
 from pipeline import generate
 from pipeline.errors import ModelError
 from pipeline.generate import DiffusersGenerator, FakeGenerator, open_generator, weights_digest
-from pipeline.types import Batch, Drawn, DrawSettings, Pixels, Prompt, WorkUnit
+from pipeline.types import Batch, Drawn, DrawSettings, Pixels, Prompt, Status, WorkUnit
 from tests import tiny
 
 SETTINGS = DrawSettings(
@@ -95,6 +95,35 @@ def put_in_cache(cache: Path, model: Path, name: str = "someone/tiny") -> None:
 
 
 # Every family
+
+
+@pytest.mark.parametrize(("family", "room"), [("stable_diffusion", 22), ("sdxl", 22), ("sd3", 255), ("flux", 511)])
+def test_a_token_that_is_counted_as_cut_changes_no_pixel_and_the_last_that_is_read_does(
+    generators: dict[str, DiffusersGenerator], family: str, room: int
+) -> None:
+    """The tiny CLIP reads 24 with a mark at both ends, T5 what diffusers gives it, 256 or 512, with one at the end."""
+
+    def drawn(text: str) -> Drawn:
+        found = generators[family].draw((unit(text, 5), None, None, None))[0]
+        assert found is not None
+        return found
+
+    text = "a" * (room if room == 22 else room - 1)  # T5 marks the beginning of a word with a token
+    full, more = drawn(text), drawn(text + "b")
+    assert (full.tokens, full.tokens_cut, more.tokens, more.tokens_cut) == (room, 0, room + 1, 1)
+    assert same(more, drawn(text + "c"))
+    assert not same(drawn(text[:-1] + "b"), drawn(text[:-1] + "c"))
+
+
+def test_the_negative_prompts_tokens_are_counted_and_a_model_without_a_tokenizer_counts_none(
+    sd: DiffusersGenerator,
+) -> None:
+    """The tokenizer spells: a token for each letter."""
+    both = sd.draw((unit("a nurse", 5, "male"), None, None, None))[0]
+    assert both is not None and (both.tokens, both.tokens_cut) == (6 + 4, 0)
+    assert generate._tokens_of(object()) is None
+    noise = FakeGenerator(SETTINGS).draw((NURSE,))[0]
+    assert noise is not None and noise.tokens is None
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -370,7 +399,7 @@ def test_pixels_that_are_not_numbers_fail_and_leave_their_neighbours_alone(
 
     monkeypatch.setattr(generator._pipe.vae, "decode", spoiled)
     drawn = generator.draw((NURSE, PILOT, COOK, CLERK))
-    assert drawn[1:3] == [Drawn("failed", None, "NaN pixels"), Drawn("failed", None, "black image")]
+    assert drawn[1:3] == [Drawn("failed", None, "NaN pixels", 6, 0), Drawn("failed", None, "black image", 5, 0)]
     assert same(drawn[0], expected[0]) and same(drawn[3], expected[3])
 
 
@@ -389,9 +418,9 @@ def from_diffusers(image: Any) -> torch.Tensor:
         (np.full((2, 2, 3), 0.5), True, "blocked", "safety checker"),
     ],
 )
-def test_an_image_that_is_none_says_why(image: Any, flagged: bool, status: str, reason: str) -> None:
+def test_an_image_that_is_none_says_why(image: Any, flagged: bool, status: Status, reason: str) -> None:
     (drawn,) = generate._drawn(from_diffusers(image.astype(np.float32)), [flagged])
-    assert drawn == (status, None, reason)
+    assert drawn == Drawn(status, None, reason)
 
 
 def test_pixels_are_rounded_as_pillow_gets_them_from_diffusers() -> None:
@@ -404,9 +433,9 @@ def test_pixels_are_rounded_as_pillow_gets_them_from_diffusers() -> None:
 def test_what_the_safety_checker_flags_is_blocked(tmp_path: Path, sd: DiffusersGenerator) -> None:
     flagging = drawing(tiny.stable_diffusion(tmp_path / "flags", flags=True))
     assert flagging.draw((NURSE, None, PILOT, None)) == [
-        Drawn("blocked", None, "safety checker"),
+        Drawn("blocked", None, "safety checker", 6, 0),
         None,
-        Drawn("blocked", None, "safety checker"),
+        Drawn("blocked", None, "safety checker", 6, 0),
         None,
     ]
     content = drawing(tiny.stable_diffusion(tmp_path / "content", flags=False))

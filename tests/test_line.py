@@ -125,6 +125,16 @@ def test_a_half_written_shard_is_set_aside_and_drawn_again(drawn: Callable[..., 
     assert [p.name for p in victim.parent.iterdir() if "unreadable" in p.name] == [f"{victim.name}.unreadable-0"]
 
 
+def test_what_a_shard_from_before_does_not_have_is_null(drawn: Callable[..., Opened]) -> None:
+    run, _, planned = drawn(images_per_prompt=2)
+    shard = planned.shards()[0]
+    now = run.read_images(shard)
+    store._write(run.images(shard), now.drop_columns(["tokens", "tokens_cut"]))
+    before = run.read_images(shard, ["unit_id", "tokens", "seed"])
+    assert before.column_names == ["unit_id", "tokens", "seed"] and before["tokens"].null_count == len(before)
+    assert before["seed"] == now["seed"] and before.schema.metadata == now.schema.metadata
+
+
 def test_a_flipped_byte_in_a_picture_is_noticed_when_it_is_read(drawn: Callable[..., Opened]) -> None:
     run, _, planned = drawn()
     path = run.images(planned.shards()[0])
