@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline import amplification, tables
+from pipeline import amplification, robustness, tables
 from pipeline.estimates import Shares
 from pipeline.pairs import Paired, p_of_no_change, paired_shares_many
 from pipeline.tables import KEY, PERFECT, UNCORRECTED, Key, Reading
@@ -42,10 +42,11 @@ COLUMNS = (
     "missing_partners",
     "variance_factor",
     "raw_variance_factor",
+    "erased_by",
     "p",
     "p_adjusted",
 )
-"""Of a table of changes. Shares and changes (second − first) in 0..1 and -1..1."""
+"""Of a table of changes. Shares and changes (second − first) in 0..1 and -1..1; `erased_by` as in `erased_by`."""
 
 Counts = npt.NDArray[np.int64]
 Pairs = Mapping[Key, tuple[Counts, int]]
@@ -103,7 +104,7 @@ def rows(first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.ra
     for key in keys:
         at = {"attribute": reading.attribute, **dict(zip(KEY, key, strict=True))}
         both = first.shares[key], other.shares[key]
-        blocks.append([at | row for row in _rows(reading.levels, *both, moved.get(key), pairs.get(key))])
+        blocks.append([at | row for row in _rows(other.reading, *both, moved.get(key), pairs.get(key))])
     adjusted = amplification.holm([block[0]["p"] for block in blocks])
     return [row | {"p_adjusted": float(p)} for block, p in zip(blocks, adjusted, strict=True) for row in block]
 
@@ -129,12 +130,12 @@ def _matrix(reading: Reading) -> Counts:
 
 
 def _rows(
-    levels: Sequence[str], before: Shares, after: Shares, moved: Paired | None, pairs: tuple[Counts, int] | None
+    reading: Reading, before: Shares, after: Shares, moved: Paired | None, pairs: tuple[Counts, int] | None
 ) -> Iterator[dict[str, Any]]:
     """One row per level; the key is added outside."""
     p, test = (moved.p, f"paired; p: {moved.test}") if moved else (unpaired_p(before, after), "unpaired")
     raw = UNCORRECTED in (before.method, after.method)
-    for k, level in enumerate(levels):
+    for k, level in enumerate(reading.levels):
         a, b = before.estimate(k), after.estimate(k)
         change, odds = amplification.difference(b, a), amplification.log_odds_ratio(b, a)
         if moved and pairs and raw:
@@ -153,8 +154,18 @@ def _rows(
             "missing_partners": int(pairs[0].sum()) - moved.n + pairs[1] if moved and pairs else "",
             "variance_factor": moved.variance_factor[k] if moved else math.nan,
             "raw_variance_factor": moved.raw_variance_factor[k] if moved else math.nan,
+            "erased_by": erased_by(change, reading),
             "p": p,
         }
+
+
+def erased_by(change: Estimate, reading: Reading) -> float:
+    """The smallest difference in error between the two sides that would erase a change, in 0..1.
+
+    By so much more would the probe have to say the level on one side, of images that show the same
+    (`robustness.erasing_difference`); beyond the difference that its matrices hold already. NaN for more than two levels.
+    """
+    return robustness.erasing_difference(change, _matrix(reading)) if len(reading.levels) == 2 else math.nan
 
 
 def either_way(change: Estimate, pairs: Counts, k: int) -> Estimate:
@@ -227,6 +238,7 @@ def pooled(
             "change": changes[k]._asdict(),
             "log_odds_change": odds[k]._asdict(),
             "variance_factor": float(moved.variance_factor[k]) if with_pairs else None,
+            "erased_by": erased_by(changes[k], theirs),
             "p": p,
         }
 

@@ -61,6 +61,15 @@ class Read:
         """Those of one arm."""
         return [key for key in tables.keys(self.planned) if key[4] == arm]
 
+    def errors(self, reading: Reading, arm: str) -> tuple[Reading, Reading]:
+        """An attribute with its errors in the baseline and in an arm: each its own where people labelled enough of both,
+        else the same, by the labels of all arms together."""
+        keyed = tables.keys(self.planned)
+        own = tables.by_arm(reading, self.counts, keyed)
+        if BASELINE in own and arm in own:
+            return own[BASELINE], own[arm]
+        return (tables.informed(reading, self.counts, keyed),) * 2
+
     def chance(self, *what: str) -> np.random.Generator:
         """Of the study's seed and what it is for, so that the same run gives the same numbers."""
         return np.random.default_rng(int(digest([self.planned.study.seed, *what])[:16], 16))
@@ -93,12 +102,13 @@ def effects(read: Read) -> list[dict[str, Any]]:
         for reading in readings:
             mine = {k[0]: v for k, v in pairs.items() if k[1] == reading.attribute}
             chance = read.chance(arm.name, reading.attribute, "effects")
-            rows += moved(reading, keys, BASELINE, read.counts, read.shares[reading.attribute], mine, chance)
+            sides = read.errors(reading, arm.name)
+            rows += moved(sides, keys, BASELINE, read.counts, read.shares[reading.attribute], mine, chance)
     return rows
 
 
 def moved(
-    reading: Reading,
+    readings: tuple[Reading, Reading],
     keys: Sequence[Key],
     baseline: str,
     counts: Tally,
@@ -106,11 +116,15 @@ def moved(
     pairs: changes.Pairs,
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    """The rows of one arm, whose `keys` these are, and one attribute: on pairs where there are any, else unpaired."""
+    """The rows of one arm, whose `keys` these are, and one attribute: on pairs where there are any, else unpaired.
+
+    `readings` are the attribute with its errors in the baseline and in the arm.
+    """
+    reading, theirs = readings
     was = {key: (*key[:4], baseline) for key in keys}
     counted = {key: counts.count(key, reading) for key in (*keys, *was.values())}
     first = Side(reading=reading, shares={k: shares[was[k]] for k in keys}, counts={k: counted[was[k]] for k in keys})
-    other = Side(reading=reading, shares={k: shares[k] for k in keys}, counts={k: counted[k] for k in keys})
+    other = Side(reading=theirs, shares={k: shares[k] for k in keys}, counts={k: counted[k] for k in keys})
     rows = changes.rows(first, other, keys, pairs, rng)
     for entry in changes.pooled(first, other, [key for key in keys if not key[3]], pairs, rng):
         rows.append(
@@ -124,10 +138,19 @@ def moved(
                 "method": f"mean of {entry['n_concepts']} concepts; {entry['change']['method']}",
                 "pairs": entry["n"] if entry["paired"] else 0,
                 "variance_factor": entry["variance_factor"] if entry["paired"] else math.nan,
+                "erased_by": entry["erased_by"],
                 "p": entry["p"],
             }
         )
-    return [{"baseline": baseline, **row} for row in rows]
+    told = "" if theirs.confusion is None else f"; {said_of_errors(theirs)}"
+    return [{"baseline": baseline, **row, "method": f"{row['method']}{told}"} for row in rows]
+
+
+def said_of_errors(reading: Reading) -> str:
+    """What a change takes for granted of the errors on its two sides; `reading` is of the arm."""
+    if reading.confusion is None:
+        return reading.uncorrected
+    return "errors by arm" if reading.of_arm else "errors taken to be the same in both arms"
 
 
 # -- obedience.csv -----------------------------------------------------------------------------------
@@ -142,6 +165,7 @@ def obedience(read: Read) -> list[dict[str, Any]]:
         if reading is None or table is None:
             continue
         rng = read.chance(arm.name, reading.attribute, "obedience")
+        reading = read.errors(reading, arm.name)[1]
         seen = Counter[tuple[str, str, str]]()
         for row in table.group_by(["concept", "drawn", reading.attribute]).aggregate([([], "count_all")]).to_pylist():
             for concept in (ALL_CONCEPTS, row["concept"]):
@@ -168,7 +192,7 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
     An arm with a target of its own is held against that alone, another against every target that the study declares, or
     against parity in the first attribute where it declares none. `followed` are the rows of `obedience`.
     """
-    columns = [*changes.PLACE, "prompt_sent", "negative_prompt", "drawn", "status", "seconds"]
+    columns = [*changes.PLACE, "prompt_sent", "negative_prompt", "drawn", "status", "seconds", "tokens", "tokens_cut"]
     before = read.decided(BASELINE, columns) if read.treated() else None
     if before is None:
         return []
@@ -181,16 +205,21 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
         after = read.decided(arm.name, columns)
         if after is None:
             continue
+        pairs = [(_before(key), key) for key in read.keys(arm.name)]
         shared = {
             "arm": arm.name,
+            "baseline": BASELINE,
+            "paired": True,
             "left_alone": _left_alone(after),
-            "diversity": {r.attribute: _entropy(read, arm.name, r) for r in read.readings},
+            "diversity": {r.attribute: entropy(read.shares[r.attribute], pairs) for r in read.readings},
             "fidelity": _fidelity(baseline, _scored(read, arm.name, words), len(words)),
             "cost": _cost(before, after, kwh),
         }
         for goal in [arm.goal] if isinstance(arm, Target) else declared:
             reading = next((r for r in read.readings if r.attribute == goal.attribute), None)
-            entry = shared | {"attribute": goal.attribute, "target": goal.title} | _nearer(read, arm, goal, reading)
+            entry = shared | {"attribute": goal.attribute, "target": goal.title}
+            if reading:
+                entry |= towards(goal, read.shares[goal.attribute], pairs, read.errors(reading, arm.name)[1])
             if isinstance(arm, Target):
                 entry["allocation"] = _allocation(arm, read.keys(arm.name), followed)
             found.append(entry | {"verdict": verdict(entry)})
@@ -223,19 +252,25 @@ def _left_alone(after: pa.Table) -> dict[str, int]:
     return {why.removeprefix(LEFT_ALONE): n for why, n in told.items()}
 
 
-def _nearer(read: Read, arm: Arm, goal: Goal, reading: Reading | None) -> dict[str, Any]:
-    """`nearer` over the neutral prompts of which both sides and the target are known; nothing where none is."""
+def towards(
+    goal: Goal, shares: Mapping[Key, Shares], pairs: Sequence[tuple[Key, Key]], reading: Reading
+) -> dict[str, Any]:
+    """`nearer` over the neutral prompts of which both sides and the target are known; nothing where none is.
+
+    `pairs` are a prompt's keys without and with the arm, `reading` the attribute with its errors in the arm.
+    """
     known = []
-    shares = read.shares[reading.attribute] if reading else {}
-    for key in read.keys(arm.name) if reading else ():
-        target, before, after = goal.shares(key[1]), shares[_before(key)], shares[key]
+    for was, key in pairs:
+        target, before, after = goal.shares(key[1]), shares[was], shares[key]
         sampled = before.joint is not None and after.joint is not None
         if sampled and not key[3] and not isinstance(target, str):
             known.append((key[1], before, after, target))
     if not known:
         return {}
     concepts, befores, afters, targets = zip(*known, strict=True)
-    return nearer(concepts, befores, afters, targets)
+    found = nearer(concepts, befores, afters, targets)
+    found["distance_change"]["erased_by"] = changes.erased_by(Estimate(**found["distance_change"]), reading)
+    return found | {"errors": said_of_errors(reading)}
 
 
 def nearer(
@@ -302,10 +337,9 @@ def _basic(value: float, draws: Floats, n: int) -> Estimate:
     return Estimate(2 * value - float(draws.mean()), 2 * value - float(high), 2 * value - float(low), n, "basic")
 
 
-def _entropy(read: Read, arm: str, reading: Reading) -> dict[str, Any] | None:
+def entropy(shares: Mapping[Key, Shares], pairs: Sequence[tuple[Key, Key]]) -> dict[str, Any] | None:
     """Mean change of Shannon's entropy within the concepts, in parts of the largest there could be, log K."""
-    shares = read.shares[reading.attribute]
-    both = [(shares[_before(key)], shares[key]) for key in read.keys(arm) if not key[3]]
+    both = [(shares[was], shares[key]) for was, key in pairs if not key[3]]
     both = [pair for pair in both if all(side.joint is not None for side in pair)]
     if not both:
         return None
@@ -392,16 +426,21 @@ def _fidelity(before: Scored, after: Scored, concepts: int) -> dict[str, Any]:
 
 
 def _cost(before: pa.Table, after: pa.Table, kwh: float) -> dict[str, Any]:
-    """Words that are sent beyond the prompt's, images that were not made, and time and energy beside the baseline's.
+    """What is sent beyond the prompt, images that were not made, and time and energy beside the baseline's.
 
+    Tokens are the drawing model's own, and not known where it has no tokenizer (`fake`) or the run is from before they
+    were counted; words always are. `cut_off` are images whose text was longer than what the model reads.
     `kwh` is what a second of drawing used on average: the run's energy is divided among the arms by their seconds.
     """
     sent = zip(*(after[name].to_pylist() for name in ("prompt", "prompt_sent", "negative_prompt")), strict=True)
     words = [len(text.split()) + len(negative.split()) - len(prompt.split()) for prompt, text, negative in sent]
+    tokens = [pc.mean(table["tokens"]).as_py() for table in (before, after)]
     seconds = [float(np.mean(table["seconds"].to_numpy())) for table in (before, after)]
     lost = [wilson(len(table) - table["status"].to_pylist().count("made"), len(table)) for table in (before, after)]
     return {
         "words": float(np.mean(words)),
+        "tokens": None if None in tokens else tokens[1] - tokens[0],
+        "cut_off": int(pc.sum(pc.greater(after["tokens_cut"], 0)).as_py() or 0),
         "not_made": [share._asdict() for share in lost],
         "not_made_change": amplification.difference(lost[1], lost[0])._asdict(),
         "seconds": seconds,

@@ -588,12 +588,16 @@ def _interval(panel: Axes, y: float, estimate: Mapping[str, Any] | None, factor:
 # -- arms --------------------------------------------------------------------------------------------
 
 HELPED_CAPTION = (
-    "Each arm beside the unchanged prompts, on the same seeds. Distance: from the declared target; left of 0 is closer. "
-    "Past the target: how far the shares have gone beyond it, seen from where they were; right of 0 is over-corrected. "
-    "Diversity: Shannon's entropy within the concepts, in parts of the largest there could be, of the attribute or "
-    "combination in which it fell most. Recognised: images that show the occupation that was asked for, among all of the "
-    "study. Not made: blocked or failed images. An interval that reaches over 0 is no evidence."
+    "Each arm beside its baseline, on the same seeds where they were drawn here. Distance: from the declared target; left "
+    "of 0 is closer. Past the target: how far the shares have gone beyond it, seen from where they were; right of 0 is "
+    "over-corrected. Diversity: Shannon's entropy within the concepts, in parts of the largest there could be, of the "
+    "attribute or combination in which it fell most. Recognised: images that show the occupation that was asked for, among "
+    "all of the study. Not made: blocked or failed images. An interval that reaches over 0 is no evidence."
 )
+
+
+FIVE = ("distance", "past the target", "diversity", "recognised", "not made")
+"""The panels; one of which nothing is known is not drawn."""
 
 
 def helped(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
@@ -601,12 +605,14 @@ def helped(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
     names = [f"{entry['arm']}\n{title_of(entry['attribute'])}: {entry['target']}" for entry in entries]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.4, 1.9 + 0.5 * len(entries)))
-        panels = figure.subplots(1, 5, sharey=True)
-        titles = ("distance", "past the target", "diversity", "recognised", "not made")
-        for place, (panel, title) in enumerate(zip(panels, titles, strict=True)):
+        numbers = [five_numbers(entry) for entry in entries[::-1]]
+        known = [place for place in range(len(FIVE)) if any(found[place] for found in numbers)] or [0]
+        panels = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
+        for panel, place in zip(panels, known, strict=True):
+            title = FIVE[place]
             panel.axvline(0, color=QUIET, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
-            for y, entry in enumerate(entries[::-1]):
-                _interval(panel, y, five_numbers(entry)[place], 100)
+            for y, found in enumerate(numbers):
+                _interval(panel, y, found[place], 100)
             left, right = panel.get_xlim()
             panel.set_xlim(min(left, -5), max(right, 5))
             panel.locator_params(axis="x", nbins=3)
@@ -617,7 +623,7 @@ def helped(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
             panel.spines["left"].set_visible(False)
         panels[0].set(ylim=(-0.7, len(entries) - 0.3))
         panels[0].set_yticks(range(len(entries)), names[::-1], fontsize=8)
-        title = "Did it help? Each arm beside the unchanged prompts"
+        title = "Did it help? Each arm beside its baseline"
         figure.suptitle(f"{title}, with 95% intervals", x=0.01, ha="left")
         _settle(figure)
         stem = _write(figure, folder, "arms")
@@ -641,7 +647,7 @@ def five_numbers(entry: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, ..
         entry.get("excess"),
         min(known, key=lambda change: float(change["value"]), default=None),
         entry["fidelity"].get("recognised_change"),
-        entry["cost"]["not_made_change"],
+        entry["cost"].get("not_made_change"),
     )
 
 

@@ -22,6 +22,7 @@ from pipeline import changes, checks, effects, store, summary, tables
 from pipeline import study as studies
 from pipeline.errors import InputError, RunError
 from pipeline.estimates import Shares
+from pipeline.mitigations import Goal
 from pipeline.store import Run
 from pipeline.study import ImportStudy
 from pipeline.tables import COLUMNS, Key, Reading, Tally
@@ -90,8 +91,7 @@ def study_of(run: Run) -> ImportStudy | None:
 
 
 def estimate(run: Run, found: Imported) -> str:
-    """`estimates.csv`, with the column `model`, `summary.json`, and `effects.csv` if an arm has a baseline; returns the
-    headline."""
+    """`estimates.csv`, with the column `model`, `summary.json`, and of arms with a baseline `effects.csv`; the headline."""
     shares = tables.corrected(found, found.counts, found.readings)
     rows = tables.estimate(found, found.counts, found.readings, shares)
     rows = [row | {"model": found.model_of(row["arm"])} for row in rows]
@@ -102,6 +102,7 @@ def estimate(run: Run, found: Imported) -> str:
     store.write_text(run.folder / "estimates.csv", tables.to_csv(rows, (*COLUMNS, "model")))
     if changed := list(_effects(found, shares)):
         store.write_text(run.folder / "effects.csv", tables.to_csv(changed, changes.COLUMNS))
+    about["arms"] = list(_helped(found, shares))
     store.write_json(run.folder / "summary.json", about)
     return str(about["headline"])
 
@@ -116,8 +117,32 @@ def _effects(found: Imported, shares: dict[str, dict[Key, Shares]]) -> Iterator[
                     int(digest([found.study.seed, name, reading.attribute, "effects"])[:16], 16)
                 )
                 yield from effects.moved(
-                    reading, keys, made.baseline or "", found.counts, shares[reading.attribute], {}, rng
+                    (reading, reading), keys, made.baseline or "", found.counts, shares[reading.attribute], {}, rng
                 )
+
+
+def _helped(found: Imported, shares: dict[str, dict[Key, Shares]]) -> Iterator[dict[str, Any]]:
+    """Did it help? As `effects.helped`, of what counts and labels can say: against parity in each attribute, and every
+    named table that knows it."""
+    for name, made in found.study.arms.items():
+        keys = [key for key in tables.keys(found) if key[4] == name]
+        pairs = [((*key[:4], made.baseline), key) for key in keys] if made.baseline else []
+        shared = {
+            "arm": name,
+            "baseline": made.baseline,
+            "paired": False,
+            "left_alone": {},
+            "diversity": {r.attribute: effects.entropy(shares[r.attribute], pairs) for r in found.readings},
+            "fidelity": {"why_unknown": "the pictures of an imported study are not read here"},
+            "cost": {"why_unknown": "neither what was sent nor what was refused is known of an imported study"},
+        }
+        for reading in found.readings if pairs else ():
+            goals = [Goal(reading.attribute, "uniform")]
+            goals += [Goal(reading.attribute, r.table, r.year) for r in found.study.reference]
+            for goal in goals:
+                if entry := effects.towards(goal, shares[reading.attribute], pairs, reading):
+                    entry |= shared | {"attribute": goal.attribute, "target": goal.title}
+                    yield entry | {"verdict": effects.verdict(entry)}
 
 
 # -- the file ----------------------------------------------------------------------------------------

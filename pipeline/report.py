@@ -81,6 +81,8 @@ def write_report(folder: Path) -> Path:
         else [prompt_sets.load_reference(r.table, r.year) for r in study.reference],
         missing=_missing(rows),
         arms_head=ARMS,
+        paired=all(entry["paired"] for entry in summary.get("arms") or []),
+        arms_unknown=_unknown_of_arms(summary.get("arms") or []),
         cautions=[(arm.name, arm.caution) for arm in study.rewriters() if arm.caution]
         if isinstance(study, Study)
         else [],
@@ -444,11 +446,12 @@ ARMS = (
     "distance before, points",
     "after",
     "change",
+    "erased by, points",
     "past the target, points",
     "diversity, points",
     "recognised %",
     "CLIP score",
-    "words more",
+    "sent more",
     "not made %",
     "kWh for 1,000 images",
     "left alone",
@@ -469,16 +472,43 @@ def _arm(entry: Mapping[str, Any]) -> Line:
         f"{title_of(entry['attribute'])}: {entry['target']}{told}",
         *distance,
         interval(entry.get("distance_change"), "points"),
+        _said_of_erasing(entry),
         interval(entry.get("excess"), "points") + past,
         "; ".join(diversity),
         _before_after(fidelity.get("recognised"), lambda share: interval(share, "percent")),
         _before_after(fidelity.get("clip_score"), lambda score: plain(score, 3)),
-        plain(cost["words"], 1),
-        _before_after(cost["not_made"], lambda share: percent(share["value"])),
-        _before_after(cost["kwh_per_1000_images"], amount),
+        _sent(cost),
+        _before_after(cost.get("not_made"), lambda share: percent(share["value"])),
+        _before_after(cost.get("kwh_per_1000_images"), amount),
         "; ".join(f"{n} images: {why}" for why, n in entry["left_alone"].items()) or "–",
     )
-    return Line(name=entry["arm"], cells=cells)
+    beside = "" if entry["paired"] else f", beside {entry['baseline']}"
+    return Line(name=f"{entry['arm']}{beside}", cells=cells)
+
+
+def _unknown_of_arms(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Why a dash stands where a number should, each reason once."""
+    reasons = (
+        f"{title}: not known, since {entry[part]['why_unknown']}."
+        for entry in entries
+        for part, title in (("fidelity", "Recognised and CLIP score"), ("cost", "Sent more, not made and energy"))
+        if "why_unknown" in entry[part]
+    )
+    return list(dict.fromkeys(reasons))
+
+
+def _said_of_erasing(entry: Mapping[str, Any]) -> str:
+    """How much more the probe would have to err in one arm for the change of the distance to vanish."""
+    erased = _number((entry.get("distance_change") or {}).get("erased_by"))
+    return f"{'–' if not erased else percent(erased)}; {entry['errors']}" if "errors" in entry else "–"
+
+
+def _sent(cost: Mapping[str, Any]) -> str:
+    """What an arm sends beyond the prompt: in tokens where the drawing model has counted them, else in words."""
+    if cost.get("tokens") is None:
+        return f"{plain(cost['words'], 1)} words" if "words" in cost else "–"
+    cut = f"; {cost['cut_off']} images: cut off" if cost["cut_off"] else ""
+    return f"{plain(cost['tokens'], 1)} tokens{cut}"
 
 
 def _before_after(both: Sequence[Any] | None, say: Callable[[Any], str]) -> str:

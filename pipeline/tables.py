@@ -24,7 +24,7 @@ from scipy import stats
 
 import prompt_sets
 from classifiers.attributes import ATTRIBUTES, MONK_TONE, PEOPLE, SKIN_TONE
-from classifiers.correction import checked_confusion, corrected_shares_many
+from classifiers.correction import PRIOR, checked_confusion, corrected_shares_many, partially_pooled
 from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import LABELS, Shares, checked_counts, prediction_powered, published, raw_shares
@@ -75,7 +75,8 @@ DRAWS = 4000
 
 APART, FEWEST = 5, 3
 """Errors are taken by concept where so many labelled pictures of every level are there, of so many concepts at least:
-how much the concepts differ cannot be told from fewer, and nothing would be left of what the pictures say together."""
+how much the concepts differ cannot be told from fewer, and nothing would be left of what the pictures say together.
+By arm they are taken where people labelled so many of every level in the arm."""
 
 Key = tuple[str, str, str, str, str]
 """Prompt set, concept, template, identity, arm."""
@@ -96,6 +97,8 @@ class Reading:
     """The same counts for the labelled pictures of each concept; empty where that is not known."""
     uncorrected: str = UNCORRECTED
     """Said of the shares where there is no matrix."""
+    of_arm: bool = False
+    """Are these the errors in one arm, by what people said of it?"""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -352,10 +355,11 @@ def _of_attribute(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, 
     blocks: dict[tuple[str, ...], list[Key]] = {}
     for key in keys(planned):
         blocks.setdefault((key[0], *key[2:]), []).append(key)  # a concept is in a block once, and so are its labels
+    arms = by_arm(reading, counts, keys(planned))
     found: dict[Key, Shares] = {}
     for block in blocks.values():
         if any(counts.by_people(key, reading).any() for key in block):
-            found |= zip(block, _labelled(block, counts, reading, rng), strict=True)
+            found |= zip(block, _labelled(block, counts, arms.get(block[0][4], reading), rng), strict=True)
         else:
             table = np.array([counts.count(key, reading) for key in block])
             found |= zip(block, _block(block, table, reading, rng), strict=True)
@@ -394,6 +398,9 @@ def _labelled(block: Sequence[Key], counts: Tally, reading: Reading, rng: np.ran
     """
     by_people = np.array([counts.by_people(key, reading) for key in block])
     others = np.array([counts.others(key, reading) for key in block])
+    if reading.of_arm and reading.confusion is not None:
+        # what is known of the arm beside this block's labels is a group of its own among the concepts
+        reading = replace(reading, by_concept={"": reading.confusion - by_people.sum(0)})
     known = by_people.sum(0) + (0 if reading.confusion is None else reading.confusion)
     if (known[:, :-1].sum(1) == 0).any():
         few = f"{reading.uncorrected} (the {by_people.sum()} that people labelled do not show every level)"
@@ -425,6 +432,25 @@ def informed(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> Reading:
     if reading.confusion is not None:
         matrix = matrix + reading.confusion
     return reading if (matrix[:, :-1].sum(1) == 0).any() else replace(reading, confusion=matrix)
+
+
+def by_arm(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, Reading]:
+    """The errors in each arm of which people labelled enough, for a rewrite can change what a probe misreads.
+
+    By the arm's own labels; the other arms' and the record count as far as all of them are alike (`partially_pooled`, in
+    whole pictures). Of a run with one arm there is nothing to tell apart.
+    """
+    arms = list(dict.fromkeys(key[4] for key in keyed))
+    own = [np.sum([counts.by_people(key, reading) for key in keyed if key[4] == arm], axis=0) for arm in arms]
+    if len(arms) < 2 or not np.any(own):
+        return {}
+    groups = np.array(own if reading.confusion is None else [*own, reading.confusion])
+    others = np.rint(partially_pooled(groups) - groups - PRIOR).astype(np.int64)
+    return {
+        arm: replace(reading, confusion=labels + rest, by_concept={}, of_arm=True)
+        for arm, labels, rest in zip(arms, own, others, strict=False)
+        if (labels[:, :-1].sum(1) >= APART).all()
+    }
 
 
 def corrected_sum(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from pipeline import changes, effects, line, mitigations, store
+from pipeline import changes, effects, labels, line, mitigations, store, tables
 from pipeline.effects import verdict
 from pipeline.estimates import Shares
 from pipeline.line import Opened
+from pipeline.tables import Reading, Tally
 from pipeline.types import Attribute, Perceived, digest
+from tests import tiny
 
 LEVELS = ("woman", "man")
 ERRORS = {"woman": 0.1, "man": 0.05}
@@ -36,15 +38,16 @@ def woman(row: dict[str, Any], share: float = 0.2, obeys: float = 1.0) -> bool:
     return bool(row["drawn"] == "woman") if asked else chance(row["seed"], "who") < share
 
 
-def read_as(row: dict[str, Any], truth: bool) -> str:
+def read_as(row: dict[str, Any], truth: bool, errors: dict[str, float]) -> str:
     level = LEVELS[not truth]
-    return LEVELS[truth] if chance(row["seed"], "read") < ERRORS[level] else level
+    return LEVELS[truth] if chance(row["seed"], "read") < errors[level] else level
 
 
 def perceive_anew(
     opened: Opened,
     shows: Callable[[dict[str, Any]], bool] = woman,
     concept: Callable[[dict[str, Any]], str] = lambda row: str(row["concept"]),
+    errors: Callable[[dict[str, Any]], dict[str, float]] = lambda row: ERRORS,
 ) -> None:
     """Perceptions in place of the fake's, by what each image is said to show."""
     run, study, planned = opened
@@ -53,7 +56,7 @@ def perceive_anew(
     directions = np.eye(len(names))
     for shard in planned.shards():
         rows = run.read_images(shard, ["unit_id", "seed", "drawn", "arm", "concept"]).to_pylist()
-        said = [read_as(row, shows(row)) for row in rows]
+        said = [read_as(row, shows(row), errors(row)) for row in rows]
         seen = directions[[names.index(concept(row)) for row in rows]].astype(np.float16)
         run.perceptions(study.perceive.name, shard).unlink()
         run.write_perceptions(
@@ -168,7 +171,119 @@ def test_a_target_that_is_met_is_closer_and_its_numbers_are_those_of_the_truth(p
     factor = (0.5 * 0.92 * 0.08 + 0.5 * 0.02 * 0.98) / (p * (1 - p))
     assert entry["allocation"] == pytest.approx(factor, abs=0.08)
     assert entry["fidelity"]["recognised"][1]["value"] == 1 and entry["fidelity"]["clip_score_change"]["value"] == 0
-    assert entry["cost"]["words"] == 1 and entry["cost"]["not_made"][0]["value"] == 0
+    assert (entry["cost"]["words"], entry["cost"]["tokens"], entry["cost"]["cut_off"]) == (1, None, 0)
+    assert entry["cost"]["not_made"][0]["value"] == 0
+
+
+def test_the_cost_is_in_the_drawing_models_own_tokens(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    """The tiny model's tokenizer spells: a token for each letter, and 22 of them are read."""
+    model = {"path": str(tiny.stable_diffusion(tmp_path / "model"))}
+    draw = {"height": 32, "width": 32, "num_inference_steps": 1, "threads": 1}
+    arms = ["none", {"suffix": {"text": " and a happy one"}}]
+    opened = drawn(model=model, draw=draw, arms=arms, images_per_prompt=1, perceive=GENDER)
+    line.estimate(opened)
+    cost = of_arm(opened, "suffix")["cost"]
+    assert cost["tokens"] == len("andahappyone") and cost["words"] == 4
+    letters = [len(prompt.text.replace(" ", "")) + cost["tokens"] for prompt in opened[2].prompts]
+    assert cost["cut_off"] == sum(n > 22 for n in letters) > 0
+    page = line.report(opened).read_text(encoding="utf-8")
+    assert f"12.0 tokens; {cost['cut_off']} images: cut off" in page
+
+
+# Errors that an arm changes
+
+PUZZLED = {"woman": 0.02, "man": 0.3}
+
+
+def label(opened: Opened, sheet: Path, per_concept: int, shows: Callable[[dict[str, Any]], bool] = woman) -> None:
+    """A person labels a random sample, and is right."""
+    run, study, planned = opened
+    readings = line.read_by(run, study)
+    sample = labels.draw(run, planned, study.perceive.name, readings, per_concept=per_concept, seed=1)
+    shards = [run.read_images(shard, ["unit_id", "seed", "drawn", "arm"]).to_pylist() for shard in planned.shards()]
+    seen = {row["unit_id"]: LEVELS[not shows(row)] for rows in shards for row in rows}
+    sheet.write_text("unit_id,gender\n" + "".join(f"{unit},{seen[unit]}\n" for unit in sample.units))
+    labels.take(run, planned, readings, [sheet], now="2026-01-01T00:00:00Z")
+    line.estimate(opened)
+
+
+def test_errors_that_a_rewrite_changes_look_like_an_effect_until_people_label_both_arms(
+    drawn: Callable[..., Opened], tmp_path: Path
+) -> None:
+    """A fifth are women in both arms; in one the probe calls three in ten men women."""
+    opened = drawn(images_per_prompt=60, arms=["none", "guardrail"], perceive=GENDER)
+    perceive_anew(opened, errors=lambda row: ERRORS if row["arm"] == "none" else PUZZLED)
+    said = 0.2 * 0.98 + 0.8 * 0.3 - (0.2 * 0.9 + 0.8 * 0.05)  # how much more often the probe says "woman"
+
+    def of_all() -> dict[str, str]:
+        rows = table(opened, "effects.csv")
+        return next(row for row in rows if (row["concept"], row["level"]) == (mitigations.ALL_CONCEPTS, "woman"))
+
+    before, entry = of_all(), of_arm(opened, "guardrail")
+    assert float(before["change_low"]) > 0.15 and before["method"].endswith("same in both arms")
+    assert 0.15 < float(before["erased_by"]) < said + 0.01
+    assert entry["verdict"] == "closer" and entry["errors"] == "errors taken to be the same in both arms"
+    assert 0.1 < entry["distance_change"]["erased_by"] < said + 0.01
+
+    label(opened, tmp_path / "ann.csv", 12)
+    after, entry = of_all(), of_arm(opened, "guardrail")
+    assert float(after["change_low"]) < 0 < float(after["change_high"]) and abs(float(after["change"])) < said / 2
+    assert after["method"].endswith("errors by arm") and float(after["erased_by"]) == 0
+    assert entry["errors"] == "errors by arm" and entry["verdict"] == "no evidence"
+    assert entry["distance_change"]["low"] < 0 < entry["distance_change"]["high"]
+    page = line.report(opened).read_text(encoding="utf-8")
+    assert "errors by arm" in page
+
+
+def test_a_few_labels_leave_the_errors_the_same_in_both_arms(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    opened = drawn(images_per_prompt=10, arms=["none", "guardrail"], perceive=GENDER)
+    perceive_anew(opened)
+    label(opened, tmp_path / "ann.csv", 1)  # of 20 pictures about 4 show women, in two arms
+    assert of_arm(opened, "guardrail")["errors"] == "errors taken to be the same in both arms"
+
+
+def audited(rng: np.random.Generator, change: float, errors: Sequence[dict[str, float]]) -> tuple[bool, bool]:
+    """Is the true change in the interval, with one matrix for both arms and with the errors by arm?
+
+    1,000 pairs of shared seeds, a fifth women at first; the record is 400 pictures that are read as in the first arm;
+    of the pairs' pictures 100 of each arm are labelled.
+    """
+    keys = [("set", "cook", "plain", "", arm) for arm in ("none", "other")]
+    who = rng.random(1000)
+    counts, decisions = Tally(), []
+    for key, share, wrong in zip(keys, (0.2, 0.2 + change), errors, strict=True):
+        women = who < share
+        said = np.where(rng.random(1000) < np.where(women, wrong["woman"], wrong["man"]), ~women, women)
+        decisions.append(said)
+        for truth, read in zip(women[:100], said[:100], strict=True):
+            counts.labelled[key, "gender", LEVELS[not truth], LEVELS[not read]] += 1
+    pairs = np.zeros((3, 3), np.int64)
+    np.add.at(pairs, (1 - decisions[0].astype(int), 1 - decisions[1].astype(int)), 1)
+    record = [rng.multinomial(200, p) for p in ([0.9, 0.1, 0], [0.05, 0.95, 0])]
+    same = Reading("gender", "perceived gender presentation", LEVELS, np.array(record))
+    own = tables.by_arm(same, counts, keys)
+    inside = []
+    for mine, theirs in ((same, same), (own["none"], own["other"])):
+        sides = [changes.Side(reading=reading, shares={}, counts={}) for reading in (mine, theirs)]
+        found = next(changes.pooled(*sides, keys[1:], {keys[1]: (pairs, 0)}, rng))["change"]
+        inside.append(found["low"] <= change <= found["high"])
+    return inside[0], inside[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "errors", "same_will_do"),
+    [(0.0, (ERRORS, PUZZLED), False), (0.2, (ERRORS, PUZZLED), False), (0.2, (ERRORS, ERRORS), True)],
+)
+def test_the_interval_by_arm_holds_the_true_change_whether_or_not_the_errors_differ(
+    change: float, errors: tuple[dict[str, float], dict[str, float]], same_will_do: bool
+) -> None:
+    audits = np.array([audited(np.random.default_rng(seed), change, errors) for seed in range(40)])
+    same, by_arm = audits.mean(0)
+    assert by_arm >= 0.9
+    assert same >= 0.85 if same_will_do else same == 0
+
+
+# Over-corrected, broken, left alone
 
 
 def test_past_the_target_is_over_corrected(drawn: Callable[..., Opened]) -> None:

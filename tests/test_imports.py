@@ -403,3 +403,42 @@ def test_an_arm_with_a_baseline_says_unpaired_what_it_changed(tmp_path: Path) ->
     )
     plain = counts_study(arms=arms | {"asked": arms["asked"] | {"baseline": "asked"}}, own_references=[])
     assert "the choices are: plain" in refused(tmp_path, plain, COUNTS)
+
+
+def did_it_help(folder: Path, data: str) -> tuple[dict[str, Any], str]:
+    """The entry against parity, and the page."""
+    arms = {
+        "plain": {"model": "Some Model", "lines": {"source": "web"}},
+        "asked": {"model": "Some Model", "lines": {"source": "model"}, "baseline": "plain"},
+    }
+    tables_ = [{"table": "bls_cps_table11", "year": 2023}]
+    found = read(folder, counts_study(arms=arms, own_references=[], reference=tables_), data)
+    run, again = imports.begin(found.study, folder, folder / "run")
+    imports.estimate(run, again)
+    entries = json.loads((run.folder / "summary.json").read_text())["arms"]
+    assert [entry["target"] for entry in entries] == ["uniform", "bls_cps_table11 2023"]
+    return entries[0], report.write_report(run.folder).read_text(encoding="utf-8")
+
+
+def test_whether_an_imported_arm_helped_is_said_as_far_as_counts_can_say(tmp_path: Path) -> None:
+    entry, page = did_it_help(tmp_path, COUNTS)
+    assert entry["distance_before"]["value"] == pytest.approx(np.mean([0.5 - 2 / 40, 0.9 - 0.5, 0]))
+    assert entry["distance_after"]["value"] == pytest.approx(np.mean([0.5, 33 / 35 - 0.5, 0.5 - 10 / 35]))
+    shares = [[2 / 40, 0.9, 0.5], [1e-12, 33 / 35, 10 / 35]]
+    evenness = [np.mean([-(p * np.log2(p) + (1 - p) * np.log2(1 - p)) for p in side]) for side in shares]
+    diversity = entry["diversity"]["gender"]
+    assert diversity["low"] < evenness[1] - evenness[0] < diversity["high"]
+    assert not entry["paired"] and entry["baseline"] == "plain"
+    section = page[page.index('id="arms"') : page.index('id="figures"')]
+    for words in ("asked, beside plain", "unpaired", "Recognised and CLIP score: not known", f">{entry['verdict']}<"):
+        assert words in section
+    assert "same seeds" not in section and (tmp_path / "run" / "figures" / "arms.svg").is_file()
+
+
+def test_an_imported_arm_that_turns_all_men_into_women_is_over_corrected(tmp_path: Path) -> None:
+    """As in Raza et al. (2025): ten of ten men became ten of ten women."""
+    jobs = ("mechanic", "cook", "teacher", "judge")
+    lines = [f"{job},{source},{sex},40\n" for job in jobs for source, sex in (("web", "m"), ("model", "f"))]
+    entry, _ = did_it_help(tmp_path, "job,source,sex,n\n" + "".join(lines))
+    assert entry["verdict"] == "over-corrected" and sorted(entry["past"]) == sorted(jobs)
+    assert 0.4 < entry["excess"]["low"] < 0.5 and abs(entry["distance_change"]["value"]) < 0.05
