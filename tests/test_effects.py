@@ -235,11 +235,17 @@ def test_errors_that_a_rewrite_changes_look_like_an_effect_until_people_label_bo
     assert "errors by arm" in page
 
 
-def test_a_few_labels_leave_the_errors_the_same_in_both_arms(drawn: Callable[..., Opened], tmp_path: Path) -> None:
-    opened = drawn(images_per_prompt=10, arms=["none", "guardrail"], perceive=GENDER)
-    perceive_anew(opened)
-    label(opened, tmp_path / "ann.csv", 1)  # of 20 pictures about 4 show women, in two arms
-    assert of_arm(opened, "guardrail")["errors"] == "errors taken to be the same in both arms"
+def test_the_errors_are_an_arms_own_from_five_labelled_pictures_of_every_level() -> None:
+    keys = [("set", "cook", "plain", "", arm) for arm in ("none", "other")]
+    record = Reading("gender", "perceived gender presentation", LEVELS, np.array(MATRIX))
+    counts = Tally()
+    counts.labelled |= {(keys[0], "gender", "woman", "woman"): 5, (keys[0], "gender", "man", "man"): 5}
+    counts.labelled |= {(keys[1], "gender", "woman", "woman"): 5, (keys[1], "gender", "man", "man"): 4}
+    assert [*tables.by_arm(record, counts, keys)] == ["none"]
+    counts.labelled[keys[1], "gender", "man", "woman"] += 1
+    own = tables.by_arm(record, counts, keys)
+    assert [*own] == ["none", "other"] and all(reading.of_arm for reading in own.values())
+    assert tables.by_arm(record, counts, keys[:1]) == {} == tables.by_arm(record, Tally(), keys)
 
 
 def audited(rng: np.random.Generator, change: float, errors: Sequence[dict[str, float]]) -> tuple[bool, bool]:
@@ -277,10 +283,10 @@ def audited(rng: np.random.Generator, change: float, errors: Sequence[dict[str, 
 def test_the_interval_by_arm_holds_the_true_change_whether_or_not_the_errors_differ(
     change: float, errors: tuple[dict[str, float], dict[str, float]], same_will_do: bool
 ) -> None:
-    audits = np.array([audited(np.random.default_rng(seed), change, errors) for seed in range(40)])
+    audits = np.array([audited(np.random.default_rng(seed), change, errors) for seed in range(25)])
     same, by_arm = audits.mean(0)
     assert by_arm >= 0.9
-    assert same >= 0.85 if same_will_do else same == 0
+    assert same >= 0.8 if same_will_do else same == 0
 
 
 # Over-corrected, broken, left alone
