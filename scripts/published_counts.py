@@ -311,7 +311,7 @@ def verdict(plain: Mapping[str, str], diverse: Mapping[str, str]) -> str:
 
 def raza() -> Iterator[str]:
     """The section about Raza et al.; draws its figure."""
-    _, rows, _ = imported("raza2025")
+    _, rows, summary = imported("raza2025")
     figure_raza(rows)
     yield "![Share of women by model and occupation, plain and diversity prompt](diversity_prompt.png)"
     yield ""
@@ -353,6 +353,28 @@ def raza() -> Iterator[str]:
         "batch* is met by crowds and collages inside one picture, so the shares of DALL-E 3 and FLUX.1-dev with the "
         "diversity prompt are of the pictures that are left."
     )
+    yield ""
+    yield "**Did it help?** As the report of `typecast import raza2025` says it, over the occupations of a model:"
+    yield ""
+    yield from helped(summary["arms"])
+
+
+def helped(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A line per arm and target, from `summary.json`."""
+    yield from head(
+        "arm", "target", "distance, plain → diversity, points (noise alone)", "change, points", "erased by, points",
+        "past the target, points", "diversity of gender, points", "verdict",
+    )  # fmt: skip
+    for entry in entries:
+        apart = [entry[f"distance_{when}"] for when in ("before", "after")]
+        distance = " → ".join(f"{100 * d['value']:.1f} ({100 * d['noise_floor']:.1f})" for d in apart)
+        past = f"; surely {', '.join(entry['past'])}" if entry["past"] else ""
+        erased = entry["distance_change"]["erased_by"]
+        yield (
+            f"| {entry['arm']} | {entry['target']} | {distance} | {said(entry['distance_change'], 1, 100)} | "
+            f"{f'{100 * erased:.1f}' if erased else '–'} | {said(entry['excess'], 1, 100)}{past} | "
+            f"{said(entry['diversity']['gender'], 1, 100)} | {entry['verdict']} |"
+        )
 
 
 def pairs(rows: Rows, model: str) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
@@ -458,6 +480,12 @@ counted, and are in no share. There are no seeds, so the two prompts are compare
 a model. The labels of the pictures are in the repository, the pictures are not.
 
 {raza}
+
+*Distance* is the mean total variation from the target; its change is of the root mean square, rid of noise, and *erased by*
+is how much more the one who labelled would have to err with the one prompt than with the other to explain it away
+([mitigations.md](mitigations.md)). Recognition and cost are not known: the pictures are not in the repository, and what was
+sent is not in the data. The prompt brings one of three models nearer to parity, the one whose athletes it turns into
+women alone; none is brought nearer to the labour market, and with DALL-E 3 it leads away from both.
 
 A prompt that is sent once per picture cannot know what is "across the batch": it turns each picture, not the mix. SDXL
 Turbo's athletes go from no woman to women alone, and its nurses and teachers, all women before, stay so.
