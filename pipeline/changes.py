@@ -154,18 +154,18 @@ def _rows(
             "missing_partners": int(pairs[0].sum()) - moved.n + pairs[1] if moved and pairs else "",
             "variance_factor": moved.variance_factor[k] if moved else math.nan,
             "raw_variance_factor": moved.raw_variance_factor[k] if moved else math.nan,
-            "erased_by": erased_by(change, reading),
+            "erased_by": erased_by(change, reading, k),
             "p": p,
         }
 
 
-def erased_by(change: Estimate, reading: Reading) -> float:
-    """The smallest difference in error between the two sides that would erase a change, in 0..1.
+def erased_by(change: Estimate, reading: Reading, k: int = 0) -> float:
+    """The smallest difference in error between the two sides that would erase a change of level k, in 0..1.
 
     By so much more would the probe have to say the level on one side, of images that show the same
-    (`robustness.erasing_difference`); beyond the difference that its matrices hold already. NaN for more than two levels.
+    (`robustness.erasing_difference`); beyond the difference that its matrices hold already.
     """
-    return robustness.erasing_difference(change, _matrix(reading)) if len(reading.levels) == 2 else math.nan
+    return robustness.erasing_difference(change, _matrix(reading), k)
 
 
 def either_way(change: Estimate, pairs: Counts, k: int) -> Estimate:
@@ -238,7 +238,7 @@ def pooled(
             "change": changes[k]._asdict(),
             "log_odds_change": odds[k]._asdict(),
             "variance_factor": float(moved.variance_factor[k]) if with_pairs else None,
-            "erased_by": erased_by(changes[k], theirs),
+            "erased_by": erased_by(changes[k], theirs, k),
             "p": p,
         }
 

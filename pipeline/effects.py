@@ -269,7 +269,8 @@ def towards(
         return {}
     concepts, befores, afters, targets = zip(*known, strict=True)
     found = nearer(concepts, befores, afters, targets)
-    found["distance_change"]["erased_by"] = changes.erased_by(Estimate(**found["distance_change"]), reading)
+    change = Estimate(**found["distance_change"])
+    found["distance_change"]["erased_by"] = changes.erased_by(change, reading) if len(reading.levels) == 2 else None
     return found | {"errors": said_of_errors(reading)}
 
 
