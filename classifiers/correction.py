@@ -33,8 +33,6 @@ BLOCK = 32
 """Groups sampled together: the memory of the longest round stays under 1 GiB at ten levels or fewer."""
 SHARP = 0.1
 """Singular value of the matrix under which a warning is given; for two levels about sensitivity + specificity - 1."""
-TRADED = 0.1
-"""Share of the trades of shares against the matrix that must be accepted in the first steps for them to go on."""
 UNLIKE = np.linspace(-12, 6, 73)
 """Logits of the intraclass correlations over which `partially_pooled` averages: from 6e-6, alike, to almost 1."""
 TINY = np.finfo(float).tiny
@@ -104,7 +102,36 @@ def corrected_shares_many(
     the errors of groups that share one are *not* independent (`amplification.mean_difference` minds that). A group
     whose chains are worth fewer than `ENOUGH` draws has no number but NaN in [0, 1], and its method says why.
     """
-    counts, errors, decided, undecided, by_person = _checked(predicted, confusion, labelled)
+    return _sampled(*_checked(predicted, confusion, labelled), level, rng)
+
+
+def corrected_shares_each(
+    predicted: npt.ArrayLike, confusion: npt.ArrayLike, *, level: float = 0.95, rng: np.random.Generator
+) -> list[Shares]:
+    """`corrected_shares` of G audits that know nothing of each other, sampled together, which is faster.
+
+    `predicted` `(G, J)` and `confusion` `(G, K, J)` counts: each audit has its own labelled pictures and learns nothing
+    from the others', as concepts of one classifier do in `corrected_shares_many`.
+    """
+    counts = checked_counts("predicted", predicted, dimensions=(2,))
+    matrices = checked_confusion(confusion, dimensions=(3,))
+    levels = matrices.shape[1]
+    if counts.shape != matrices[:, 0].shape:
+        raise ValueError(f"predicted {counts.shape} and confusion {matrices.shape} must be (G, J) and (G, K, J)")
+    errors = np.asarray(PRIOR + matrices[..., :levels])
+    return _sampled(counts, errors, *told(matrices), np.zeros_like(matrices), level, rng)
+
+
+def _sampled(
+    counts: Ints,
+    errors: Floats,
+    decided: Floats,
+    undecided: Floats,
+    by_person: Ints,
+    level: float,
+    rng: np.random.Generator,
+) -> list[Shares]:
+    """The shares of G groups, from what `_checked` gives, a block of them at a time."""
     checked_level(level)
     levels = errors.shape[1]
     known = by_person[:, :, :levels].sum(-1)
@@ -233,20 +260,17 @@ def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Genera
 
     Each round is as long as all before it, and only the last is kept, so the draws that count are always preceded by
     as many that don't. Each chain starts at a matrix drawn from the labels alone and the shares that fit it: spread
-    wider than the posterior, and near it. Trades (`_exchange`) that the first steps all but never accept, as of many
-    levels, would only take time.
+    wider than the posterior, and near it.
     """
     levels = prior.shape[1]
     matrix = dirichlet(np.repeat(prior[:, None], CHAINS, 1), rng)
     shares = _most_likely(matrix, counts)
-    *_, traded = _gibbs(shares, matrix, counts, prior, known, FIRST, rng, trade=True)
-    trade = traded >= TRADED
+    _gibbs(shares, matrix, counts, prior, known, FIRST, rng)
     result: list[Floats] = [np.empty((0, levels))] * len(counts)
     unsettled, steps = np.arange(len(counts)), FIRST
     while len(unsettled) and steps <= LONGEST:
         some, other = shares[unsettled], matrix[unsettled]
-        given = counts[unsettled], prior[unsettled], known[unsettled]
-        draws, true, _ = _gibbs(some, other, *given, steps, rng, trade=trade)
+        draws, true = _gibbs(some, other, counts[unsettled], prior[unsettled], known[unsettled], steps, rng)
         shares[unsettled], matrix[unsettled] = some, other
         settled = effective_size(np.moveaxis(draws, -1, 1)).min(-1) >= ENOUGH
         for group, of_group in zip(unsettled[settled], true[settled], strict=True):
@@ -267,26 +291,17 @@ def _most_likely(matrix: Floats, counts: Ints, steps: int = 20) -> Floats:
 
 
 def _gibbs(
-    shares: Floats,
-    matrix: Floats,
-    counts: Ints,
-    prior: Floats,
-    known: Floats,
-    steps: int,
-    rng: np.random.Generator,
-    *,
-    trade: bool,
-) -> tuple[Floats, npt.NDArray[np.int32], float]:
-    """Move the chains in place; their shares, and how many images are of each level: `(G, chains, steps, K)` both; and
-    how often both were moved together, a share of the tries.
+    shares: Floats, matrix: Floats, counts: Ints, prior: Floats, known: Floats, steps: int, rng: np.random.Generator
+) -> tuple[Floats, npt.NDArray[np.int32]]:
+    """Move the chains in place; their shares, and how many images are of each level: `(G, chains, steps, K)` both.
 
     `shares` `(G, chains, K)`, `matrix` `(G, chains, K, K)`. One step: which true level stands behind each predicted
-    image; then the shares; then the rows of the matrix; then, with `trade`, both together.
+    image; then the shares; then the rows of the matrix; then each level once gives images to another.
     """
-    kept = np.empty((*shares.shape[:2], steps, shares.shape[2]))
+    levels = shares.shape[2]
+    kept = np.empty((*shares.shape[:2], steps, levels))
     of_each = np.empty(kept.shape, np.int32)
-    before = known[:, None] + 1 / known.shape[1]
-    traded = 0.0
+    before = known[:, None] + 1 / levels
     for step in range(steps):
         weight = shares[:, :, None, :] * np.swapaxes(matrix, -1, -2)
         weight /= weight.sum(-1, keepdims=True)
@@ -294,33 +309,37 @@ def _gibbs(
         of_each[:, :, step] = table.sum(2) + known[:, None]
         shares[:] = dirichlet(before + table.sum(2), rng)
         matrix[:] = dirichlet(prior[:, None] + np.swapaxes(table, -1, -2), rng)
-        if trade:
-            traded += _exchange(shares, matrix, prior, before, rng) / steps
+        for giver in range(levels):
+            _give(shares, matrix, prior, before, giver, int(giver + rng.integers(1, levels)) % levels, rng)
         kept[:, :, step] = shares
-    return kept, of_each, traded
+    return kept, of_each
 
 
-def _exchange(shares: Floats, matrix: Floats, prior: Floats, before: Floats, rng: np.random.Generator) -> float:
-    """Metropolis step that trades the shares against the matrix, in place; the share of the chains that accept it.
+def _give(
+    shares: Floats, matrix: Floats, prior: Floats, before: Floats, giver: int, taker: int, rng: np.random.Generator
+) -> None:
+    """Metropolis step, in place: a level has more or fewer images at the expense of another, whose errors make up for it.
 
     Shapes as in `_gibbs`, and `before` `(G, 1, K)`: the Dirichlet parameters of the shares before the counts.
 
-    With more images than labels, shares and matrix move together along a line that Gibbs steps cross slowly. Here the
-    matrix is drawn afresh from the labels alone, and the shares are solved for so that what is predicted stays as it
-    was: the likelihood cancels. What is left is the Dirichlet of the shares and the Jacobian 1 / |det D|.
+    With more images than labels, shares and matrix move together along ridges that Gibbs steps cross slowly: are these
+    images of level j, or of k and misread? Along them what is predicted stays as it is, and so does the likelihood. In
+    terms of m = ω_k D_k, the giver's images by what they are taken for, ω_j D_j + m is held. ω_j is drawn from
+    Beta(b_j, 1) stretched to the most that leaves no m negative, which is what its own prior says of it; for the
+    rest the Dirichlets of ω_k and of D_k = m / Σm are to be minded, with the Jacobian ω_k^(K - 1) of (ω_k, D_k) -> m.
     """
-    seen = np.swapaxes(matrix, -1, -2) @ shares[..., None]
-    proposed = dirichlet(np.broadcast_to(prior[:, None], matrix.shape), rng)
-    solved = np.linalg.solve(np.swapaxes(proposed, -1, -2), seen)[..., 0]
-    chance = np.log(rng.random(shares.shape[:2]))
-    inside = np.asarray((solved > 0).all(-1))  # of many levels few are: the rest need no determinant
-    some = solved[inside], proposed[inside]
-    gain = ((np.broadcast_to(before, shares.shape)[inside] - 1) * (np.log(some[0]) - np.log(shares[inside]))).sum(-1)
-    gain -= np.log(np.abs(np.linalg.det(some[1]) / np.linalg.det(matrix[inside])))
-    accepted = chance[inside] < gain
-    inside[inside] = accepted
-    shares[inside], matrix[inside] = some[0][accepted], some[1][accepted]
-    return float(inside.mean())
+    of_taker, own, had = matrix[:, :, taker], prior[:, None, giver], shares[:, :, taker]
+    was = shares[:, :, giver, None] * matrix[:, :, giver]
+    most = had + (was / of_taker).min(-1)
+    taken = np.maximum(most * rng.random(most.shape) ** (1 / before[..., taker]), TINY)
+    left = was - (taken - had)[..., None] * of_taker
+    size = left.sum(-1)
+    inside = np.asarray((left > 0).all(-1))
+    gain = ((own - 1) * np.log(np.maximum(left, TINY) / was)).sum(-1)
+    gain += (before[..., giver] - own.sum(-1)) * np.log(np.maximum(size, TINY) / shares[:, :, giver])
+    inside &= np.log(rng.random(most.shape)) < gain
+    shares[inside, taker], shares[inside, giver] = taken[inside], size[inside]
+    matrix[inside, giver] = left[inside] / size[inside, None]
 
 
 def _of_levels(true: Floats, rng: np.random.Generator) -> Iterator[Floats]:

@@ -46,7 +46,7 @@ COLUMNS = (
     "p",
     "p_adjusted",
 )
-"""Of a table of changes. Shares and changes (second − first) in 0..1 and -1..1; `erased_by` as in `erased_by`."""
+"""Of a table of changes. Shares and changes (second − first) in 0..1 and -1..1; what erases them in 0..1."""
 
 Counts = npt.NDArray[np.int64]
 Pairs = Mapping[Key, tuple[Counts, int]]

@@ -499,8 +499,7 @@ def _unknown_of_arms(entries: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _said_of_erasing(entry: Mapping[str, Any]) -> str:
     """How much more the probe would have to err in one arm for the change of the distance to vanish."""
-    erased = _number((entry.get("distance_change") or {}).get("erased_by"))
-    return f"{'–' if not erased else percent(erased)}; {entry['errors']}" if "errors" in entry else "–"
+    return f"{erased(entry.get('distance_change'))}; {entry['errors']}" if "errors" in entry else "–"
 
 
 def _sent(cost: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from classifiers.correction import corrected_shares_many
+from classifiers.correction import corrected_shares_each
 from pipeline.amplification import difference
 from pipeline.estimates import Floats, Ints, Shares, central_interval
 from pipeline.robustness import erasing_difference
@@ -155,10 +155,14 @@ def labelled(errors: Floats, labels: int, audits: int, rng: np.random.Generator)
 
 
 def answers(predicted: Ints, confusion: Ints, rng: np.random.Generator) -> list[Shares]:
-    """What the tool says. Its warning that levels are hardly told apart is part of the experiment here."""
+    """What the tool says in each of G audits, from counts `(G, J)` and `(G, K, J)`, or `(K, J)` for all of them.
+
+    Its warning that levels are hardly told apart is part of the experiment here.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return corrected_shares_many(predicted, confusion, rng=rng)
+        matrices = np.broadcast_to(confusion, (len(predicted), *confusion.shape[-2:]))
+        return corrected_shares_each(predicted, matrices, rng=rng)
 
 
 # -- what is measured --------------------------------------------------------------------------------

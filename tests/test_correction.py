@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from classifiers.correction import corrected_shares, corrected_shares_many, partially_pooled
+from classifiers.correction import corrected_shares, corrected_shares_each, corrected_shares_many, partially_pooled
 from pipeline.estimates import Floats, Shares, wilson
 
 
@@ -342,3 +342,18 @@ def test_labels_of_the_images_alone_can_stand_in_for_a_matrix() -> None:
 def test_a_bad_argument_is_named(predicted: Any, confusion: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         corrected_shares(predicted, confusion, rng=np.random.default_rng(0))
+
+
+def test_audits_that_know_nothing_of_each_other_say_what_each_says_alone() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.stack([rng.multinomial(10, p, 40) for p in ([0.84, 0.06, 0.1], [0.14, 0.76, 0.1])], 1)
+    labels[:, [0, 1], [0, 1]] += 1  # no row is empty
+    predicted = rng.multinomial(2000, [0.42, 0.48, 0.1], 40)
+    together = corrected_shares_each(predicted, labels, rng=rng)
+    alone = [corrected_shares(seen, matrix, rng=rng) for seen, matrix in zip(predicted, labels, strict=True)]
+    assert np.stack([s.value for s in together]) == pytest.approx(np.stack([s.value for s in alone]), abs=0.05)
+    as_concepts = corrected_shares_many(predicted, labels, rng=rng)  # 400 labels that are alike say more than ten do
+    widths = [np.mean([s.high - s.low for s in found]) for found in (together, alone, as_concepts)]
+    assert widths[0] == pytest.approx(widths[1], rel=0.05) and widths[0] > 2 * widths[2]
+    with pytest.raises(ValueError, match=r"^predicted "):
+        corrected_shares_each(predicted[:3], labels, rng=rng)

@@ -137,7 +137,7 @@ def test_with_hardly_an_error_the_naive_coverage_is_the_exact_one(monkeypatch: p
 def test_an_instrument_that_is_too_sure_fails_and_one_that_is_too_shy_is_too_wide(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = simulation.corrected_shares_many
+    real = simulation.corrected_shares_each
 
     def scaled(by: float) -> Any:
         def answer(*args: Any, **options: Any) -> list[Shares]:
@@ -155,9 +155,9 @@ def test_an_instrument_that_is_too_sure_fails_and_one_that_is_too_shy_is_too_wid
 
         return answer
 
-    monkeypatch.setattr(simulation, "corrected_shares_many", scaled(0.6))
+    monkeypatch.setattr(simulation, "corrected_shares_each", scaled(0.6))
     sure = measure(cell(), 300, np.random.default_rng(0), silent)
-    monkeypatch.setattr(simulation, "corrected_shares_many", scaled(1.5))
+    monkeypatch.setattr(simulation, "corrected_shares_each", scaled(1.5))
     shy = measure(cell(), 300, np.random.default_rng(0), silent)
     assert sure.failed and not shy.failed and sure.over(sure.rank()) < 0.8
     assert shy.over(shy.rank()) > validate.WIDEST
