@@ -11,7 +11,7 @@ import statsmodels.api as sm
 from scipy import special, stats
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from classifiers.correction import corrected_shares, corrected_shares_many
+from classifiers.correction import corrected_shares, corrected_shares_each, corrected_shares_many
 from pipeline.amplification import (
     average,
     bounded_difference,
@@ -197,12 +197,14 @@ def test_with_a_perfect_classifier_the_p_value_is_the_beta_tail() -> None:
 
 
 def test_against_a_survey_the_p_value_is_that_of_two_samples() -> None:
-    shares = corrected_shares([30, 70], PERFECT, rng=np.random.default_rng(0))
+    """On average: of one run's 2,048 draws, few lie where the two could meet."""
+    runs = [corrected_shares([30, 70], PERFECT, rng=np.random.default_rng(seed)) for seed in range(8)]
     for k, n in ((90, 200), (36, 200), (80, 400)):
         exactly = stats.fisher_exact([[30, 70], [k, n - k]]).pvalue
         middle = exactly - stats.hypergeom(100 + n, 30 + k, 100).pmf(30) / 2
-        assert p_value(shares, [k / n, 1 - k / n], answers=n) == pytest.approx(middle, rel=0.35)
-    assert p_value(shares, [0.4, 0.6], answers=10**9) == pytest.approx(p_value(shares, [0.4, 0.6]), rel=0.1)
+        found = np.mean([p_value(shares, [k / n, 1 - k / n], answers=n) for shares in runs])
+        assert found == pytest.approx(middle, rel=0.25)
+    assert p_value(runs[0], [0.4, 0.6], answers=10**9) == pytest.approx(p_value(runs[0], [0.4, 0.6]), rel=0.1)
 
 
 def test_the_test_rejects_a_true_reference_about_as_often_as_it_says() -> None:
@@ -210,7 +212,7 @@ def test_the_test_rejects_a_true_reference_about_as_often_as_it_says() -> None:
     errors = np.array([[0.9, 0.1], [0.15, 0.85]])
     predicted = rng.multinomial(100, np.array([truth, 1 - truth]) @ errors, 150)
     confusion = np.array([[rng.multinomial(120, row) for row in errors] for _ in predicted])
-    p = [p_value(s, [truth, 1 - truth]) for s in corrected_shares_many(predicted, confusion, rng=rng)]
+    p = [p_value(s, [truth, 1 - truth]) for s in corrected_shares_each(predicted, confusion, rng=rng)]
     assert np.mean(np.array(p) < 0.05) <= 0.10
     assert 0.3 < np.median(p) < 0.7
 

@@ -156,7 +156,7 @@ def test_the_interval_covers_where_the_plain_one_fails() -> None:
         errors = matrix(accuracy)
         predicted = rng.multinomial(n, np.array([share, 1 - share]) @ errors, audits)
         confusion = np.array([[rng.multinomial(labels, row) for row in errors] for _ in range(audits)])
-        corrected = corrected_shares_many(predicted, confusion, rng=rng)
+        corrected = corrected_shares_each(predicted, confusion, rng=rng)
         assert np.mean([s.low[0] <= share <= s.high[0] for s in corrected]) >= 0.90, (share, n, accuracy)
         plain.append(np.mean([w.low <= share <= w.high for w in (wilson(k, n) for k in predicted[:, 0])]))
     assert min(plain) < 0.05
