@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from classifiers.attributes import ATTRIBUTES
+from classifiers.attributes import ATTRIBUTES, readable
 from pipeline import line, stages, store, study
 from pipeline.mitigations import Negative, Suffix, Unchanged
 from pipeline.plan import Plan, plan
@@ -48,7 +48,8 @@ class MadeUp:
 
     def confusion(self, attribute: str) -> npt.NDArray[np.int64]:
         """As on labelled pictures `(K, K + 1)`."""
-        return np.round(LABELS * chances(len(ATTRIBUTES[attribute].levels))).astype(np.int64)
+        levels = {a.name: len(a.levels) for a in readable(self.attributes)}
+        return np.round(LABELS * chances(levels[attribute])).astype(np.int64)
 
     def confusion_by_concept(self, attribute: str) -> dict[str, npt.NDArray[np.int64]]:
         """Not by concept."""
