@@ -26,6 +26,7 @@ from pipeline.types import Estimate
 
 TINY = np.finfo(float).tiny
 ROUNDING = 1e-6
+"""By so much shares may miss 0, 1 or their sum."""
 RESOLVED = 20
 """Draws that must lie beyond a reference for a p-value to be counted from them."""
 

@@ -42,12 +42,10 @@ Readable = tuple[Run, Study | FolderStudy, Plan | Album]
 
 
 def begin(chosen: Study, folder: Path) -> Opened:
-    """A new run, or the one of the same study that is in the folder."""
-    stages.plan_of(chosen)  # a model that is missing should leave no folder behind
+    """A new run, or the one of the same study that is in the folder. A model that there is not leaves no folder behind."""
+    stages.plan_of(chosen)
     if not Run(folder).study_file.exists() and chosen.perceive.clip != "fake":
-        from classifiers import clip
-
-        clip.source(chosen.perceive.clip, chosen.perceive.pretrained)
+        _asked_probe(chosen.perceive)
     run, study = stages.open_run(chosen, folder)
     return run, study, stages.plan_of(study)
 
@@ -112,14 +110,23 @@ def open_within(study: Study | FolderStudy) -> Rereader:
     return open_probe(study.perceive, attributes)
 
 
+def _asked_probe(asked: Perceive) -> Path | None:
+    """The folder of a fitted probe, if a study asks for one. A probe or a CLIP that there is not is refused; none is loaded."""
+    from classifiers import clip
+
+    folder = probe_folder(asked.probe)
+    if folder:
+        probe.read_description(folder)
+    clip.source(asked.clip, asked.pretrained)
+    return folder
+
+
 def open_probe(asked: Perceive, attributes: Sequence[Attribute]) -> probe.Probe:
     """The probe that a study asks for, on its CLIP. A folder that is none is refused before a CLIP is loaded."""
     from classifiers.clip import ClipModel
     from classifiers.zero_shot import ZeroShot
 
-    folder = probe_folder(asked.probe)
-    if folder:
-        probe.read_description(folder)
+    folder = _asked_probe(asked)
     clip = ClipModel(asked.clip, asked.pretrained)
     if folder:
         return probe.load(folder, clip, attributes, name=asked.name)

@@ -223,8 +223,9 @@ def _read(path: Path, columns: Sequence[str] | None, schema: pa.Schema | None = 
     try:
         with path.open("rb") as file:
             _check(file, pictures=columns is None or "image" in columns)
-        table = pq.read_table(path, columns=wanted, partitioning=None, schema=schema)
-        return table.replace_schema_metadata(pq.read_schema(path).metadata)
+        if schema is not None:
+            schema = schema.with_metadata(pq.read_schema(path).metadata)
+        return pq.read_table(path, columns=wanted, partitioning=None, schema=schema)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
 

@@ -91,9 +91,9 @@ def _pool(
             "base": base[k],
         }
         bounded = (least[:, k] < reference[:, k]).any()
-        entry["mean_difference"] = (_hull(means[k], ends[k]) if bounded else means[k])._asdict()
-        erased = robustness.erasing_difference(_hull(means[k], ends[k]) if bounded else means[k], matrix, k)
-        entry["mean_difference"]["erased_by"] = erased
+        mean = _hull(means[k], ends[k]) if bounded else means[k]
+        erased = {"erased_by": robustness.erasing_difference(mean, matrix, k)}
+        entry["mean_difference"] = mean._asdict() | erased
         if len(reading.levels) == 2:
             answers = np.array([found.n or math.nan for _, found in known])
             inside = _inside(reference[:, k], answers)

@@ -16,7 +16,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from pipeline import amplification, line, store
 from pipeline.study import Study
 from pipeline.types import Estimate, Pixels
 from scripts import emoji_world, train_embedded
+from scripts.pages import fill
 
 RUNS = emoji_world.HOME / "outputs" / "evaluation"
 RESULTS = RUNS / "results.json"
@@ -391,14 +391,6 @@ def cards() -> None:
     fill(docs, measured_text_to_image(found))
     fill(docs, glass_box(), mark="audited")
     fill(train_embedded.CLIP / "README.md", measured_clip(found))
-
-
-def fill(file: Path, lines: list[str], mark: str = "measured") -> None:
-    """Replace what stands between the marks of a file."""
-    before, _, rest = file.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
-    _, _, after = rest.partition("<!-- end -->\n")
-    text = "\n".join([f"<!-- {mark} -->", "", *lines, "", "<!-- end -->", ""])
-    store.write_text(file, before + text + after)
 
 
 def measured_text_to_image(found: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from classifiers.probe import Probe
 from pipeline import figures, line, probes
 from pipeline.study import Perceive
 from scripts import build_emoji_world, emoji_world
-from scripts.evaluate_embedded import fill
+from scripts.pages import fill
 
 OUT = emoji_world.HOME / "outputs" / "probes"
 DOCS = emoji_world.HOME / "docs"

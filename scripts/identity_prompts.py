@@ -18,16 +18,16 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from pipeline import changes, line, store, tables
+from pipeline import changes, line, tables
 from pipeline.amplification import difference
 from pipeline.effects import BASELINE
 from pipeline.estimates import wilson
 from pipeline.figures import INK, QUIET, STYLE
 from pipeline.tables import Key
+from scripts.pages import fill
 from scripts.tested_arms import HOME, PAGE, points
 
 FIGURE = HOME / "docs" / "identity_prompts.png"
-MARKS = "<!-- identities -->\n", "<!-- end of identities -->\n"
 NAMED = {"woman": "a woman", "man": "a man", "": "nobody"}
 """The last word of an identity, and whom its prompts name."""
 
@@ -140,13 +140,9 @@ def main() -> None:
     """Read the command line and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, in the order of the table")
-    parser.add_argument("--arms", nargs="+", help="these arms alone")
-    asked = parser.parse_args()
-    found = [one for folder in asked.runs for one in kept(folder) if not asked.arms or one.arm in asked.arms]
+    found = [one for folder in parser.parse_args().runs for one in kept(folder)]
     figure(found)
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    store.write_text(PAGE, before + "\n".join([MARKS[0], *table(found), "", MARKS[1]]) + after)
+    fill(PAGE, table(found), mark="identities")
     print("\n".join(table(found)))
 
 

@@ -17,15 +17,15 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline import line, store
+from pipeline import line
 from pipeline.amplification import total_variation
 from pipeline.figures import INK, QUIET, STYLE
 from pipeline.mitigations import Goal, Target
+from scripts.pages import fill
 
 HOME = Path(__file__).resolve().parents[1]
 PAGE = HOME / "docs" / "mitigations.md"
 FIGURE = HOME / "docs" / "mitigations.png"
-MARKS = "<!-- measured -->\n", "<!-- end -->\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +135,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, in the order of the table")
     found = [one for folder in parser.parse_args().runs for one in tested(folder)]
     figure(found)
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    store.write_text(PAGE, before + "\n".join([MARKS[0], *table(found), "", MARKS[1]]) + after)
+    fill(PAGE, table(found))
     print("\n".join(table(found)))
 
 

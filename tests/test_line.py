@@ -18,7 +18,7 @@ import pytest
 from datasets import load_dataset
 
 from pipeline import line, stages, store, study
-from pipeline.errors import ModelError, RunError
+from pipeline.errors import InputError, ModelError, RunError
 from pipeline.line import Opened
 from pipeline.types import Batch, Drawn
 from tests.conftest import fake_study, pixels_of
@@ -97,12 +97,13 @@ def test_the_folder_of_another_study_is_refused_by_key(drawn: Callable[..., Open
         ({"clip": "ViT-B-23", "pretrained": "openai"}, "ViT-B-32"),
         ({"clip": "ViT-B-32", "pretrained": "opnai"}, "opnai"),
         ({"clip": "nowhere/clip"}, "is no folder"),
+        ({"clip": "embedded", "probe": "nowhere/probe"}, "nowhere/probe"),
     ],
 )
-def test_a_clip_that_there_is_not_leaves_no_folder_behind(
+def test_a_clip_or_a_probe_that_there_is_not_leaves_no_folder_behind(
     perceive: dict[str, str], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises((ModelError, InputError), match=message):
         line.begin(fake_study(perceive=perceive), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
