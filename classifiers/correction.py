@@ -272,7 +272,8 @@ def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Genera
         some, other = shares[unsettled], matrix[unsettled]
         draws, true = _gibbs(some, other, counts[unsettled], prior[unsettled], known[unsettled], steps, rng)
         shares[unsettled], matrix[unsettled] = some, other
-        settled = effective_size(np.moveaxis(draws, -1, 1)).min(-1) >= ENOUGH
+        # One group after another: the Fourier transforms of all together would be most of the memory.
+        settled = np.array([effective_size(np.moveaxis(one, -1, 0)).min() >= ENOUGH for one in draws])
         for group, of_group in zip(unsettled[settled], true[settled], strict=True):
             result[group] = of_group.reshape(-1, levels).astype(np.float64)
         unsettled, steps = unsettled[~settled], 2 * steps
@@ -292,14 +293,14 @@ def _most_likely(matrix: Floats, counts: Ints, steps: int = 20) -> Floats:
 
 def _gibbs(
     shares: Floats, matrix: Floats, counts: Ints, prior: Floats, known: Floats, steps: int, rng: np.random.Generator
-) -> tuple[Floats, npt.NDArray[np.int32]]:
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     """Move the chains in place; their shares, and how many images are of each level: `(G, chains, steps, K)` both.
 
     `shares` `(G, chains, K)`, `matrix` `(G, chains, K, K)`. One step: which true level stands behind each predicted
     image; then the shares; then the rows of the matrix; then each level once gives images to another.
     """
     levels = shares.shape[2]
-    kept = np.empty((*shares.shape[:2], steps, levels))
+    kept = np.empty((*shares.shape[:2], steps, levels), np.float32)
     of_each = np.empty(kept.shape, np.int32)
     before = known[:, None] + 1 / levels
     for step in range(steps):
@@ -380,8 +381,8 @@ def _summary(
         draws = np.stack([_among_all(seen, chance[: len(seen)])[:, k] for k, seen in of_levels], 1)
     low, high = central_interval(draws.T, level, floor=0.0, ceiling=1.0)
     low, high = np.minimum(low, value), np.maximum(high, value)
-    # Long rounds are correlated: as many draws as a first round has are enough to carry along.
-    draws, joint = (some[:: len(some) // (CHAINS * FIRST)] for some in (draws, joint))
+    # Long rounds are correlated: as many draws as a first round has are enough to carry along, without those between.
+    draws, joint = (some[:: len(some) // (CHAINS * FIRST)].copy() for some in (draws, joint))
     return Shares(value=value, low=low, high=high, n=n, method=METHOD, draws=draws, joint=joint)
 
 

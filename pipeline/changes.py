@@ -53,6 +53,12 @@ Pairs = Mapping[Key, tuple[Counts, int]]
 """By key: pairs `(K + 1, K + 1)` by both decisions, `cannot tell` last, and images that have no partner at all."""
 
 
+OTHER = " other"
+"""What the name of a column ends with if it is of the second picture of a pair."""
+Together = Counter[tuple[Key, str, str | None, str | None]]
+"""Pairs of images by key, attribute and both decisions; `None` where that side has no image."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """One attribute before or after."""
@@ -69,26 +75,38 @@ class Side:
 def pair_counts(
     first: pa.Table, other: pa.Table, readings: Sequence[Reading], keys: Sequence[Key]
 ) -> dict[tuple[Key, str], tuple[Counts, int]]:
-    """`Pairs` by key and attribute, of two tables with a row per image: `PLACE`, and a column of decisions per reading.
+    """`Pairs` by key and attribute, of two tables with a row per image: `PLACE`, and a column of decisions per reading."""
+    joined = first.join(other, keys=list(PLACE), join_type="full outer", right_suffix=OTHER)
+    return as_pairs(seen_together(joined, readings), readings, keys)
 
-    Only `keys`, and only those where at least one pair was made.
-    """
-    joined = first.join(other, keys=list(PLACE), join_type="full outer", right_suffix=" other")
-    found: dict[tuple[Key, str], tuple[Counts, int]] = {}
+
+def seen_together(joined: pa.Table, readings: Sequence[Reading]) -> Together:
+    """Count the rows of a table with `KEY`, a column of decisions per reading, and one of the other side's (`OTHER`)."""
+    found = Together()
     for reading in readings:
-        seen, alone, made = Counter[tuple[Key, str, str]](), Counter[Key](), Counter[Key]()
-        sides = [reading.attribute, f"{reading.attribute} other"]
-        for row in joined.group_by([*KEY, *sides]).aggregate([([], "count_all")]).to_pylist():
-            key, (left, right) = tuple(row[name] for name in KEY), (row[side] for side in sides)
-            if left is None or right is None:
-                alone[key] += row["count_all"] if left is not None or right is not None else 0
-            else:
-                seen[key, left, right] += row["count_all"]
-                made[key] += row["count_all"]
-        for key in filter(made.__contains__, keys):  # in their order: chance is drawn in it
-            counts = np.array([[seen[key, i, j] for j in reading.columns] for i in reading.columns], np.int64)
-            found[key, reading.attribute] = counts, alone[key]
+        columns = [*KEY, reading.attribute, reading.attribute + OTHER]
+        for row in joined.group_by(columns).aggregate([([], "count_all")]).to_pylist():
+            *key, left, right = (row[name] for name in columns)
+            found[tuple(key), reading.attribute, left, right] += row["count_all"]
     return found
+
+
+def as_pairs(
+    seen: Together, readings: Sequence[Reading], keys: Sequence[Key]
+) -> dict[tuple[Key, str], tuple[Counts, int]]:
+    """`Pairs` by key and attribute: only `keys`, and only those where at least one pair was made."""
+    places = {r.attribute: {name: place for place, name in enumerate(r.columns)} for r in readings}
+    counts = {(key, r.attribute): np.zeros((len(r.columns),) * 2, np.int64) for r in readings for key in keys}
+    alone, made = Counter[tuple[Key, str]](), set[tuple[Key, str]]()
+    for (key, attribute, left, right), n in seen.items():
+        at, place = (key, attribute), places[attribute]
+        if left is not None and right is not None:
+            made.add(at)
+            if at in counts and left in place and right in place:
+                counts[at][place[left], place[right]] += n
+        elif left is not None or right is not None:
+            alone[at] += n
+    return {at: (table, alone[at]) for at, table in counts.items() if at in made}
 
 
 # -- changes -----------------------------------------------------------------------------------------

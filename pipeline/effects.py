@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,38 @@ BASELINE = "none"
 DRAWS = 500
 """Posterior draws per concept that distances and entropies are computed of."""
 SIGNIFICANT = 0.05
+SENT = ("prompt_sent", "negative_prompt", "drawn", "status", "seconds", "tokens", "tokens_cut")
+"""Columns of an image that cost and fidelity are made of."""
 BROKEN = 0.05
 """An arm broke the concept if it is surely recognised in so many fewer images."""
+
+
+@dataclass(kw_only=True)
+class Images:
+    """What the images of an arm add up to."""
+
+    n: int = 0
+    made: int = 0
+    drawn: Counter[str] = field(default_factory=Counter)
+    """By what was drawn for them, or why their prompt was left alone."""
+    asked: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By concept, what was drawn for them and what was decided, in an arm that asks for a level."""
+    words: int = 0
+    """In what was sent, beyond the prompt."""
+    tokens: int = 0
+    counted: int = 0
+    """Images whose tokens are known."""
+    cut_off: int = 0
+    seconds: float = 0.0
+    scored: int = 0
+    """Images of neutral prompts that were held against the words of the study's concepts."""
+    recognised: int = 0
+    score: float = 0.0
+    """Sum of the cosines with the words of their own concepts."""
+    pairs: changes.Together = field(default_factory=Counter)
+    """Beside the baseline's of the same place."""
+    rises: Floats = field(default_factory=lambda: np.zeros(3))
+    """Of the cosines of such pairs: how many there are, the sum of the changes, and that of their squares."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,24 +68,16 @@ class Read:
 
     run: Run
     planned: Plan
-    perceiver: str
     readings: Sequence[Reading]
     counts: Tally
     shares: dict[str, dict[Key, Shares]]
+    arms: dict[str, Images]
+    """Of those arms that have images."""
 
     def treated(self) -> list[Arm]:
-        """The arms that are held against the baseline; none where the study has no baseline."""
-        others = [arm for arm in self.planned.arms if arm.name != BASELINE]
-        return others if len(others) < len(self.planned.arms) else []
-
-    def shards(self, arm: str) -> list[Shard]:
-        """Those of an arm that are on the disk."""
-        return [s for s in self.planned.shards() if s.arm == arm and self.run.images(s).exists()]
-
-    def decided(self, arm: str, columns: Sequence[str]) -> pa.Table | None:
-        """A row per image of an arm."""
-        found = [tables.decided(self.run, self.perceiver, s, self.readings, columns) for s in self.shards(arm)]
-        return pa.concat_tables(found) if found else None
+        """The arms that are held against the baseline; none where that has no images."""
+        drawn = [arm for arm in self.planned.arms if arm.name in self.arms]
+        return [arm for arm in drawn if arm.name != BASELINE] if BASELINE in self.arms else []
 
     def keys(self, arm: str) -> list[Key]:
         """Those of one arm."""
@@ -90,15 +112,9 @@ def effects(read: Read) -> list[dict[str, Any]]:
     """
     readings = [reading for reading in read.readings if not reading.of]
     rows: list[dict[str, Any]] = []
-    before = read.decided(BASELINE, changes.PLACE) if read.treated() else None
     for arm in read.treated():
-        after = read.decided(arm.name, changes.PLACE)
-        if before is None or after is None:
-            continue
-        named = pa.array([arm.name] * len(before), pa.string())
-        same = before.set_column(before.column_names.index("arm"), "arm", named)
         keys = read.keys(arm.name)
-        pairs = changes.pair_counts(same, after, readings, keys)
+        pairs = changes.as_pairs(read.arms[arm.name].pairs, readings, keys)
         for reading in readings:
             mine = {k[0]: v for k, v in pairs.items() if k[1] == reading.attribute}
             chance = read.chance(arm.name, reading.attribute, "effects")
@@ -161,15 +177,13 @@ def obedience(read: Read) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for arm in read.planned.arms:
         reading = next((r for r in read.readings if isinstance(arm, Asking) and r.attribute == arm.attribute), None)
-        table = read.decided(arm.name, ["concept", "drawn"]) if reading else None
-        if reading is None or table is None:
+        if reading is None or arm.name not in read.arms:
             continue
         rng = read.chance(arm.name, reading.attribute, "obedience")
         reading = read.errors(reading, arm.name)[1]
-        seen = Counter[tuple[str, str, str]]()
-        for row in table.group_by(["concept", "drawn", reading.attribute]).aggregate([([], "count_all")]).to_pylist():
-            for concept in (ALL_CONCEPTS, row["concept"]):
-                seen[concept, row["drawn"], row[reading.attribute]] += row["count_all"]
+        seen = Counter(read.arms[arm.name].asked)
+        for (_, drawn, decision), n in read.arms[arm.name].asked.items():
+            seen[ALL_CONCEPTS, drawn, decision] += n
         for concept in dict.fromkeys([ALL_CONCEPTS, *(key[1] for key in read.keys(arm.name))]):
             for asked in reading.levels:
                 counts = np.array([seen[concept, asked, column] for column in reading.columns], np.int64)
@@ -192,27 +206,20 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
     An arm with a target of its own is held against that alone, another against every target that the study declares, or
     against parity in the first attribute where it declares none. `followed` are the rows of `obedience`.
     """
-    columns = [*changes.PLACE, "prompt_sent", "negative_prompt", "drawn", "status", "seconds", "tokens", "tokens_cut"]
-    before = read.decided(BASELINE, columns) if read.treated() else None
-    if before is None:
-        return []
-    words, kwh = _words(read), _kwh_per_second(read)
-    baseline = _scored(read, BASELINE, words)
+    kwh = _kwh_per_second(read)
     declared = list(dict.fromkeys(arm.goal for arm in read.planned.arms if isinstance(arm, Target)))
     declared = declared or [Goal(read.readings[0].attribute, "uniform")]
     found = []
     for arm in read.treated():
-        after = read.decided(arm.name, columns)
-        if after is None:
-            continue
+        before, after = read.arms[BASELINE], read.arms[arm.name]
         pairs = [(_before(key), key) for key in read.keys(arm.name)]
         shared = {
             "arm": arm.name,
             "baseline": BASELINE,
             "paired": True,
-            "left_alone": _left_alone(after),
+            "left_alone": _left_alone(after.drawn),
             "diversity": {r.attribute: entropy(read.shares[r.attribute], pairs) for r in read.readings},
-            "fidelity": _fidelity(baseline, _scored(read, arm.name, words), len(words)),
+            "fidelity": _fidelity(before, after, len({prompt.concept for prompt in read.planned.prompts})),
             "cost": _cost(before, after, kwh),
         }
         for goal in [arm.goal] if isinstance(arm, Target) else declared:
@@ -245,10 +252,9 @@ def verdict(entry: dict[str, Any]) -> str:
     return "further" if change["low"] > 0 else "no evidence"
 
 
-def _left_alone(after: pa.Table) -> dict[str, int]:
+def _left_alone(drawn: Counter[str]) -> dict[str, int]:
     """Images that the arm did not touch, by reason; and those whose rewrite dropped the concept."""
-    drawn = Counter(after["drawn"].to_pylist())
-    told = {why: n for why, n in drawn.items() if why and why.startswith((LEFT_ALONE, DROPPED))}
+    told = {why: n for why, n in drawn.items() if why.startswith((LEFT_ALONE, DROPPED))}
     return {why.removeprefix(LEFT_ALONE): n for why, n in told.items()}
 
 
@@ -374,74 +380,41 @@ def _allocation(arm: Target, keys: Sequence[Key], followed: Sequence[dict[str, A
 # -- fidelity and cost -------------------------------------------------------------------------------
 
 
-Scored = dict[tuple[Any, ...], tuple[float, bool]]
-"""By place without the arm: the cosine with the words of its own concept, and whether those are the nearest."""
-
-
-def _words(read: Read) -> dict[str, Floats]:
-    """The words of each concept as a unit vector; empty where they were not kept."""
-    file = read.run.perceptions(read.perceiver, "x").with_name("concepts.json")
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return {concept: np.array(entry["embedding"]) for concept, entry in known.items()}
-
-
-def _scored(read: Read, arm: str, words: Mapping[str, Floats]) -> Scored:
-    """The images of an arm's neutral prompts, one shard in memory at a time."""
-    found: Scored = {}
-    names, vectors = list(words), np.array(list(words.values()))
-    columns = [name for name in changes.PLACE if name != "arm"]
-    for shard in read.shards(arm) if names else ():
-        seen = read.run.read_perceptions(read.perceiver, shard, ["embedding"])["embedding"]
-        table = read.run.read_images(shard, columns)
-        wanted = pc.and_(pc.is_valid(seen), pc.equal(table["identity"], ""))
-        table, seen = table.filter(wanted), seen.filter(wanted)
-        flat = pc.list_flatten(seen).to_numpy().astype(np.float64)
-        cosines = flat.reshape(len(table), -1) @ vectors.T if len(table) else np.empty((0, len(names)))
-        own = np.array([names.index(concept) for concept in table["concept"].to_pylist()], int)
-        places = zip(*(table[name].to_pylist() for name in columns), strict=True)
-        score, nearest = cosines[np.arange(len(own)), own].tolist(), (cosines.argmax(1) == own).tolist()
-        found |= zip(places, zip(score, nearest, strict=True), strict=True)
-    return found
-
-
-def _fidelity(before: Scored, after: Scored, concepts: int) -> dict[str, Any]:
+def _fidelity(before: Images, after: Images, concepts: int) -> dict[str, Any]:
     """Is the concept that was asked for still there? Recognised among the study's, and CLIP's cosine with its words.
 
     The score's change is a mean over pairs with a normal interval. With one concept there is nothing to mistake it for.
     """
-    if not before or not after:
+    if not before.scored or not after.scored:
         return {"why_unknown": "the words of the concepts were not kept when the images were perceived"}
     found: dict[str, Any] = {}
     if concepts > 1:
-        shares = [wilson(sum(hit for _, hit in side.values()), len(side)) for side in (before, after)]
+        shares = [wilson(side.recognised, side.scored) for side in (before, after)]
         found["recognised"] = [share._asdict() for share in shares]
         found["recognised_change"] = amplification.difference(shares[1], shares[0])._asdict()
-    moved = np.array([after[place][0] - before[place][0] for place in before.keys() & after.keys()])
-    if len(moved) > 1:
-        mean, error = float(moved.mean()), 1.96 * float(moved.std(ddof=1)) / math.sqrt(len(moved))
-        found["clip_score"] = [float(np.mean([score for score, _ in side.values()])) for side in (before, after)]
-        found["clip_score_change"] = Estimate(
-            mean, mean - error, mean + error, len(moved), "normal, of pairs"
-        )._asdict()
+    n, total, squares = after.rises.tolist()
+    if n > 1:
+        mean = total / n
+        error = 1.96 * math.sqrt(max(squares - n * mean**2, 0.0) / (n - 1) / n)
+        found["clip_score"] = [side.score / side.scored for side in (before, after)]
+        found["clip_score_change"] = Estimate(mean, mean - error, mean + error, int(n), "normal, of pairs")._asdict()
     return found
 
 
-def _cost(before: pa.Table, after: pa.Table, kwh: float) -> dict[str, Any]:
+def _cost(before: Images, after: Images, kwh: float) -> dict[str, Any]:
     """What is sent beyond the prompt, images that were not made, and time and energy beside the baseline's.
 
     Tokens are the drawing model's own, and not known where it has no tokenizer (`fake`) or the run is from before they
     were counted; words always are. `cut_off` are images whose text was longer than what the model reads.
     `kwh` is what a second of drawing used on average: the run's energy is divided among the arms by their seconds.
     """
-    sent = zip(*(after[name].to_pylist() for name in ("prompt", "prompt_sent", "negative_prompt")), strict=True)
-    words = [len(text.split()) + len(negative.split()) - len(prompt.split()) for prompt, text, negative in sent]
-    tokens = [pc.mean(table["tokens"]).as_py() for table in (before, after)]
-    seconds = [float(np.mean(table["seconds"].to_numpy())) for table in (before, after)]
-    lost = [wilson(len(table) - table["status"].to_pylist().count("made"), len(table)) for table in (before, after)]
+    counted = before.counted and after.counted
+    seconds = [side.seconds / side.n for side in (before, after)]
+    lost = [wilson(side.n - side.made, side.n) for side in (before, after)]
     return {
-        "words": float(np.mean(words)),
-        "tokens": None if None in tokens else tokens[1] - tokens[0],
-        "cut_off": int(pc.sum(pc.greater(after["tokens_cut"], 0)).as_py() or 0),
+        "words": after.words / after.n,
+        "tokens": after.tokens / after.counted - before.tokens / before.counted if counted else None,
+        "cut_off": after.cut_off,
         "not_made": [share._asdict() for share in lost],
         "not_made_change": amplification.difference(lost[1], lost[0])._asdict(),
         "seconds": seconds,
@@ -452,8 +425,100 @@ def _cost(before: pa.Table, after: pa.Table, kwh: float) -> dict[str, Any]:
 def _kwh_per_second(read: Read) -> float:
     """What the run used, over the seconds that all its images took to draw; NaN where it was not metered."""
     file = read.run.folder / "energy.json"
-    shards = [shard for arm in read.planned.arms for shard in read.shards(arm.name)]
-    seconds = math.fsum(pc.sum(read.run.read_images(shard, ["seconds"])["seconds"]).as_py() for shard in shards)
+    seconds = math.fsum(images.seconds for images in read.arms.values())
     if not file.is_file() or not seconds:
         return math.nan
     return float(json.loads(file.read_text(encoding="utf-8"))["kwh"]) / seconds
+
+
+# -- adding up ---------------------------------------------------------------------------------------
+
+
+def added_up(run: Run, planned: Plan, perceiver: str, readings: Sequence[Reading]) -> dict[str, Images]:
+    """What the images of each arm add up to, every shard read once and those of one place in memory at a time.
+
+    All arms are cut alike, so the images of a row are of one place and one seed. Of attributes alone, as `effects`;
+    and of nothing where the baseline is all there is.
+    """
+    if [arm.name for arm in planned.arms] == [BASELINE]:
+        return {}
+    words = _words(run, perceiver)
+    readings = [reading for reading in readings if not reading.of]
+    places: dict[tuple[int, int], list[Shard]] = {}
+    for shard in planned.shards():
+        if run.images(shard).exists():
+            places.setdefault((shard.start, shard.stop), []).append(shard)
+    found: dict[str, Images] = {}
+    for shards in places.values():
+        looked = {shard.arm: _Shard(run, perceiver, shard, readings, words) for shard in shards}
+        for arm in (arm for arm in planned.arms if arm.name in looked):
+            images = found.setdefault(arm.name, Images())
+            looked[arm.name].add_to(images, arm)
+            if arm.name != BASELINE:
+                looked[arm.name].add_pairs(images, looked.get(BASELINE), readings)
+    return found
+
+
+class _Shard:
+    """The images of a shard: a row each, and of those of neutral prompts the cosine with the words of their own concept
+    and whether these are the nearest."""
+
+    def __init__(
+        self, run: Run, perceiver: str, shard: Shard, readings: Sequence[Reading], words: Mapping[str, Floats]
+    ) -> None:
+        self.table = tables.decided(run, perceiver, shard, readings, (*changes.PLACE, *SENT))
+        self.scores = np.full(len(self.table), math.nan)
+        self.recognised = np.zeros(len(self.table), bool)
+        if not words:
+            return
+        seen = run.read_perceptions(perceiver, shard, ["embedding"])["embedding"]
+        wanted = pc.and_(pc.is_valid(seen), pc.equal(self.table["identity"], ""))
+        at = np.flatnonzero(wanted.to_numpy())
+        if not len(at):
+            return
+        flat = pc.list_flatten(seen.filter(wanted)).to_numpy().astype(np.float64)
+        cosines = flat.reshape(len(at), -1) @ np.array(list(words.values())).T
+        place = {name: number for number, name in enumerate(words)}
+        own = np.array([place[concept] for concept in self.table["concept"].filter(wanted).to_pylist()])
+        self.scores[at] = cosines[np.arange(len(at)), own]
+        self.recognised[at] = cosines.argmax(1) == own
+
+    def add_to(self, images: Images, arm: Arm) -> None:
+        """What is to be known of an arm by itself."""
+        table = self.table
+        images.n += len(table)
+        images.made += table["status"].to_pylist().count("made")
+        images.drawn.update(filter(None, table["drawn"].to_pylist()))
+        sent = zip(*(table[name].to_pylist() for name in ("prompt", "prompt_sent", "negative_prompt")), strict=True)
+        images.words += sum(len(text.split()) + len(no.split()) - len(prompt.split()) for prompt, text, no in sent)
+        images.counted += len(table) - table["tokens"].null_count
+        images.tokens += pc.sum(table["tokens"]).as_py() or 0
+        images.cut_off += pc.sum(pc.greater(table["tokens_cut"], 0)).as_py() or 0
+        images.seconds += float(table["seconds"].to_numpy().sum())
+        scored = ~np.isnan(self.scores)
+        images.scored += int(scored.sum())
+        images.score += float(self.scores[scored].sum())
+        images.recognised += int(self.recognised.sum())
+        if isinstance(arm, Asking) and arm.attribute in table.column_names:
+            columns = ("concept", "drawn", arm.attribute)
+            images.asked.update(zip(*(table[name].to_pylist() for name in columns), strict=True))
+
+    def add_pairs(self, images: Images, before: _Shard | None, readings: Sequence[Reading]) -> None:
+        """What is to be known of an arm beside the baseline, whose images are of the same places, if they are drawn."""
+        table = self.table
+        for reading in readings:
+            theirs = before.table[reading.attribute] if before else pa.nulls(len(table), pa.string())
+            table = table.append_column(reading.attribute + changes.OTHER, theirs)
+        for (key, attribute, after, was), n in changes.seen_together(table, readings).items():
+            images.pairs[key, attribute, was, after] += n
+        if before:
+            rises = self.scores - before.scores
+            rises = rises[~np.isnan(rises)]
+            images.rises += [len(rises), rises.sum(), (rises**2).sum()]
+
+
+def _words(run: Run, perceiver: str) -> dict[str, Floats]:
+    """The words of each concept as a unit vector; empty where they were not kept."""
+    file = run.perceptions(perceiver, "x").with_name("concepts.json")
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {concept: np.array(entry["embedding"]) for concept, entry in known.items()}

@@ -306,9 +306,8 @@ def estimate(opened: Readable) -> str:
         changed: list[dict[str, Any]] = []
         followed: list[dict[str, Any]] = []
         if isinstance(planned, Plan):
-            read = effects.Read(
-                run=run, planned=planned, perceiver=name, readings=attributes, counts=counts, shares=shares
-            )
+            arms = effects.added_up(run, planned, name, attributes)
+            read = effects.Read(run=run, planned=planned, readings=attributes, counts=counts, shares=shares, arms=arms)
             changed, followed = effects.effects(read), effects.obedience(read)
             found["arms"] = effects.helped(read, followed)
     if changed:

@@ -177,12 +177,17 @@ def _posterior(pairs: Ints, matrices: Ints, rng: np.random.Generator) -> list[Fl
         some, other = table[unsettled], matrix[unsettled]
         draws = _walk(some, other, concentration[unsettled], rows[unsettled], steps, rng)
         table[unsettled], matrix[unsettled] = some, other
-        watched = np.concatenate([draws, draws[..., 1:, :] - draws[..., :1, :]], -2).reshape(*draws.shape[:3], -1)
-        settled = effective_size(np.moveaxis(watched, -1, 1)).min(-1) >= ENOUGH
+        settled = np.array([_worth(one) >= ENOUGH for one in draws])
         for group, of_group in zip(unsettled[settled].tolist(), draws[settled], strict=True):
             result[group] = _among_all(of_group.reshape(-1, 2, levels), matrices[group], rng)
         unsettled, steps = unsettled[~settled], 2 * steps
     return result
+
+
+def _worth(draws: Floats) -> float:
+    """How many independent draws the chains `(chains, steps, 2, K)` of a group are worth, for both sides and the change."""
+    watched = np.concatenate([draws, draws[..., 1:, :] - draws[..., :1, :]], -2)
+    return float(effective_size(np.moveaxis(watched.reshape(*watched.shape[:2], -1), -1, 0)).min())
 
 
 def _walk(
@@ -254,8 +259,8 @@ def _summary(draws: Floats, table: Ints, level: float, *, mcnemar: bool) -> Pair
     levels = draws.shape[-1]
     counts = table[:levels, :levels]
     n = int(counts.sum())
-    # Long rounds are correlated: as many draws as a first round has are enough to carry along.
-    draws = draws[:: max(len(draws) // (CHAINS * FIRST), 1)]
+    # Long rounds are correlated: as many draws as a first round has are enough to carry along, without those between.
+    draws = draws[:: max(len(draws) // (CHAINS * FIRST), 1)].copy()
     first, second = (_side(draws[:, side], n, level) for side in (0, 1))
     moved = draws[:, 1] - draws[:, 0]
     low, high = central_interval(moved.T, level, floor=-1.0, ceiling=1.0)
