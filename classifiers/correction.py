@@ -382,7 +382,8 @@ def _summary(
     low, high = central_interval(draws.T, level, floor=0.0, ceiling=1.0)
     low, high = np.minimum(low, value), np.maximum(high, value)
     # Long rounds are correlated: as many draws as a first round has are enough to carry along, without those between.
-    draws, joint = (some[:: len(some) // (CHAINS * FIRST)].copy() for some in (draws, joint))
+    joint = joint[:: len(joint) // (CHAINS * FIRST)].copy()
+    draws = draws[:: len(draws) // (CHAINS * FIRST)].copy() if levels > 2 else joint
     return Shares(value=value, low=low, high=high, n=n, method=METHOD, draws=draws, joint=joint)
 
 

@@ -73,11 +73,15 @@ class Side:
 
 
 def pair_counts(
-    first: pa.Table, other: pa.Table, readings: Sequence[Reading], keys: Sequence[Key]
+    first: pa.Table,
+    other: pa.Table,
+    readings: Sequence[Reading],
+    keys: Sequence[Key],
+    parts: Mapping[Key, Sequence[Key]] | None = None,
 ) -> dict[tuple[Key, str], tuple[Counts, int]]:
     """`Pairs` by key and attribute, of two tables with a row per image: `PLACE`, and a column of decisions per reading."""
     joined = first.join(other, keys=list(PLACE), join_type="full outer", right_suffix=OTHER)
-    return as_pairs(seen_together(joined, readings), readings, keys)
+    return as_pairs(seen_together(joined, readings), readings, keys, parts or {})
 
 
 def seen_together(joined: pa.Table, readings: Sequence[Reading]) -> Together:
@@ -92,20 +96,25 @@ def seen_together(joined: pa.Table, readings: Sequence[Reading]) -> Together:
 
 
 def as_pairs(
-    seen: Together, readings: Sequence[Reading], keys: Sequence[Key]
+    seen: Together, readings: Sequence[Reading], keys: Sequence[Key], parts: Mapping[Key, Sequence[Key]]
 ) -> dict[tuple[Key, str], tuple[Counts, int]]:
-    """`Pairs` by key and attribute: only `keys`, and only those where at least one pair was made."""
+    """`Pairs` by key and attribute: only `keys`, and only those where at least one pair was made.
+
+    `parts` are the keys whose pairs count for a key that takes several together.
+    """
+    wholes = {part: whole for whole, some in parts.items() for part in some}
     places = {r.attribute: {name: place for place, name in enumerate(r.columns)} for r in readings}
     counts = {(key, r.attribute): np.zeros((len(r.columns),) * 2, np.int64) for r in readings for key in keys}
     alone, made = Counter[tuple[Key, str]](), set[tuple[Key, str]]()
     for (key, attribute, left, right), n in seen.items():
-        at, place = (key, attribute), places[attribute]
-        if left is not None and right is not None:
-            made.add(at)
-            if at in counts and left in place and right in place:
-                counts[at][place[left], place[right]] += n
-        elif left is not None or right is not None:
-            alone[at] += n
+        place = places[attribute]
+        for at in ((whole, attribute) for whole in (key, wholes.get(key)) if whole):
+            if left is not None and right is not None:
+                made.add(at)
+                if at in counts and left in place and right in place:
+                    counts[at][place[left], place[right]] += n
+            elif left is not None or right is not None:
+                alone[at] += n
     return {at: (table, alone[at]) for at, table in counts.items() if at in made}
 
 
@@ -113,7 +122,10 @@ def as_pairs(
 
 
 def rows(first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """A row per key and level, without the names of the sides. One test per key, Holm over all of them."""
+    """A row per key and level, without the names of the sides.
+
+    One test per concept, and per prompt that names a group; Holm over all of them.
+    """
     reading = first.reading
     moved = dict(
         zip(pairs, _paired([counts for counts, _ in pairs.values()], reading, other.reading, rng), strict=True)
@@ -123,7 +135,9 @@ def rows(first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.ra
         at = {"attribute": reading.attribute, **dict(zip(KEY, key, strict=True))}
         both = first.shares[key], other.shares[key]
         blocks.append([at | row for row in _rows(other.reading, *both, moved.get(key), pairs.get(key))])
-    adjusted = amplification.holm([block[0]["p"] for block in blocks])
+    tested = set(tables.undivided(keys))
+    tests = [block[0]["p"] if key in tested else math.nan for key, block in zip(keys, blocks, strict=True)]
+    adjusted = amplification.holm(tests)
     return [row | {"p_adjusted": float(p)} for block, p in zip(blocks, adjusted, strict=True) for row in block]
 
 

@@ -276,10 +276,16 @@ def pair_counts(first: Member, other: Member) -> dict[tuple[Key, str], tuple[Cou
     those where at least one pair was made.
     """
     attributes = [name for name in first.readings if name in other.readings]
-    theirs = set(tables.keys(other.planned))
-    common = [key for key in tables.keys(first.planned) if key in theirs]
+    common = _common(first, other)
     sides = (_decisions(first, attributes), _decisions(other, attributes))
-    return changes.pair_counts(*sides, [first.readings[name] for name in attributes], common)
+    return changes.pair_counts(*sides, [first.readings[name] for name in attributes], common, first.counts.parts)
+
+
+def _common(first: Member, other: Member) -> list[Key]:
+    """The keys of both; one that takes templates together only where they are the same in both."""
+    theirs = set(tables.estimated(other.planned))
+    parts = first.counts.parts, other.counts.parts
+    return [k for k in tables.estimated(first.planned) if k in theirs and parts[0].get(k) == parts[1].get(k)]
 
 
 def _decisions(member: Member, attributes: Sequence[str]) -> pa.Table:
@@ -297,13 +303,16 @@ def _attribute(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows of one attribute in one pair of runs, and its change over all neutral prompts, per arm and level."""
     mine, theirs = _side(first, attribute), _side(other, attribute)
-    common = [key for key in tables.keys(first.planned) if key in theirs.shares]
+    common = _common(first, other)
+    pool = set(common) & set(tables.concepts(first.planned))
     rng = np.random.default_rng(int(digest([first.study.seed, other.study.seed, attribute, "compare"])[:16], 16))
     rows = changes.rows(mine, theirs, common, pairs, rng)
     means = [
         {"run": other.name, "arm": arm.name, **entry}
         for arm in first.planned.arms
-        for entry in changes.pooled(mine, theirs, [k for k in common if k[4] == arm.name and not k[3]], pairs, rng)
+        for entry in changes.pooled(
+            mine, theirs, [key for key in common if key in pool and key[4] == arm.name], pairs, rng
+        )
     ]
     return [{"baseline": first.name, "run": other.name, **row} for row in rows], means
 

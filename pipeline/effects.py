@@ -80,8 +80,12 @@ class Read:
         return [arm for arm in drawn if arm.name != BASELINE] if BASELINE in self.arms else []
 
     def keys(self, arm: str) -> list[Key]:
-        """Those of one arm."""
-        return [key for key in tables.keys(self.planned) if key[4] == arm]
+        """Those of one arm that have a share."""
+        return [key for key in tables.estimated(self.planned) if key[4] == arm]
+
+    def concepts(self, arm: str) -> list[Key]:
+        """Those of one arm over which is pooled."""
+        return [key for key in tables.concepts(self.planned) if key[4] == arm]
 
     def errors(self, reading: Reading, arm: str) -> tuple[Reading, Reading]:
         """An attribute with its errors in the baseline and in an arm: each its own where people labelled enough of both,
@@ -114,18 +118,20 @@ def effects(read: Read) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for arm in read.treated():
         keys = read.keys(arm.name)
-        pairs = changes.as_pairs(read.arms[arm.name].pairs, readings, keys)
+        pairs = changes.as_pairs(read.arms[arm.name].pairs, readings, keys, read.counts.parts)
         for reading in readings:
             mine = {k[0]: v for k, v in pairs.items() if k[1] == reading.attribute}
             chance = read.chance(arm.name, reading.attribute, "effects")
             sides = read.errors(reading, arm.name)
-            rows += moved(sides, keys, BASELINE, read.counts, read.shares[reading.attribute], mine, chance)
+            pool = read.concepts(arm.name)
+            rows += moved(sides, keys, pool, BASELINE, read.counts, read.shares[reading.attribute], mine, chance)
     return rows
 
 
 def moved(
     readings: tuple[Reading, Reading],
     keys: Sequence[Key],
+    pool: Sequence[Key],
     baseline: str,
     counts: Tally,
     shares: dict[Key, Shares],
@@ -133,6 +139,7 @@ def moved(
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
     """The rows of one arm, whose `keys` these are, and one attribute: on pairs where there are any, else unpaired.
+    `pool` are those over which is pooled.
 
     `readings` are the attribute with its errors in the baseline and in the arm.
     """
@@ -142,7 +149,7 @@ def moved(
     first = Side(reading=reading, shares={k: shares[was[k]] for k in keys}, counts={k: counted[was[k]] for k in keys})
     other = Side(reading=theirs, shares={k: shares[k] for k in keys}, counts={k: counted[k] for k in keys})
     rows = changes.rows(first, other, keys, pairs, rng)
-    for entry in changes.pooled(first, other, [key for key in keys if not key[3]], pairs, rng):
+    for entry in changes.pooled(first, other, pool, pairs, rng):
         rows.append(
             dict.fromkeys(KEY, "")
             | {"concept": ALL_CONCEPTS, "arm": keys[0][4], "attribute": reading.attribute, "level": entry["level"]}
@@ -212,7 +219,7 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
     found = []
     for arm in read.treated():
         before, after = read.arms[BASELINE], read.arms[arm.name]
-        pairs = [(_before(key), key) for key in read.keys(arm.name)]
+        pairs = [(_before(key), key) for key in read.concepts(arm.name)]
         shared = {
             "arm": arm.name,
             "baseline": BASELINE,
@@ -228,7 +235,7 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
             if reading:
                 entry |= towards(goal, read.shares[goal.attribute], pairs, read.errors(reading, arm.name)[1])
             if isinstance(arm, Target):
-                entry["allocation"] = _allocation(arm, read.keys(arm.name), followed)
+                entry["allocation"] = _allocation(arm, read.concepts(arm.name), followed)
             found.append(entry | {"verdict": verdict(entry)})
     return found
 
@@ -263,13 +270,13 @@ def towards(
 ) -> dict[str, Any]:
     """`nearer` over the neutral prompts of which both sides and the target are known; nothing where none is.
 
-    `pairs` are a prompt's keys without and with the arm, `reading` the attribute with its errors in the arm.
+    `pairs` are a concept's keys without and with the arm, `reading` the attribute with its errors in the arm.
     """
     known = []
     for was, key in pairs:
         target, before, after = goal.shares(key[1]), shares[was], shares[key]
         sampled = before.joint is not None and after.joint is not None
-        if sampled and not key[3] and not isinstance(target, str):
+        if sampled and not isinstance(target, str):
             known.append((key[1], before, after, target))
     if not known:
         return {}
@@ -346,7 +353,7 @@ def _basic(value: float, draws: Floats, n: int) -> Estimate:
 
 def entropy(shares: Mapping[Key, Shares], pairs: Sequence[tuple[Key, Key]]) -> dict[str, Any] | None:
     """Mean change of Shannon's entropy within the concepts, in parts of the largest there could be, log K."""
-    both = [(shares[was], shares[key]) for was, key in pairs if not key[3]]
+    both = [(shares[was], shares[key]) for was, key in pairs]
     both = [pair for pair in both if all(side.joint is not None for side in pair)]
     if not both:
         return None
@@ -370,7 +377,7 @@ def _allocation(arm: Target, keys: Sequence[Key], followed: Sequence[dict[str, A
         for r in followed
         if (r["arm"], r["concept"], r["level"]) == (arm.name, ALL_CONCEPTS, level)
     }
-    weights = [arm.weights(key[1]) for key in keys if not key[3]]
+    weights = [arm.weights(key[1]) for key in keys]
     if len(obeyed) < len(arm.levels):
         return None
     factors = [stratified_factor(w, [obeyed[a] for a in arm.levels]) for w in weights if not isinstance(w, str)]

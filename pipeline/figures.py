@@ -22,7 +22,7 @@ from matplotlib.patches import Patch
 
 from classifiers.attributes import ATTRIBUTES, BY_DETECTOR, INTERSECTIONS
 from pipeline import store
-from pipeline.types import CANNOT_TELL
+from pipeline.types import ALL_TEMPLATES, CANNOT_TELL
 
 Row = Mapping[str, str]
 """One line of `estimates.csv`; a number that is not known is empty."""
@@ -139,6 +139,16 @@ def unique(rows: Sequence[Row], column: str) -> list[str]:
     return list(dict.fromkeys(row[column] for row in rows))
 
 
+def by_concept(rows: Sequence[Row]) -> list[Row]:
+    """Without the single templates of concepts whose templates are taken together."""
+
+    def place(row: Row) -> tuple[str, ...]:
+        return tuple(row[column] for column in ("prompt_set", "concept", "identity", "arm"))
+
+    together = {place(row) for row in rows if row["template"] == ALL_TEMPLATES}
+    return [row for row in rows if row["template"] == ALL_TEMPLATES or place(row) not in together]
+
+
 def number(row: Row, column: str) -> float:
     """A cell as a number; NaN where it is empty."""
     return float(row[column]) if row.get(column) else math.nan
@@ -159,7 +169,10 @@ def said_of_arm(arm: str) -> str:
 def labels(rows: Sequence[Row]) -> list[str]:
     """A name per row: the concept, and of the rest of the key what differs between the rows."""
     extra = [column for column in ("identity", "template", "prompt_set") if len(unique(rows, column)) > 1]
-    return [", ".join([row["concept"], *(row[column] for column in extra if row[column])]) for row in rows]
+    return [
+        ", ".join([row["concept"], *(row[column] for column in extra if row[column] not in ("", ALL_TEMPLATES))])
+        for row in rows
+    ]
 
 
 def references(rows: Sequence[Row]) -> list[str]:
@@ -656,7 +669,7 @@ def five_numbers(entry: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, ..
 
 def compared(rows: Sequence[Row], folder: Path) -> list[Chart]:
     """Of the rows of `compare.csv`: a figure per attribute and arm, the runs beside each other in every concept."""
-    charts: list[Chart] = []
+    rows, charts = by_concept(rows), list[Chart]()
     for attribute in unique(rows, "attribute"):
         for arm in unique(rows, "arm"):
             own = [row for row in rows if row["attribute"] == attribute and row["arm"] == arm]

@@ -25,6 +25,8 @@ from pipeline.types import Estimate
 
 BLOCK = 16
 """Groups sampled together: the memory of the longest round stays under 1 GiB at ten levels or fewer."""
+TRIES = 16
+"""Independent draws for each that is wanted; chains cost about as much."""
 MOVES = 2
 """Metropolis steps between two draws that are kept."""
 METHOD = "joint posterior of pairs and confusion matrix"
@@ -119,14 +121,17 @@ def paired_shares_many(
     levels = matrices.shape[2]
     result = [_unknown(table, levels, METHOD) for table in counts]
     some = np.flatnonzero(counts[:, :levels, :levels].any((1, 2)))
-    for start in range(0, len(some), BLOCK):
-        block = some[start : start + BLOCK]
-        for group, draws in zip(block.tolist(), _posterior(counts[block], matrices[block], rng), strict=True):
-            if draws is None:
-                why = "not sampled: the pairs contradict the confusion matrix, or outnumber its labels too far"
-                result[group] = _unknown(counts[group], levels, why)
-            else:
-                result[group] = _summary(draws, counts[group], level, mcnemar=levels == 2 and other_confusion is None)
+    sampled = {group: _independent(counts[group], matrices[group], rng) for group in some.tolist()}
+    hard = np.array([group for group, draws in sampled.items() if draws is None], int)
+    for start in range(0, len(hard), BLOCK):
+        block = hard[start : start + BLOCK]
+        sampled |= zip(block.tolist(), _by_chains(counts[block], matrices[block], rng), strict=True)
+    for group, draws in sampled.items():
+        if draws is None:
+            why = "not sampled: the pairs contradict the confusion matrix, or outnumber its labels too far"
+            result[group] = _unknown(counts[group], levels, why)
+        else:
+            result[group] = _summary(draws, counts[group], level, mcnemar=levels == 2 and other_confusion is None)
     return result
 
 
@@ -146,7 +151,7 @@ def _checked(
     return counts, np.stack(wide, 1)
 
 
-# -- the chain ---------------------------------------------------------------------------------------
+# -- the posterior -----------------------------------------------------------------------------------
 
 
 def _prior(levels: int, columns: int) -> Floats:
@@ -156,7 +161,25 @@ def _prior(levels: int, columns: int) -> Floats:
     return table
 
 
-def _posterior(pairs: Ints, matrices: Ints, rng: np.random.Generator) -> list[Floats | None]:
+def _independent(pairs: Ints, matrices: Ints, rng: np.random.Generator) -> Floats | None:
+    """Draws `(S, 2, K)` of both sides' shares from `pairs` `(J, J)` and `matrices` `(1 or 2, K, J)`: the table and the
+    matrices as pairs and labels alone would have them, kept where they lead to shares. `None` where few do."""
+    levels, columns = matrices.shape[-2:]
+    table, rows = _prior(levels, columns) + pairs, np.asarray(PRIOR + matrices[..., :levels])
+    wanted, found, n = CHAINS * FIRST, [], 0
+    for tried in range(1, TRIES + 1):
+        tables = _dirichlet_table(np.broadcast_to(table, (wanted, *table.shape)), rng)
+        shares = _shares(tables, dirichlet(np.broadcast_to(rows, (wanted, *rows.shape)), rng))
+        found.append(shares[(shares > 0).all((-1, -2))])
+        n += len(found[-1])
+        if n >= wanted:
+            return _among_all(np.concatenate(found)[:wanted], matrices, rng)
+        if n * TRIES < wanted * tried / 2:  # it will hardly do: half of what would be needed so far
+            return None
+    return None
+
+
+def _by_chains(pairs: Ints, matrices: Ints, rng: np.random.Generator) -> list[Floats | None]:
     """Draws `(S, 2, K)` of both sides' shares per group, `None` where the chains did not settle.
 
     `pairs` `(G, J, J)`, `matrices` `(G, 1 or 2, K, J)`. Rounds as in `classifiers.correction`: each is as long as all

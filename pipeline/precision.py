@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,8 +147,9 @@ def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> N
     if known and labels is not None:
         matrix = scaled(matrix, labels)
     wanted = (half / z(0.95)) ** 2
+    templates = _templates(planned)
     asked = [
-        (concept, reference, shares, k, float(per_image[k]), float(floor[k]))
+        (concept, reference, shares, k, float(per_image[k]) / templates[concept], float(floor[k]))
         for concept, reference, shares, columns in _shares(planned, reading)
         for per_image, floor in [variances(shares, matrix)]
         for k in columns
@@ -171,9 +173,18 @@ def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> N
         from_matrix=z(0.95) * math.sqrt(floor_k) if known else 0.0,
         images=images,
         labels_needed=math.ceil(fewest * factor) if more else None,
-        images_then=images_needed(float(grown[0][k]), float(grown[1][k]), half) if more else None,
-        simulated=simulated_half_width(shares, matrix, images or MANY, k, rng=rng),
+        images_then=images_needed(float(grown[0][k]) / templates[concept], float(grown[1][k]), half) if more else None,
+        simulated=simulated_half_width(shares, matrix, templates[concept] * (images or MANY), k, rng=rng),
     )
+
+
+def _templates(planned: Plan) -> dict[str, int]:
+    """How many prompts an image per prompt makes of each concept: its neutral ones are taken together."""
+    sets = Counter((prompt.concept, prompt.prompt_set) for prompt in planned.prompts if not prompt.identity)
+    found = dict.fromkeys((prompt.concept for prompt in planned.prompts), 1)
+    for concept in found:
+        found[concept] = min((n for (name, _), n in sets.items() if name == concept), default=1)
+    return found
 
 
 def _believed(levels: int) -> Ints:

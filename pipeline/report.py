@@ -29,7 +29,7 @@ from pipeline.labels import folder as labels_folder
 from pipeline.store import Run
 from pipeline.study import FolderStudy, ImportStudy, Study
 from pipeline.tables import COLUMNS, Reading
-from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON
+from pipeline.types import ALL_TEMPLATES, CANNOT_TELL, NOT_ONE_PERSON
 
 CONCEPTS_SHOWN, IMAGES_SHOWN = 20, 8
 THUMBNAIL, SHEET_PICTURE = 128, 512
@@ -51,7 +51,7 @@ def write_report(folder: Path) -> Path:
     study = studies.of_run(run.study_file)
     imported = study if isinstance(study, ImportStudy) else None
     pictures = study if isinstance(study, FolderStudy) else None
-    rows = _read_estimates(folder / "estimates.csv")
+    rows = figures.by_concept(_read_estimates(folder / "estimates.csv"))
     summary = stages.read_json(folder / "summary.json")
     charts = figures.draw(rows, summary, folder / "figures")
     survey = _survey(run, made_elsewhere=pictures is not None)
@@ -70,6 +70,7 @@ def write_report(folder: Path) -> Path:
         people=summary.get("labels"),
         corrections=_corrections(run, survey, summary.get("labels")),
         tables=list(_tables(rows)),
+        together=any(row["template"] == ALL_TEMPLATES for row in rows),
         yaml=run.study_file.read_text(encoding="utf-8"),
         environments=survey.environments,
         unreadable=survey.unreadable,

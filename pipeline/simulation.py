@@ -101,9 +101,8 @@ MISLED = (0.3, 0.7)
 def grid() -> list[Cell]:
     """The cells. Images × labels × shares are crossed in full for two levels, and errors and abstention take turns.
 
-    At the end, for each size of two and three levels, the truth that intervals hold least often: shares far from the ends.
-    (Of the 27 truths of two levels, 10 labels and 20 or 200 images it was even shares in a trial of 400 audits each, at
-    sharp or fair errors.) Without it the shortest interval that covers would be one that covers the easier truths only.
+    At the end, for each size of two and three levels, the truth that intervals hold least often (`scripts.hardest_truths`):
+    shares far from the ends. Without it the shortest interval that covers would be one that covers easier truths only.
     """
     cells = []
     for levels in (2, 3, 5, 10):

@@ -15,7 +15,7 @@ from classifiers import evaluation
 from pipeline import amplification, robustness
 from pipeline.estimates import Shares, whole
 from pipeline.plan import Asked
-from pipeline.tables import PERFECT, Against, Key, Reading, Tally, keys, references
+from pipeline.tables import PERFECT, Against, Key, Reading, Tally, concepts, estimated, references
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
 DRAWS = 200
@@ -57,7 +57,7 @@ def _pool(
 ) -> Iterator[dict[str, Any]]:
     """Over the neutral prompts of an arm: identity prompts name the group themselves. An entry per level."""
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, arm, against.title])[:16], 16))
-    mine = [(key, against.of(key[1], reading)) for key in keys(planned) if key[4] == arm and not key[3]]
+    mine = [(key, against.of(key[1], reading)) for key in concepts(planned) if key[4] == arm]
     known = [
         (key, found)
         for key, found in mine
@@ -207,7 +207,7 @@ def headline(
     arm = planned.arms[0].name
     model = planned.model_of(arm)
     pool = next((p for p in pools if p["arm"] == arm and not math.isnan(p.get("stretch", NO_STRETCH)["value"])), None)
-    if len(keys(planned)) == 1:
+    if len(estimated(planned)) == 1:
         return _of_one(planned, images, attributes[0], shares[attributes[0].attribute])
     if pool is None:
         return f"{model}: {images:,} images were made; no reference covers enough of the concepts to say more."
@@ -229,7 +229,7 @@ def headline(
 
 def _of_one(planned: Asked, images: int, reading: Reading, shares: dict[Key, Shares]) -> str:
     """The same where there is one concept alone, and so nothing to pool."""
-    (key,) = keys(planned)
+    (key,) = concepts(planned)
     mine, level = shares[key].estimate(0), reading.levels[0]
     said = f"{planned.model_of(key[4])}: of {images:,} images of “{key[1]}”"
     if not mine.known:

@@ -10,7 +10,7 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from pipeline.errors import RunError
 from pipeline.estimates import LABELS, Shares, checked_counts, prediction_powered, published, raw_shares
 from pipeline.plan import Asked, Sharded
 from pipeline.store import Run
-from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Distribution, Estimate, Shard, digest
+from pipeline.types import ALL_TEMPLATES, CANNOT_TELL, NOT_ONE_PERSON, Distribution, Estimate, Shard, digest
 
 KEY = ("prompt_set", "concept", "template", "identity", "arm")
 """The columns that make a `Key`."""
@@ -159,6 +159,8 @@ def doubts(attributes: Sequence[Reading], say: Callable[[str], None]) -> Iterato
 class Tally:
     """Counts of a run, per key. Memory grows with the concepts and not with the images."""
 
+    parts: dict[Key, list[Key]] = field(default_factory=dict)
+    """What is counted under a key that takes several templates together, as `templates_together` has it."""
     statuses: Counter[tuple[Key, str]] = field(default_factory=Counter)
     decisions: Counter[tuple[Key, str, str]] = field(default_factory=Counter)
     """By key, attribute and decision: all images that show one person, the labelled ones among them."""
@@ -171,27 +173,34 @@ class Tally:
 
     def by_people(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
         """The labelled pictures of one key: `(K, K + 1)`, level by people and decision."""
-        name = reading.attribute
-        return np.array([[self.labelled[key, name, k, j] for j in reading.columns] for k in reading.levels], np.int64)
+        name, parts = reading.attribute, self.parts.get(key, [key])
+        table = [[sum(self.labelled[p, name, k, j] for p in parts) for j in reading.columns] for k in reading.levels]
+        return np.array(table, np.int64)
 
     def others(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
         """Decisions `(K + 1,)` about the pictures of one key that nobody labelled.
 
         None, where some of the sample do not show one person: nobody knows which of the others do not either.
         """
-        if self.not_one_person[key, reading.attribute]:
+        name, parts = reading.attribute, self.parts.get(key, [key])
+        if any(self.not_one_person[part, name] for part in parts):
             return np.zeros(len(reading.columns), np.int64)
-        open_ = np.array([self.undecided[key, reading.attribute, column] for column in reading.columns], np.int64)
+        open_ = np.array([sum(self.undecided[p, name, column] for p in parts) for column in reading.columns], np.int64)
         return np.asarray(self.count(key, reading) - self.by_people(key, reading).sum(0) - open_)
 
     def count(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
         """Decisions `(K + 1,)` for one key: the levels, then `cannot tell`."""
-        return np.array([self.decisions[key, reading.attribute, column] for column in reading.columns], np.int64)
+        name, parts = reading.attribute, self.parts.get(key, [key])
+        return np.array([sum(self.decisions[p, name, column] for p in parts) for column in reading.columns], np.int64)
+
+    def status(self, key: Key, name: str) -> int:
+        """Images of one key that were made, blocked or failed."""
+        return sum(self.statuses[part, name] for part in self.parts.get(key, [key]))
 
 
 def tally(run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Reading]) -> Tally:
     """Count what is on the disk, one shard in memory at a time. Images that are not drawn yet are not counted."""
-    counts = Tally()
+    counts = Tally(parts=templates_together(planned))
     for shard in planned.shards():
         if not run.images(shard).exists():
             continue
@@ -340,6 +349,31 @@ def keys(planned: Asked) -> list[Key]:
     return [(*p.key, arm.name) for arm in planned.arms for p in planned.prompts]
 
 
+def templates_together(planned: Asked) -> dict[Key, list[Key]]:
+    """Where a concept's neutral prompts have several templates: the key of all of them, with `ALL_TEMPLATES`, and theirs."""
+    found: dict[Key, list[Key]] = {}
+    for key in keys(planned):
+        if not key[3]:
+            found.setdefault((*key[:2], ALL_TEMPLATES, *key[3:]), []).append(key)
+    return {whole: parts for whole, parts in found.items() if len(parts) > 1}
+
+
+def estimated(planned: Asked) -> list[Key]:
+    """The keys that have a share: `keys`, and those of several templates together."""
+    return [*keys(planned), *templates_together(planned)]
+
+
+def undivided(keyed: Sequence[Key]) -> list[Key]:
+    """Without the templates that another of the keys takes together: what is tested and drawn takes a concept once."""
+    known = set(keyed)
+    return [key for key in keyed if key[2] == ALL_TEMPLATES or (*key[:2], ALL_TEMPLATES, *key[3:]) not in known]
+
+
+def concepts(planned: Asked) -> list[Key]:
+    """One key per arm and concept of the neutral prompts: what is pooled over concepts is pooled over these."""
+    return [key for key in undivided(estimated(planned)) if not key[3]]
+
+
 def corrected(planned: Asked, counts: Tally, attributes: Sequence[Reading]) -> dict[str, dict[Key, Shares]]:
     """The shares of every attribute and key, corrected where the classifier's errors are known.
 
@@ -353,7 +387,7 @@ def corrected(planned: Asked, counts: Tally, attributes: Sequence[Reading]) -> d
 def _of_attribute(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, Shares]:
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute])[:16], 16))
     blocks: dict[tuple[str, ...], list[Key]] = {}
-    for key in keys(planned):
+    for key in estimated(planned):
         blocks.setdefault((key[0], *key[2:]), []).append(key)  # a concept is in a block once, and so are its labels
     arms = by_arm(reading, counts, keys(planned))
     found: dict[Key, Shares] = {}
@@ -476,6 +510,7 @@ def estimate(
 ) -> list[dict[str, Any]]:
     """The rows of `estimates.csv`: a block per attribute and reference, every key and level in it."""
     rows: list[dict[str, Any]] = []
+    tested = set(undivided(estimated(planned)))
     against_all: list[Against | None] = [*references(planned)] or [None]
     for reading in attributes:
         for against in against_all:
@@ -484,7 +519,7 @@ def estimate(
                 for key, share in shares[reading.attribute].items()
                 for row in _rows(key, reading, counts.count(key, reading), share, against, counts)
             ]
-            _adjust(block)
+            _adjust(block, tested)
             rows += block
     return rows
 
@@ -496,7 +531,7 @@ def _rows(
     raw = raw_shares(row[:-1], int(row[-1]))
     found = against.of(key[1], reading) if against else "the study names no reference"
     base = against.base(reading) if against else []
-    status = {name: counts.statuses[key, name] for name in ("made", "blocked", "failed")}
+    status = {name: counts.status(key, name) for name in ("made", "blocked", "failed")}
     p = _p_value(share, found)
     for k, level in enumerate(reading.levels):
         mine = share.estimate(k)
@@ -563,13 +598,17 @@ def _p_value(share: Shares, found: Distribution | str) -> float:
     return amplification.p_value(share, found.shares, answers=found.n)
 
 
-def _adjust(block: list[dict[str, Any]]) -> None:
-    """Holm within each arm: one test per prompt, whose levels share its p-value."""
+def _adjust(block: list[dict[str, Any]], tested: Set[Key]) -> None:
+    """Holm within each arm: one test per concept, and per prompt that names a group; levels share its p-value.
+
+    A template among several of a concept is not tested by itself.
+    """
     tests: dict[str, dict[tuple[str, ...], float]] = {}
     for row in block:
         key = tuple(row[name] for name in COLUMNS[:4])
         p = row["p_adjusted"]
-        tests.setdefault(row["arm"], {})[key] = p if isinstance(p, float) else math.nan
+        known = isinstance(p, float) and (*key, row["arm"]) in tested
+        tests.setdefault(row["arm"], {})[key] = p if known else math.nan
     adjusted = {arm: dict(zip(ps, amplification.holm(list(ps.values())), strict=True)) for arm, ps in tests.items()}
     for row in block:
         row["p_adjusted"] = float(adjusted[row["arm"]][tuple(row[name] for name in COLUMNS[:4])])

@@ -16,6 +16,8 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 """One image, `(height, width, 3)`, RGB, 0..255: what is stored is what was classified."""
 
+ALL_TEMPLATES = "*"
+"""In the place of a template's name: all neutral templates of a concept together."""
 CANNOT_TELL = "cannot tell"
 """The decision of a perceiver that abstains. An answer, not a gap."""
 

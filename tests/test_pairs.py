@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from pipeline.estimates import Floats, Ints, wilson
-from pipeline.pairs import METHOD, Paired, paired_shares, paired_shares_many
+from pipeline.pairs import METHOD, TRIES, Paired, paired_shares, paired_shares_many
 
 PERFECT = np.eye(2, dtype=int) * 10**9
 
@@ -81,11 +81,15 @@ def by_brute_force(pairs: Any, first: Any, second: Any, rng: np.random.Generator
     ],
     ids=["one matrix", "two matrices", "cannot tell", "three levels and cannot tell"],
 )
-def test_the_chain_finds_the_posterior_that_brute_force_finds(pairs: Any, first: Any, second: Any) -> None:
+@pytest.mark.parametrize("tries", [TRIES, 0], ids=["independent draws", "chains"])
+def test_the_posterior_is_the_one_that_brute_force_finds(
+    pairs: Any, first: Any, second: Any, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.pairs.TRIES", tries)
     rng = np.random.default_rng(1)
     found = [f.change[0] for f in paired_shares_many([pairs] * 6, first, second, rng=rng)]
-    chain = np.mean([[e.value, e.low, e.high] for e in found], 0)
-    assert chain == pytest.approx(by_brute_force(pairs, first, second, rng), abs=0.02)
+    sampled = np.mean([[e.value, e.low, e.high] for e in found], 0)
+    assert sampled == pytest.approx(by_brute_force(pairs, first, second, rng), abs=0.02)
 
 
 def newcombe(pairs: Any) -> tuple[float, float]:
@@ -214,6 +218,7 @@ def test_a_share_that_may_be_zero_has_an_open_end_on_the_log_odds_scale() -> Non
 
 
 def test_chains_that_do_not_settle_are_an_error_and_not_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.pairs.TRIES", 0)
     monkeypatch.setattr("pipeline.pairs.ENOUGH", 10**9)
     monkeypatch.setattr("pipeline.pairs.LONGEST", 32)
     with pytest.raises(RuntimeError, match="outnumber"):

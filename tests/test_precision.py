@@ -29,6 +29,15 @@ def test_a_perfect_classifier_at_one_half_needs_the_textbooks_1068_images_for_th
     assert images_needed(per_image[0], 0.0, 0.03) == 1068
 
 
+def test_the_templates_of_a_concept_share_its_images(tmp_path: Path) -> None:
+    found = []
+    for templates in ('{one: "a photo of {a_concept}"}', '{one: "a photo of {a_concept}", two: "my {concept}"}'):
+        head = "description: d\nsource: s\nlicence: none\nstatus: verified\n"
+        (tmp_path / "own.yaml").write_text(f"{head}templates: {templates}\nconcepts: [pilot]\n")
+        found += needs(fake_study(prompt_sets=[str(tmp_path / "own.yaml")], reference=[]), [reading(None)], 0.03)
+    assert [need.images for need in found] == [1068, 534]
+
+
 def test_two_levels_have_the_variance_of_rogan_and_gladen() -> None:
     sensitivity, specificity, share, labels = 0.9, 0.8, 0.3, 10_000
     rows = np.array([[sensitivity, 1 - sensitivity], [1 - specificity, specificity]])

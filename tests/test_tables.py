@@ -17,7 +17,8 @@ import pyarrow as pa
 import pytest
 
 from classifiers.attributes import GENDER, MONK_TONE, SKIN_TONE
-from pipeline import line, stages, tables
+from classifiers.correction import corrected_shares
+from pipeline import figures, line, stages, tables
 from pipeline.errors import RunError
 from pipeline.line import Opened
 from pipeline.types import CANNOT_TELL, Intersection
@@ -157,3 +158,72 @@ def test_tones_read_twice_are_set_beside_each_other(drawn: Callable[..., Opened]
     one, other = (np.repeat(at, counts.ravel()) for at in np.indices(counts.shape).reshape(2, -1))
     ranks = [np.array([np.mean(np.flatnonzero(np.sort(x) == v)) for v in x]) for x in (one, other)]
     assert found["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+
+
+SEVERAL = """
+description: Two templates of three occupations, and one prompt that names a group.
+source: the test
+licence: Apache-2.0
+status: verified
+templates:
+  plain: "a photo of {a_concept}"
+  proud: "a photo of a proud {concept}"
+  named: "a photo of {an_identity} {concept}"
+concepts: [mechanic, pilot, teacher]
+identities: {woman: female}
+"""
+
+
+def test_the_templates_of_a_concept_are_one_concept(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    (tmp_path / "several.yaml").write_text(SEVERAL)
+    opened = drawn(
+        prompt_sets=[str(tmp_path / "several.yaml")], images_per_prompt=12, arms=["none", {"negative": {"text": "x"}}],
+        draw={"height": 16, "width": 16, "threads": 1, "guidance_scale": 5}, perceive={"clip": "fake", "attributes": ["gender"]},
+        reference=[{"table": "taught_shares"}],
+    )  # fmt: skip
+    line.estimate(opened)
+    folder = opened[0].folder
+    for name, n in (("estimates.csv", "n"), ("effects.csv", "pairs")):
+        with (folder / name).open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["level"] == "woman" and row["concept"] != "all concepts"]
+        assert {row["template"] for row in rows} == {"*", "plain", "proud", "named"}
+        parts = Counter[tuple[str, str]]()
+        for row in rows:
+            if row["template"] in ("plain", "proud"):
+                assert not row["p_adjusted"]
+                parts[row["concept"], row["arm"]] += int(row[n])
+        whole = {(row["concept"], row["arm"]): int(row[n]) for row in rows if row["template"] == "*"}
+        assert whole == parts and len(whole) == 3 * len({row["arm"] for row in rows})
+        assert all(row["p_adjusted"] for row in rows if row["template"] in ("*", "named"))
+    pooled = json.loads((folder / "summary.json").read_text())["pooled"]
+    assert {entry["n_concepts"] for entry in pooled} == {3} and len(pooled) == 2
+    arm = json.loads((folder / "summary.json").read_text())["arms"][0]
+    assert arm["n_concepts"] == 3 and arm["diversity"]["gender"]["n"] == 3
+    with (folder / "estimates.csv").open(newline="") as file:
+        shown = figures.by_concept([*csv.DictReader(file)])
+    assert {row["template"] for row in shown} == {"*", "named"}
+    assert figures.labels([row for row in shown if row["level"] == "woman" and row["arm"] == "none"])[:2] == [
+        "mechanic, woman, named",
+        "pilot, woman, named",
+    ]
+    assert "The templates of a concept are taken together" in line.report(opened).read_text()
+
+
+def test_the_share_of_several_templates_is_that_of_their_counts(
+    drawn: Callable[..., Opened], tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "several.yaml").write_text(SEVERAL)
+    run, study, planned = drawn(
+        prompt_sets=[str(tmp_path / "several.yaml")], images_per_prompt=40, perceive={"clip": "fake", "attributes": ["gender"]}
+    )  # fmt: skip
+    (reading,) = line.read_by(run, study)
+    reading = replace(reading, confusion=np.array([[40, 6, 2], [3, 45, 0]]))
+    counts = tables.tally(run, planned, study.perceive.name, [reading])
+    found = tables.corrected(planned, counts, [reading])["gender"]
+    for concept in ("mechanic", "pilot", "teacher"):
+        apart = [counts.count(("several", concept, t, "", "none"), reading) for t in ("plain", "proud")]
+        rng = np.random.default_rng(0)
+        share = corrected_shares(np.sum(apart, axis=0), reading.confusion, rng=rng)
+        whole = found["several", concept, "*", "", "none"]
+        assert whole.n == sum(sum(row) for row in apart) == 80
+        assert whole.estimate(0)[:3] == pytest.approx(share.estimate(0)[:3], abs=0.02)
