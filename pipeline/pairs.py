@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from classifiers.correction import CHAINS, FIRST, LONGEST, PRIOR, checked_confusion, dirichlet, told
+from classifiers.correction import CHAINS, FIRST, LONGEST, PRIOR, checked_confusion, dirichlet, prior_of_errors, told
 from pipeline.amplification import p_value
 from pipeline.estimates import (
     ENOUGH,
@@ -157,7 +157,7 @@ def _checked(
 def _prior(levels: int, columns: int) -> Floats:
     """The Dirichlet prior of the table of decisions `(J, J)`."""
     table = np.full((columns, columns), PRIOR / levels)
-    table[:levels, :levels] = np.where(np.eye(levels, dtype=bool), PRIOR, PRIOR / (levels - 1))
+    table[:levels, :levels] = prior_of_errors(levels)
     return table
 
 
@@ -165,7 +165,7 @@ def _independent(pairs: Ints, matrices: Ints, rng: np.random.Generator) -> Float
     """Draws `(S, 2, K)` of both sides' shares from `pairs` `(J, J)` and `matrices` `(1 or 2, K, J)`: the table and the
     matrices as pairs and labels alone would have them, kept where they lead to shares. `None` where few do."""
     levels, columns = matrices.shape[-2:]
-    table, rows = _prior(levels, columns) + pairs, np.asarray(PRIOR + matrices[..., :levels])
+    table, rows = _prior(levels, columns) + pairs, prior_of_errors(levels) + matrices[..., :levels]
     wanted, found, n = CHAINS * FIRST, [], 0
     for tried in range(1, TRIES + 1):
         tables = _dirichlet_table(np.broadcast_to(table, (wanted, *table.shape)), rng)
@@ -188,7 +188,7 @@ def _by_chains(pairs: Ints, matrices: Ints, rng: np.random.Generator) -> list[Fl
     """
     levels, columns = matrices.shape[-2:]
     concentration = (_prior(levels, columns) + pairs)[:, None]
-    rows = np.asarray(PRIOR + matrices[..., :levels])[:, None]
+    rows = (prior_of_errors(levels) + matrices[..., :levels])[:, None]
     matrix = dirichlet(np.repeat(rows, CHAINS, 1), rng)
     table = _dirichlet_table(np.repeat(concentration, CHAINS, 1), rng)
     table[..., :levels, :] = np.swapaxes(matrix[:, :, 0], -1, -2) @ table[..., :levels, :]

@@ -14,7 +14,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from scipy import special
 
-from classifiers.correction import checked_confusion, corrected_shares_many, told
+from classifiers.correction import checked_confusion, corrected_shares_many, prior_of_errors, told
 from pipeline import stages, tables
 from pipeline.errors import InputError
 from pipeline.estimates import Floats, Ints, checked_level, whole
@@ -70,7 +70,7 @@ def variances(shares: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Floats, 
     pi = np.asarray(shares, dtype=np.float64)
     if pi.shape != (levels,) or not (pi >= 0).all() or abs(pi.sum() - 1) > 1e-6:
         raise ValueError(f"shares must be {levels} from 0 on that sum to 1")
-    labelled = 0.5 + matrix[:, :levels]
+    labelled = prior_of_errors(levels) + matrix[:, :levels]
     m = labelled.sum(1)
     errors = labelled / m[:, None]
     decided, undecided = told(matrix)
@@ -109,7 +109,8 @@ def simulated_half_width(
 ) -> float:
     """Mean half-width of one level's corrected share in simulated audits of as many images, by the same matrix."""
     matrix = checked_confusion(confusion)
-    rows = (0.5 + matrix[:, : len(matrix)]) / (0.5 + matrix[:, : len(matrix)]).sum(1, keepdims=True)
+    rows = prior_of_errors(len(matrix)) + matrix[:, : len(matrix)]
+    rows /= rows.sum(1, keepdims=True)
     decided, undecided = told(matrix)
     chance = (decided / (decided + undecided))[:, None]
     full = rows if matrix.shape[1] == len(matrix) else np.hstack([rows * chance, 1 - chance])

@@ -24,7 +24,7 @@ from scipy import stats
 
 import prompt_sets
 from classifiers.attributes import ATTRIBUTES, MONK_TONE, PEOPLE, SKIN_TONE
-from classifiers.correction import PRIOR, checked_confusion, corrected_shares_many, partially_pooled
+from classifiers.correction import PRIOR, checked_confusion, corrected_shares_many, partially_pooled, prior_of_errors
 from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import LABELS, Shares, checked_counts, prediction_powered, published, raw_shares
@@ -479,7 +479,9 @@ def by_arm(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, R
     if len(arms) < 2 or not np.any(own):
         return {}
     groups = np.array(own if reading.confusion is None else [*own, reading.confusion])
-    others = np.rint(partially_pooled(groups) - groups - PRIOR).astype(np.int64)
+    levels = len(reading.levels)
+    prior = np.hstack([prior_of_errors(levels), np.full((levels, 1), PRIOR)])
+    others = np.rint(partially_pooled(groups, prior) - groups - prior).astype(np.int64)
     return {
         arm: replace(reading, confusion=labels + rest, by_concept={}, of_arm=True)
         for arm, labels, rest in zip(arms, own, others, strict=False)

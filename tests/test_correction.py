@@ -32,7 +32,9 @@ def by_brute_force(
     and the 2.5 and 97.5 % points `(2, K)` of each level under ½ on it and ½ on the others together."""
     levels = len(confusion)
     labelled = np.zeros((levels, levels)) + labelled
-    rows = np.stack([rng.dirichlet(np.array(row) + 0.5, draws) for row in confusion], 1)
+    prior = np.full(np.shape(confusion), 0.5)
+    prior[:, :levels][~np.eye(levels, dtype=bool)] /= levels - 1
+    rows = np.stack([rng.dirichlet(row, draws) for row in prior + confusion], 1)
     told = rows[:, :, :levels].sum(2)
 
     def posterior(prior: Floats) -> tuple[Floats, Floats]:

@@ -58,8 +58,10 @@ def by_brute_force(pairs: Any, first: Any, second: Any, rng: np.random.Generator
     table = rng.dirichlet((prior + pairs).ravel(), draws).reshape(-1, columns, columns)
     sides, drawn = [table[:, :k].sum(2), table[:, :, :k].sum(1)], []
     for matrix in (first, second) if second else (first,):
-        rows = np.stack([rng.dirichlet(np.array(row[:k]) + 0.5, draws) for row in matrix], 1)
-        chance = [rng.beta(0.5 * k + sum(row[:k]), 0.5 + sum(row[k:]), draws) for row in matrix]
+        rows = np.stack(
+            [rng.dirichlet(row[:k] + own, draws) for row, own in zip(matrix, prior[:k, :k], strict=True)], 1
+        )
+        chance = [rng.beta(1 + sum(row[:k]), 0.5 + sum(row[k:]), draws) for row in matrix]
         drawn.append((rows, np.stack(chance if columns > k else np.ones_like(chance), 1)))
     shares, inside = [], np.ones(draws, bool)
     for seen, (rows, chance) in zip(sides, (drawn[0], drawn[-1]), strict=True):
