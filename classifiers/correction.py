@@ -29,8 +29,8 @@ FIRST = 32
 """Steps kept in the first round, after as many that are thrown away: 2,048 draws of all chains together."""
 LONGEST = 128 * FIRST
 """Steps of the longest round; chains that are not worth `ENOUGH` draws by then are given up."""
-BLOCK = 32
-"""Groups sampled together: the memory of the longest round stays under 1 GiB at ten levels or fewer."""
+BLOCK, CELLS = 32, 800
+"""Groups sampled together at most, and their matrices' cells: the longest round of ten levels takes some 250 MiB."""
 SHARP = 0.1
 """Singular value of the matrix under which a warning is given; for two levels about sensitivity + specificity - 1."""
 UNLIKE = np.linspace(-12, 6, 73)
@@ -138,8 +138,9 @@ def _sampled(
     sizes = counts.sum(1) + by_person.sum((1, 2))
     result = [_unknown(levels, int(n), METHOD) for n in sizes]
     some = np.flatnonzero(counts[:, :levels].sum(1) + known.sum(1))
-    for start in range(0, len(some), BLOCK):
-        block = some[start : start + BLOCK]
+    together = max(1, min(BLOCK, CELLS // levels**2))
+    for start in range(0, len(some), together):
+        block = some[start : start + together]
         sampled = _posterior(counts[block, :levels], errors[block], known[block], rng)
         for group, seen in zip(block.tolist(), sampled, strict=True):
             n = int(sizes[group])
@@ -264,7 +265,7 @@ def _among_all(seen: Floats, chance: Floats) -> Floats:
     return np.asarray(weight / weight.sum(-1, keepdims=True))
 
 
-def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Generator) -> list[Floats]:
+def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Generator) -> list[npt.NDArray[np.int32]]:
     """Draws `(S, K)` per group of how many images are of each level, none where the chains did not settle.
 
     `counts` `(G, K)` predicted; `prior` `(G, K, K)`: the Dirichlet parameters of the errors before the counts are seen;
@@ -278,7 +279,7 @@ def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Genera
     matrix = dirichlet(np.repeat(prior[:, None], CHAINS, 1), rng)
     shares = _most_likely(matrix, counts)
     _gibbs(shares, matrix, counts, prior, known, FIRST, rng)
-    result: list[Floats] = [np.empty((0, levels))] * len(counts)
+    result = [np.empty((0, levels), np.int32)] * len(counts)
     unsettled, steps = np.arange(len(counts)), FIRST
     while len(unsettled) and steps <= LONGEST:
         some, other = shares[unsettled], matrix[unsettled]
@@ -287,7 +288,7 @@ def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Genera
         # One group after another: the Fourier transforms of all together would be most of the memory.
         settled = np.array([effective_size(np.moveaxis(one, -1, 0)).min() >= ENOUGH for one in draws])
         for group, of_group in zip(unsettled[settled], true[settled], strict=True):
-            result[group] = of_group.reshape(-1, levels).astype(np.float64)
+            result[group] = of_group.reshape(-1, levels)
         unsettled, steps = unsettled[~settled], 2 * steps
     return result
 
@@ -359,7 +360,7 @@ def _give(
     matrix[inside, giver] = left[inside] / size[inside, None]
 
 
-def _of_levels(true: Floats, rng: np.random.Generator) -> Iterator[Floats]:
+def _of_levels(true: npt.NDArray[np.int32], rng: np.random.Generator) -> Iterator[Floats]:
     """Draws `(S, K)` of ω for each level that is asked about, from draws `(T, K)` of how many images are of each level.
 
     Those were drawn under 1/K on each level, and are drawn again by how much likelier the level's own prior makes them.
@@ -373,7 +374,7 @@ def _of_levels(true: Floats, rng: np.random.Generator) -> Iterator[Floats]:
         yield dirichlet(own + true[chosen], rng)
 
 
-def _log_rising(start: float, n: Floats) -> Floats:
+def _log_rising(start: float, n: npt.NDArray[np.int32]) -> Floats:
     """log Γ(start + n) / Γ(start): the likelihood of counts n under a Dirichlet, but for what depends on sums alone."""
     return np.asarray(special.gammaln(start + n) - special.gammaln(start))
 
@@ -385,7 +386,7 @@ def dirichlet(concentration: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _summary(
-    true: Floats, decided: Floats, undecided: Floats, n: int, level: float, rng: np.random.Generator
+    true: npt.NDArray[np.int32], decided: Floats, undecided: Floats, n: int, level: float, rng: np.random.Generator
 ) -> Shares:
     """From draws `(T, K)` of how many images are of each level; `decided`, `undecided` `(K,)` as in `told`."""
     levels = true.shape[1]

@@ -101,35 +101,39 @@ MISLED = (0.3, 0.7)
 def grid() -> list[Cell]:
     """The cells. Images × labels × shares are crossed in full for two levels, and errors and abstention take turns.
 
-    At the end, for each size of two and three levels, the truth that intervals hold least often (`scripts.hardest_truths`):
-    shares far from the ends. Without it the shortest interval that covers would be one that covers easier truths only.
+    At the end, for each size of two, three and five levels, the truth that intervals hold least often
+    (`scripts.hardest_truths`): shares far from the ends. Without it the shortest interval that covers would be one that
+    covers easier truths only.
     """
     cells = []
     for levels in (2, 3, 5, 10):
-        for i, images in enumerate(IMAGES):
-            for j, labels in enumerate(LABELS):
-                if levels >= 5 and images > 4 * labels:
-                    continue  # seconds per audit, hours per cell
-                shares = list(SHARES) if levels == 2 else [list(SHARES)[(i + j) % 4], list(SHARES)[(i + j + 2) % 4]]
-                for name in shares if levels < 5 else shares[:1]:
-                    t = list(SHARES).index(name)
-                    cells.append(
-                        Cell(
-                            levels=levels,
-                            shares=name,
-                            images=images,
-                            labels=labels,
-                            errors=list(RIGHT)[(i + j + t) % 3],
-                            undecided=list(UNDECIDED)[(i + 2 * j + t) % 3],
-                        )
+        for i, j in _sizes(levels):
+            shares = list(SHARES) if levels == 2 else [list(SHARES)[(i + j) % 4], list(SHARES)[(i + j + 2) % 4]]
+            for name in shares if levels < 5 else shares[:1]:
+                t = list(SHARES).index(name)
+                cells.append(
+                    Cell(
+                        levels=levels,
+                        shares=name,
+                        images=IMAGES[i],
+                        labels=LABELS[j],
+                        errors=list(RIGHT)[(i + j + t) % 3],
+                        undecided=list(UNDECIDED)[(i + 2 * j + t) % 3],
                     )
+                )
     even = [
-        Cell(levels=levels, shares="middle", images=images, labels=labels, errors="fair", undecided="none")
-        for levels in (2, 3)
-        for images in IMAGES
-        for labels in LABELS
+        Cell(levels=levels, shares="middle", images=IMAGES[i], labels=LABELS[j], errors="fair", undecided="none")
+        for levels in (2, 3, 5)
+        for i, j in _sizes(levels)
     ]
     return cells + [cell for cell in even if cell not in cells]
+
+
+def _sizes(levels: int) -> list[tuple[int, int]]:
+    """Places in `IMAGES` and `LABELS`. Of five levels on with at most four images per label: beyond, an audit takes
+    seconds, and a cell hours."""
+    every = [(i, j) for i in range(len(IMAGES)) for j in range(len(LABELS))]
+    return [(i, j) for i, j in every if levels < 5 or IMAGES[i] <= 4 * LABELS[j]]
 
 
 def few() -> list[Cell]:
