@@ -19,6 +19,8 @@ FREEDOM = 5
 """Degrees of freedom of the distribution that the pooled fit draws from: tails heavier than any it meets."""
 DRAWS = 1000
 """Draws of a round of the pooled fit, doubled once the proposal fits."""
+SLICE = 250
+"""Draws whose likelihood is computed together: with 153 concepts some 25 MiB, and in the processor's cache."""
 WORTH = 1000
 """Effective draws behind its intervals."""
 ROUNDS = 40
@@ -156,7 +158,8 @@ def _adaptive_sample(
     size = DRAWS
     for _ in range(ROUNDS):
         state = proposal.rvs(size, random_state=rng)
-        weight = log_likelihood(state) - (state**2).sum(-1) / 2 - proposal.logpdf(state)
+        likely = np.concatenate([log_likelihood(some) for some in np.array_split(state, size // SLICE)])
+        weight = likely - (state**2).sum(-1) / 2 - proposal.logpdf(state)
         weights = special.softmax(weight)
         if 1 / (weights**2).sum() >= WORTH:
             return np.asarray(state[rng.choice(size, size, p=weights)])
