@@ -212,7 +212,7 @@ def prior_of_errors(levels: int) -> Floats:
 
     Jeffreys' ½ on its being read right and ½ on its being read wrong, which the other levels share: ½ on each of them
     would weigh the errors of ten levels as 4½ pictures. At 500 labelled pictures a level that was misread in 1 % of
-    them then had a share of .91 found 3 points too high, and held in three audits of four.
+    them then had a share of .91 found 2.3 points too high, and held in three audits of four.
     """
     return np.where(np.eye(levels, dtype=bool), PRIOR, PRIOR / (levels - 1))
 

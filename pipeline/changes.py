@@ -77,11 +77,11 @@ def pair_counts(
     other: pa.Table,
     readings: Sequence[Reading],
     keys: Sequence[Key],
-    parts: Mapping[Key, Sequence[Key]] | None = None,
+    parts: Mapping[Key, Sequence[Key]],
 ) -> dict[tuple[Key, str], tuple[Counts, int]]:
-    """`Pairs` by key and attribute, of two tables with a row per image: `PLACE`, and a column of decisions per reading."""
+    """`as_pairs` of two tables with a row per image: `PLACE`, and a column of decisions per reading."""
     joined = first.join(other, keys=list(PLACE), join_type="full outer", right_suffix=OTHER)
-    return as_pairs(seen_together(joined, readings), readings, keys, parts or {})
+    return as_pairs(seen_together(joined, readings), readings, keys, parts)
 
 
 def seen_together(joined: pa.Table, readings: Sequence[Reading]) -> Together:

@@ -304,15 +304,12 @@ def _attribute(
     """The rows of one attribute in one pair of runs, and its change over all neutral prompts, per arm and level."""
     mine, theirs = _side(first, attribute), _side(other, attribute)
     common = _common(first, other)
-    pool = set(common) & set(tables.concepts(first.planned))
     rng = np.random.default_rng(int(digest([first.study.seed, other.study.seed, attribute, "compare"])[:16], 16))
     rows = changes.rows(mine, theirs, common, pairs, rng)
     means = [
         {"run": other.name, "arm": arm.name, **entry}
         for arm in first.planned.arms
-        for entry in changes.pooled(
-            mine, theirs, [key for key in common if key in pool and key[4] == arm.name], pairs, rng
-        )
+        for entry in changes.pooled(mine, theirs, [k for k in tables.concepts(common) if k[4] == arm.name], pairs, rng)
     ]
     return [{"baseline": first.name, "run": other.name, **row} for row in rows], means
 

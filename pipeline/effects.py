@@ -83,10 +83,6 @@ class Read:
         """Those of one arm that have a share."""
         return [key for key in tables.estimated(self.planned) if key[4] == arm]
 
-    def concepts(self, arm: str) -> list[Key]:
-        """Those of one arm over which is pooled."""
-        return [key for key in tables.concepts(self.planned) if key[4] == arm]
-
     def errors(self, reading: Reading, arm: str) -> tuple[Reading, Reading]:
         """An attribute with its errors in the baseline and in an arm: each its own where people labelled enough of both,
         else the same, by the labels of all arms together."""
@@ -123,15 +119,13 @@ def effects(read: Read) -> list[dict[str, Any]]:
             mine = {k[0]: v for k, v in pairs.items() if k[1] == reading.attribute}
             chance = read.chance(arm.name, reading.attribute, "effects")
             sides = read.errors(reading, arm.name)
-            pool = read.concepts(arm.name)
-            rows += moved(sides, keys, pool, BASELINE, read.counts, read.shares[reading.attribute], mine, chance)
+            rows += moved(sides, keys, BASELINE, read.counts, read.shares[reading.attribute], mine, chance)
     return rows
 
 
 def moved(
     readings: tuple[Reading, Reading],
     keys: Sequence[Key],
-    pool: Sequence[Key],
     baseline: str,
     counts: Tally,
     shares: dict[Key, Shares],
@@ -139,7 +133,6 @@ def moved(
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
     """The rows of one arm, whose `keys` these are, and one attribute: on pairs where there are any, else unpaired.
-    `pool` are those over which is pooled.
 
     `readings` are the attribute with its errors in the baseline and in the arm.
     """
@@ -149,7 +142,7 @@ def moved(
     first = Side(reading=reading, shares={k: shares[was[k]] for k in keys}, counts={k: counted[was[k]] for k in keys})
     other = Side(reading=theirs, shares={k: shares[k] for k in keys}, counts={k: counted[k] for k in keys})
     rows = changes.rows(first, other, keys, pairs, rng)
-    for entry in changes.pooled(first, other, pool, pairs, rng):
+    for entry in changes.pooled(first, other, tables.concepts(keys), pairs, rng):
         rows.append(
             dict.fromkeys(KEY, "")
             | {"concept": ALL_CONCEPTS, "arm": keys[0][4], "attribute": reading.attribute, "level": entry["level"]}
@@ -219,7 +212,7 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
     found = []
     for arm in read.treated():
         before, after = read.arms[BASELINE], read.arms[arm.name]
-        pairs = [(_before(key), key) for key in read.concepts(arm.name)]
+        pairs = [(_before(key), key) for key in tables.concepts(read.keys(arm.name))]
         shared = {
             "arm": arm.name,
             "baseline": BASELINE,
@@ -235,7 +228,7 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
             if reading:
                 entry |= towards(goal, read.shares[goal.attribute], pairs, read.errors(reading, arm.name)[1])
             if isinstance(arm, Target):
-                entry["allocation"] = _allocation(arm, read.concepts(arm.name), followed)
+                entry["allocation"] = _allocation(arm, tables.concepts(read.keys(arm.name)), followed)
             found.append(entry | {"verdict": verdict(entry)})
     return found
 

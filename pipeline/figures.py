@@ -22,6 +22,7 @@ from matplotlib.patches import Patch
 
 from classifiers.attributes import ATTRIBUTES, BY_DETECTOR, INTERSECTIONS
 from pipeline import store
+from pipeline.tables import key_of, undivided
 from pipeline.types import ALL_TEMPLATES, CANNOT_TELL
 
 Row = Mapping[str, str]
@@ -141,12 +142,8 @@ def unique(rows: Sequence[Row], column: str) -> list[str]:
 
 def by_concept(rows: Sequence[Row]) -> list[Row]:
     """Without the single templates of concepts whose templates are taken together."""
-
-    def place(row: Row) -> tuple[str, ...]:
-        return tuple(row[column] for column in ("prompt_set", "concept", "identity", "arm"))
-
-    together = {place(row) for row in rows if row["template"] == ALL_TEMPLATES}
-    return [row for row in rows if row["template"] == ALL_TEMPLATES or place(row) not in together]
+    shown = set(undivided([key_of(row) for row in rows]))
+    return [row for row in rows if key_of(row) in shown]
 
 
 def number(row: Row, column: str) -> float:

@@ -111,15 +111,13 @@ def _effects(found: Imported, shares: dict[str, dict[Key, Shares]]) -> Iterator[
     """What each arm changed beside its baseline: unpaired, for pictures made elsewhere share no seeds."""
     for name, made in found.study.arms.items():
         keys = [key for key in tables.estimated(found) if key[4] == name]
-        pool = [key for key in tables.concepts(found) if key[4] == name]
         for reading in found.readings if made.baseline and keys else ():
             if not reading.of:
                 rng = np.random.default_rng(
                     int(digest([found.study.seed, name, reading.attribute, "effects"])[:16], 16)
                 )
                 yield from effects.moved(
-                    *((reading, reading), keys, pool, made.baseline or ""),
-                    *(found.counts, shares[reading.attribute], {}, rng),
+                    (reading, reading), keys, made.baseline or "", found.counts, shares[reading.attribute], {}, rng
                 )
 
 
@@ -127,7 +125,7 @@ def _helped(found: Imported, shares: dict[str, dict[Key, Shares]]) -> Iterator[d
     """Did it help? As `effects.helped`, of what counts and labels can say: against parity in each attribute, and every
     named table that knows it."""
     for name, made in found.study.arms.items():
-        keys = [key for key in tables.concepts(found) if key[4] == name]
+        keys = tables.concepts([key for key in tables.estimated(found) if key[4] == name])
         pairs = [((*key[:4], made.baseline), key) for key in keys] if made.baseline else []
         shared = {
             "arm": name,

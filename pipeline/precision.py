@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,10 +180,10 @@ def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> N
 
 def _templates(planned: Plan) -> dict[str, int]:
     """How many prompts an image per prompt makes of each concept: its neutral ones are taken together."""
-    sets = Counter((prompt.concept, prompt.prompt_set) for prompt in planned.prompts if not prompt.identity)
+    together = tables.templates_together(planned)
     found = dict.fromkeys((prompt.concept for prompt in planned.prompts), 1)
-    for concept in found:
-        found[concept] = min((n for (name, _), n in sets.items() if name == concept), default=1)
+    for key in sorted(tables.concepts(tables.estimated(planned)), key=lambda key: -len(together.get(key, [key]))):
+        found[key[1]] = len(together.get(key, [key]))  # of a concept of several sets the fewest
     return found
 
 

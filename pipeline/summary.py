@@ -57,7 +57,7 @@ def _pool(
 ) -> Iterator[dict[str, Any]]:
     """Over the neutral prompts of an arm: identity prompts name the group themselves. An entry per level."""
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, arm, against.title])[:16], 16))
-    mine = [(key, against.of(key[1], reading)) for key in concepts(planned) if key[4] == arm]
+    mine = [(key, against.of(key[1], reading)) for key in concepts(estimated(planned)) if key[4] == arm]
     known = [
         (key, found)
         for key, found in mine
@@ -229,7 +229,7 @@ def headline(
 
 def _of_one(planned: Asked, images: int, reading: Reading, shares: dict[Key, Shares]) -> str:
     """The same where there is one concept alone, and so nothing to pool."""
-    (key,) = concepts(planned)
+    (key,) = estimated(planned)
     mine, level = shares[key].estimate(0), reading.levels[0]
     said = f"{planned.model_of(key[4])}: of {images:,} images of “{key[1]}”"
     if not mine.known:

@@ -10,7 +10,7 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -349,6 +349,12 @@ def keys(planned: Asked) -> list[Key]:
     return [(*p.key, arm.name) for arm in planned.arms for p in planned.prompts]
 
 
+def key_of(row: Mapping[str, Any]) -> Key:
+    """The key of a row of a table."""
+    prompt_set, concept, template, identity, arm = (row[name] for name in KEY)
+    return prompt_set, concept, template, identity, arm
+
+
 def templates_together(planned: Asked) -> dict[Key, list[Key]]:
     """Where a concept's neutral prompts have several templates: the key of all of them, with `ALL_TEMPLATES`, and theirs."""
     found: dict[Key, list[Key]] = {}
@@ -364,14 +370,14 @@ def estimated(planned: Asked) -> list[Key]:
 
 
 def undivided(keyed: Sequence[Key]) -> list[Key]:
-    """Without the templates that another of the keys takes together: what is tested and drawn takes a concept once."""
+    """Without the templates that another of the keys takes together: what is tested and shown takes a concept once."""
     known = set(keyed)
     return [key for key in keyed if key[2] == ALL_TEMPLATES or (*key[:2], ALL_TEMPLATES, *key[3:]) not in known]
 
 
-def concepts(planned: Asked) -> list[Key]:
-    """One key per arm and concept of the neutral prompts: what is pooled over concepts is pooled over these."""
-    return [key for key in undivided(estimated(planned)) if not key[3]]
+def concepts(keyed: Sequence[Key]) -> list[Key]:
+    """Of these keys one per arm and concept of the neutral prompts: what is pooled over concepts is pooled over these."""
+    return [key for key in undivided(keyed) if not key[3]]
 
 
 def corrected(planned: Asked, counts: Tally, attributes: Sequence[Reading]) -> dict[str, dict[Key, Shares]]:
@@ -512,7 +518,6 @@ def estimate(
 ) -> list[dict[str, Any]]:
     """The rows of `estimates.csv`: a block per attribute and reference, every key and level in it."""
     rows: list[dict[str, Any]] = []
-    tested = set(undivided(estimated(planned)))
     against_all: list[Against | None] = [*references(planned)] or [None]
     for reading in attributes:
         for against in against_all:
@@ -521,7 +526,7 @@ def estimate(
                 for key, share in shares[reading.attribute].items()
                 for row in _rows(key, reading, counts.count(key, reading), share, against, counts)
             ]
-            _adjust(block, tested)
+            _adjust(block)
             rows += block
     return rows
 
@@ -600,20 +605,20 @@ def _p_value(share: Shares, found: Distribution | str) -> float:
     return amplification.p_value(share, found.shares, answers=found.n)
 
 
-def _adjust(block: list[dict[str, Any]], tested: Set[Key]) -> None:
+def _adjust(block: list[dict[str, Any]]) -> None:
     """Holm within each arm: one test per concept, and per prompt that names a group; levels share its p-value.
 
     A template among several of a concept is not tested by itself.
     """
-    tests: dict[str, dict[tuple[str, ...], float]] = {}
-    for row in block:
-        key = tuple(row[name] for name in COLUMNS[:4])
+    rows = {key_of(row): row for row in block}
+    tested = set(undivided([*rows]))
+    tests: dict[str, dict[Key, float]] = {}
+    for key, row in rows.items():
         p = row["p_adjusted"]
-        known = isinstance(p, float) and (*key, row["arm"]) in tested
-        tests.setdefault(row["arm"], {})[key] = p if known else math.nan
-    adjusted = {arm: dict(zip(ps, amplification.holm(list(ps.values())), strict=True)) for arm, ps in tests.items()}
+        tests.setdefault(key[4], {})[key] = p if isinstance(p, float) and key in tested else math.nan
+    adjusted = {key: p for ps in tests.values() for key, p in zip(ps, amplification.holm([*ps.values()]), strict=True)}
     for row in block:
-        row["p_adjusted"] = float(adjusted[row["arm"]][tuple(row[name] for name in COLUMNS[:4])])
+        row["p_adjusted"] = float(adjusted[key_of(row)])
 
 
 def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> str:

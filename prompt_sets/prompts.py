@@ -103,6 +103,12 @@ class Identity(Named):
         return value if isinstance(value, dict) else {"phrase": value}
 
 
+def _name_of_template(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name):
+        raise ValueError(f"{name!r} is no name for a template; write a short word, such as face or at_work")
+    return name
+
+
 class Written(Part):
     """A prompt written out, for what is no cross of templates, concepts and identities."""
 
@@ -111,6 +117,11 @@ class Written(Part):
     template: Text = "written"
     identity: str = ""
     status: Status | None = None
+
+    @field_validator("template")
+    @classmethod
+    def _short_name(cls, template: str) -> str:
+        return _name_of_template(template)
 
 
 class File(Part):
@@ -129,10 +140,7 @@ class File(Part):
     @field_validator("templates")
     @classmethod
     def _short_names(cls, templates: dict[str, Template]) -> dict[str, Template]:
-        for name in templates:
-            if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name):
-                raise ValueError(f"{name!r} is no name for a template; write a short word, such as face or at_work")
-        return templates
+        return {_name_of_template(name): template for name, template in templates.items()}
 
     @model_validator(mode="after")
     def _fits_together(self) -> File:

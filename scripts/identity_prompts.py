@@ -64,7 +64,7 @@ def kept(folder: Path) -> Iterator[Kept]:
         table = of(arm)
         same = plain.set_column(plain.column_names.index("arm"), "arm", pa.array([arm] * len(plain), pa.string()))
         everything = [key for key in tables.keys(planned) if key[4] == arm]
-        pairs = {key: found for (key, _), found in changes.pair_counts(same, table, [gender], everything).items()}
+        pairs = {key: found for (key, _), found in changes.pair_counts(same, table, [gender], everything, {}).items()}
         for named in NAMED:
             keys = [key for key in everything if _named(key) == named]
             if keys:

@@ -209,9 +209,7 @@ def test_the_templates_of_a_concept_are_one_concept(drawn: Callable[..., Opened]
     assert "The templates of a concept are taken together" in line.report(opened).read_text()
 
 
-def test_the_share_of_several_templates_is_that_of_their_counts(
-    drawn: Callable[..., Opened], tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_the_share_of_several_templates_is_that_of_their_counts(drawn: Callable[..., Opened], tmp_path: Path) -> None:
     (tmp_path / "several.yaml").write_text(SEVERAL)
     run, study, planned = drawn(
         prompt_sets=[str(tmp_path / "several.yaml")], images_per_prompt=40, perceive={"clip": "fake", "attributes": ["gender"]}
