@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pipeline.errors import InputError, TypecastError, without_secrets
+from pipeline.errors import InputError, TypecastError, of_the_device, without_secrets
 
 if TYPE_CHECKING:
     from pipeline.line import Readable
@@ -47,6 +49,27 @@ Changes = Annotated[
 ]
 
 
+AGAIN = "what was finished is kept, and the same command continues"
+_UNWRITABLE = "name a folder that can be written with --out, and files that can be read"
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"make room; {AGAIN}"),
+    **dict.fromkeys(
+        (
+            errno.ENOENT,
+            errno.EROFS,
+            errno.EACCES,
+            errno.EPERM,
+            errno.ENOTDIR,
+            errno.EISDIR,
+            errno.EEXIST,
+            errno.ENAMETOOLONG,
+        ),
+        _UNWRITABLE,
+    ),
+}
+"""What to do about an error of the file system."""
+
+
 class Engine(StrEnum):
     """What starts the processes that draw."""
 
@@ -55,7 +78,7 @@ class Engine(StrEnum):
 
 
 def main() -> NoReturn:
-    """Run the command line: 0 done, 1 done with failures, 2 wrong input, 130 interrupted."""
+    """Run the command line: 0 done, 1 done with failures, 2 wrong input, 3 a fault of Typecast's own, 130 interrupted."""
     signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGTERM, _interrupted)
     try:
@@ -64,7 +87,15 @@ def main() -> NoReturn:
         _refuse(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _refuse(f"{where}{error.strerror or error}. What was finished is kept; the same command continues")
+        _refuse(f"{where}{error.strerror or error}; {ADVICE.get(error.errno or 0, AGAIN)}")
+    except Exception as error:
+        if of_the_device(error):
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            _refuse(f"the device: {said[0]}; {AGAIN}")
+        # A fault of ours: all that is known of it, for a report, but no secret, for this may become a log.
+        print(without_secrets(traceback.format_exc()), file=sys.stderr, end="")
+        print("typecast: this is a fault of Typecast's own; what was finished is kept", file=sys.stderr)
+        sys.exit(3)
     sys.exit(0)
 
 
@@ -96,6 +127,8 @@ def run(
         raise InputError("--gpus is of this machine; with --engine ray every GPU of the cluster draws")
     if engine is not Engine.ray and address:
         raise InputError("--address names a Ray cluster; it needs --engine ray")
+    if retry_failed and (engine is Engine.ray or gpus > 1):
+        raise InputError("--retry-failed draws in this process; give it without --engine and --gpus")
     from pipeline import line
     from pipeline import study as studies
 
@@ -252,6 +285,8 @@ def import_(
     """Audit pictures made elsewhere: a folder of them, which is perceived here, or a study's counts or labels."""
     import prompt_sets
 
+    if concept is not None and not concept.strip():
+        raise InputError(f"--concept {concept!r}: name what all pictures show, such as: --concept ceo; or leave it out")
     if source not in prompt_sets.studies() and Path(source).is_dir():
         _import_folder(Path(source), concept, model, grid, tuple(change or ()), out)
     elif concept or model or grid or change:
@@ -263,7 +298,7 @@ def import_(
 def _import_folder(
     folder: Path, concept: str | None, model: str | None, grid: bool, changes: tuple[str, ...], out: Path | None
 ) -> None:
-    from pipeline import album, checks, line, stages
+    from pipeline import album, line, stages
 
     run, study, pictures = opened = line.import_folder(
         folder, concept=concept, model=model, grid=grid, changes=changes, out=out
@@ -277,10 +312,19 @@ def _import_folder(
     again = album.repeated(run, pictures)
     if again:
         stages.say(f"{again} pictures are the same as an earlier one, pixel by pixel; they are counted")
-    for name, reason in album.failures(run, pictures)[: checks.MOST_PROBLEMS]:
-        stages.say(f"{folder / name}: {reason}")
+    _list_failed(folder, album.failures(run, pictures))
     line.perceive(opened)
     _finish(opened)
+
+
+def _list_failed(folder: Path, failed: list[tuple[str, str]]) -> None:
+    """The first files that gave no picture, with the reasons, and how many more there are."""
+    from pipeline import checks, stages
+
+    for name, reason in failed[: checks.MOST_PROBLEMS]:
+        stages.say(f"{folder / name}: {reason}")
+    if len(failed) > checks.MOST_PROBLEMS:
+        stages.say(f"{folder}: and {len(failed) - checks.MOST_PROBLEMS} more")
 
 
 def _import_study(name: str, out: Path | None) -> None:
@@ -295,7 +339,8 @@ def _import_study(name: str, out: Path | None) -> None:
     print(headline)
     print(f"report: {page}")
     if found.not_here:
-        print(f"{len(found.not_here)} pictures failed: they are not in {chosen.images}", file=sys.stderr)
+        _list_failed(folder / (chosen.images or ""), [*found.not_here.items()])
+        print(f"{len(found.not_here)} pictures failed: they are not in {chosen.images}, or unreadable", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -476,6 +521,8 @@ def fit_probe(
         if not entry["keeps_the_risk"]:
             print(f"{name}: no threshold is sure to keep the errors at {risk:g}; the best is taken", file=sys.stderr)
     print(f"written: {out}; use it in a study with perceive.probe: {out}")
+    if found["unreadable"]:
+        raise typer.Exit(1)
 
 
 @probe.command("evaluate")
@@ -491,8 +538,11 @@ def evaluate_probe(
 
     probe, folder = line.named_probe(name, pictures, clip, pretrained)
     where = out or Path("outputs") / f"probe-{Path(name).name}-on-{Path(pictures).stem}"
-    _show_probe(probes.evaluate_folder(probe, pictures, folder=folder, out=where))
+    found = probes.evaluate_folder(probe, pictures, folder=folder, out=where)
+    _show_probe(found)
     print(f"written: {where}")
+    if found["unreadable"]:
+        raise typer.Exit(1)
 
 
 def _show_probe(found: dict[str, Any]) -> None:

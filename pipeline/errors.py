@@ -8,11 +8,20 @@
 A failed image is none of these: it is a row of the run.
 """
 
+import os
 import re
+import sys
 from collections.abc import Iterable
 
-SECRET = re.compile(r"hf_\w*?[A-Za-z0-9]{20}[\w.-]*|(?<=://)[^/\s@]+(?=@)|(?<=Bearer )[\w.~+/-]{20,}=*")
-"""A token of the hub, what stands before the @ of an address, a header."""
+SECRET = re.compile(
+    r"(?:hf|api_org)_\w*?[A-Za-z0-9]{20}[\w.-]*|(?<=://)[^/\s@]+(?=@)|(?<=bearer )[\w.~+/-]{20,}=*"
+    r"|(?<=token=)[^\s&\"']+|(?<=signature=)[^\s&\"']+",
+    re.IGNORECASE,
+)
+"""A token of the hub, what stands before the @ of an address, a header, and what an address is signed with."""
+
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Where the hub's client looks for the user's token: whatever it looks like, it is one."""
 
 
 class TypecastError(Exception):
@@ -41,4 +50,14 @@ def one_of(name: object, known: Iterable[str], *, where: str) -> str:
 
 def without_secrets(text: str) -> str:
     """A text that may be shown or kept: `…` in place of a token of the hub or a password in an address."""
+    for token in (os.environ.get(name, "").strip() for name in TOKENS):
+        if token:
+            text = text.replace(token, "…")
     return SECRET.sub("…", text)
+
+
+def of_the_device(error: BaseException) -> bool:
+    """Is this trouble of the machine and not of what was asked: no memory left, or a GPU that answers no more?"""
+    torch = sys.modules.get("torch")  # what did not load it can have no trouble with its devices
+    kinds = (torch.OutOfMemoryError, torch.AcceleratorError) if torch else ()
+    return isinstance(error, (MemoryError, *kinds))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ModelError, without_secrets
+from pipeline.errors import ModelError, of_the_device, without_secrets
 from pipeline.types import Batch, Drawn, DrawSettings, Generator, Pixels, WorkUnit
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
     except Exception as error:  # the classes of a network's troubles depend on the version of huggingface_hub
         if "safetensors" in str(error):
             raise ModelError(f"model.path: {name} has no safetensors weights, and no others are loaded") from None
-        missing = f"is not in the local cache and cannot be fetched ({type(error).__name__})"
+        missing = f"is no folder here, is not in the local cache and cannot be fetched ({type(error).__name__})"
         advice = "run `typecast fetch STUDY` on a machine with a network and the same cache (HF_HOME)"
         raise ModelError(f"model.path: {name} {missing}: {advice}") from None
 
@@ -416,8 +416,9 @@ def _make_quick(pipe: Any, device: str, how: str | None) -> None:
 
     network = _network(pipe)
     if device != "cpu":
-        for part in (network, pipe.vae):
-            part.to(memory_format=torch.channels_last)
+        for part in (network, getattr(pipe, "vae", None)):
+            if part is not None:
+                part.to(memory_format=torch.channels_last)
     if how == "regional":
         if not getattr(network, "_repeated_blocks", None):
             model = type(network).__name__
@@ -547,9 +548,7 @@ def _in_parts(drawn: Drawn | None, size: int, planned: int) -> Drawn | None:
 
 def _raise_trouble(error: Exception) -> None:
     """Let the machine's own troubles through: memory or a broken GPU is no property of an image."""
-    import torch
-
-    if isinstance(error, ModelError | torch.AcceleratorError | MemoryError):
+    if isinstance(error, ModelError) or of_the_device(error):
         raise error
 
 

@@ -27,7 +27,7 @@ from pipeline.album import Album
 from pipeline.energy import add_up, metered
 from pipeline.errors import InputError, RunError
 from pipeline.estimates import Shares
-from pipeline.plan import Plan
+from pipeline.plan import Plan, plan
 from pipeline.store import Run
 from pipeline.study import ZERO_SHOT, FolderStudy, Perceive, Study
 from pipeline.types import ALONE, Attribute, Generator, Perceiver, Rereader, Worker
@@ -63,7 +63,8 @@ def reopen(folder: Path) -> Readable:
         study = studies.of_run(run.study_file)
         if isinstance(study, FolderStudy):
             return run, study, Album(study)
-    return resume(folder)
+    run, drawn = stages.load_run(folder)
+    return run, drawn, plan(drawn, weights="")  # what is read does not depend on the weights, which need not be here
 
 
 def import_folder(
@@ -249,8 +250,8 @@ def noted(run: Run, study: Study | FolderStudy, perceiver: Perceiver) -> Perceiv
                 "another name"
             )
     store.write_json(folder / "perceiver.json", described)
-    if isinstance(perceiver, probe.Probe):
-        wordings.write(folder / wordings.FILE, perceiver)
+    if isinstance(within, probe.Probe):
+        wordings.write(folder / wordings.FILE, within)
     if len(study.arms) > 1:
         store.write_json(folder / "concepts.json", _concepts(study, perceiver))
     return perceiver

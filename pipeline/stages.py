@@ -41,15 +41,17 @@ def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
     """The run folder of a study: a new one, or one that the same study began.
 
     `images_per_prompt` may have grown and arms may have been appended since; any other difference is an
-    error that names the keys.
+    error that names the keys, once an image is drawn.
     """
     run = Run(folder)
     if run.study_file.exists():
         began = load_run(folder)[1]
-        if "threads" not in wanted.draw.model_fields_set:
-            wanted = wanted.model_copy(update={"draw": wanted.draw.model_copy(update={"threads": began.draw.threads})})
         arms = [*map(mitigations.remembered, wanted.arms, began.arms), *wanted.arms[len(began.arms) :]]
-        wanted = _continued(began, wanted.model_copy(update={"arms": tuple(arms)}), run)
+        try:
+            wanted = _continued(began, wanted.model_copy(update={"arms": tuple(arms)}), run)
+        except RunError:
+            if any(run.folder.glob("images/*.parquet")):
+                raise
         if wanted == began:
             return run, began
     elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -135,12 +137,16 @@ def finished(run: Run, shards: Iterable[Shard]) -> int:
 
 
 def perceived(run: Run, perceiver: str, shard: Shard) -> bool:
-    """Is this perception shard finished? One that cannot be read is set aside."""
+    """Is this perception shard finished? One that cannot be read is set aside, and so is one that was made of other
+    images: by a process that had read them before another one drew the failed ones again."""
     path = run.perceptions(perceiver, shard)
     if not path.exists():
         return False
     try:
-        run.read_perceptions(perceiver, shard)
+        seen = run.read_perceptions(perceiver, shard)["embedding"].is_valid().to_pylist()
+        there = run.read_images(shard, ["status"])["status"].to_pylist() if run.images(shard).exists() else None
+        if there is not None and seen != [status == "made" for status in there]:
+            raise RunError(f"{path}: is not of the images that are there now")
     except RunError as error:
         say(f"{error}; set aside as {store.set_aside(path).name}, and perceived again")
         return False
@@ -167,14 +173,16 @@ class _ShardInWork:
 
 @dataclass
 class _Luck:
-    """Has anything come of this process yet? A model that fails at every image is stopped after its first batches."""
+    """Has anything come of the model yet? One that fails at every image is stopped after its first batches."""
 
+    run: Run
     batches: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     had: bool = False
 
     def see(self, results: Sequence[Drawn]) -> None:
-        """A `ModelError` if there was none so far, in `HOPELESS` batches and as many images as stand for a trend."""
+        """A `ModelError` if there was none so far, in `HOPELESS` batches and as many images as stand for a trend: in this
+        process, nor in what others have put on the disk."""
         self.had = self.had or any(result.status != "failed" for result in results)
         if self.had:
             return
@@ -182,6 +190,11 @@ class _Luck:
         self.reasons.update(result.reason for result in results)
         failed = self.reasons.total()
         if self.batches >= HOPELESS and failed >= TREND:
+            files = self.run.folder.glob("images/*.parquet")
+            on_disk = (self.run.read_images(file.stem, ["status"])["status"].to_pylist() for file in files)
+            self.had = any({*statuses} - {"failed"} for statuses in on_disk)
+            if self.had:
+                return
             (reason, n), *others = self.reasons.most_common()
             more = f" and {len(others)} other reasons" if others else ""
             raise ModelError(
@@ -205,14 +218,15 @@ def draw(
     """
     wanted = planned.shards() if shards is None else shards
     todo = [shard for shard in wanted if not drawn(run, planned, shard)]
+    store.sweep(run.folder)
     total, missing = images_in(wanted), images_in(todo)
     if not todo:
         return
     draws, sees = generator(), perceiver() if perceiver else None
-    environment = generate.environment()
+    environment = _environment(planned)
     beside = getattr(draws, "device", "cpu") != "cpu"
     writing: Future[None] | None = None
-    luck = _Luck()
+    luck = _Luck(run)
     with (
         ThreadPoolExecutor(1) as writer,
         ThreadPoolExecutor(1) as readers,
@@ -277,6 +291,11 @@ def _told(result: Drawn) -> dict[str, Any]:
     return {name: value for name, value in result._asdict().items() if name != "pixels"}
 
 
+def _environment(planned: Plan) -> dict[str, str]:
+    """Where a shard is drawn, and by which weights: on the hub, `main` may be another one tomorrow."""
+    return generate.environment() | {"weights": planned.settings.weights}
+
+
 def _encoded(pixels: Pixels) -> tuple[bytes, str]:
     return store.encode(pixels), store.sha256(pixels)
 
@@ -332,7 +351,7 @@ def _retry_shard(run: Run, planned: Plan, shard: Shard, draws: Generator, n: int
     pngs = [rows[unit.id]["image"] and rows[unit.id]["image"]["bytes"] for unit in units]
     for stale in run.folder.glob(f"perceptions/*/{shard.name}.parquet"):
         stale.unlink()
-    run.write_images(shard, records, pngs, generate.environment() | {"failed_drawn_again": str(n)})
+    run.write_images(shard, records, pngs, _environment(planned) | {"failed_drawn_again": str(n)})
 
 
 def fail(run: Run, planned: Plan, shard: Shard, reason: str) -> None:
@@ -345,7 +364,7 @@ def fail(run: Run, planned: Plan, shard: Shard, reason: str) -> None:
         for unit in batch
         if unit
     ]
-    run.write_images(shard, records, [None] * len(records), generate.environment())
+    run.write_images(shard, records, [None] * len(records), _environment(planned))
 
 
 # -- perceiving --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,10 @@ def decode(png: bytes) -> Pixels:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
+STALE = 3600.0
+"""Seconds after which nobody is still writing a file: a shard takes less than one."""
+
+
 @contextlib.contextmanager
 def appears(path: Path) -> Iterator[BinaryIO]:
     """A file that appears whole, by rename, when the block ends well, and not at all when it does not."""
@@ -82,7 +87,16 @@ def appears(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:  # what an open file says of a full disk names no file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong before is what is to be said
+            partial.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed left half-written: what has not been touched for `STALE` seconds."""
+    for partial in folder.rglob(".*.partial"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - partial.stat().st_mtime > STALE:
+                partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -162,6 +176,14 @@ class Run:
     def read_images(self, shard: Shard | str, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of an image shard, its checksums verified. What an older shard does not have is null."""
         return _read(self.images(shard), columns, IMAGE_SCHEMA)
+
+    def environment(self, shard: Shard | str) -> dict[str, str]:
+        """Where an image shard was drawn, and by which weights."""
+        try:
+            found = json.loads((pq.read_schema(self.images(shard)).metadata or {}).get(b"environment", b"{}"))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise RunError(f"{self.images(shard)}: cannot be read: {error}") from None
+        return dict(found)
 
     def write_perceptions(
         self,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
@@ -23,6 +22,11 @@ ZERO_SHOT = "zero_shot"
 """The probe that asks in words."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of a study: it is the folder of its run."""
+
+
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+"""As YAML has them: `yes` is no 1, and "16" is text."""
 
 
 class Part(BaseModel):
@@ -50,16 +54,17 @@ class Model(Part):
 class Draw(Part):
     """How the model is asked to draw."""
 
-    num_inference_steps: int = Field(25, ge=1, le=1000)
-    guidance_scale: float = Field(3.0, ge=0, le=100)
-    height: int = Field(64, ge=8, le=4096)
-    width: int = Field(64, ge=8, le=4096)
+    num_inference_steps: Whole = Field(25, ge=1, le=1000)
+    guidance_scale: Number = Field(3.0, ge=0, le=100)
+    height: Whole = Field(64, ge=8, le=4096)
+    width: Whole = Field(64, ge=8, le=4096)
     dtype: str = Field("float32", pattern="^(float32|float16|bfloat16)$")
     scheduler: str | None = None
     """Class name of a diffusers scheduler; `null` is the checkpoint's own."""
-    batch_size: int = Field(16, ge=1, le=512)
-    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
-    """CPU threads per worker; the bytes of an image depend on it."""
+    batch_size: Whole = Field(16, ge=1, le=512)
+    threads: Whole = Field(default=2, ge=1)
+    """CPU threads per worker. The bytes of an image that a CPU draws depend on it, and so its unit's id does: as many
+    on every machine, whatever it has."""
     compile: Literal["regional", "whole"] | None = None
     """torch.compile: the blocks that repeat, or the whole network and decoder. Pays for many images on a GPU."""
 
@@ -74,7 +79,7 @@ class Perceive(Part):
     probe: str = Field(ZERO_SHOT, min_length=1)
     """`zero_shot`, `embedded` (fitted to the embedded CLIP), or a folder that `typecast probe fit` wrote."""
     attributes: tuple[str, ...] = ("gender", "skin_tone", "age")
-    threshold: float | None = Field(None, ge=0, le=1)
+    threshold: Number | None = Field(None, ge=0, le=1)
     """A level is decided when its probability reaches this; below, the answer is `cannot tell`. `null` is 0.6 for
     `zero_shot`. A fitted probe has thresholds of its own."""
     people: Literal["keep_all", "largest_face", "exactly_one"] = "keep_all"
@@ -121,7 +126,7 @@ class Reference(Part):
     """A table that the shares are held against."""
 
     table: str
-    year: int | None = None
+    year: Whole | None = None
     """`null` is the newest year of the table."""
 
 
@@ -133,12 +138,12 @@ class Study(Part):
     prompt_sets: tuple[str, ...] = Field(min_length=1)
     model: Model = Field(default_factory=Model)
     draw: Draw = Field(default_factory=Draw)
-    images_per_prompt: int = Field(50, ge=1, le=1_000_000)
-    seed: int = Field(0, ge=0)
+    images_per_prompt: Whole = Field(50, ge=1, le=1_000_000)
+    seed: Whole = Field(0, ge=0)
     arms: tuple[str | dict[str, dict[str, Any]], ...] = Field(default=("none",), min_length=1)
     perceive: Perceive = Field(default_factory=Perceive)
     reference: tuple[Reference, ...] = ()
-    grown_from: tuple[int, ...] = ()
+    grown_from: tuple[Whole, ...] = ()
     """Earlier values of `images_per_prompt` in this run folder, oldest first. Typecast writes it."""
 
     @field_validator("arms", "prompt_sets", mode="before")
@@ -159,7 +164,7 @@ class Study(Part):
 
     def rewriters(self) -> tuple[mitigations.Rewriter, ...]:
         """The arms, built and checked against these settings."""
-        return mitigations.build(self.arms, guidance_scale=self.draw.guidance_scale)
+        return mitigations.build(self.arms, guidance_scale=self.draw.guidance_scale, perceived=self.perceive.attributes)
 
     def prepared(self) -> Study:
         """The study with what its arms must do before anything is drawn: a chat model's rewrites are kept in it."""
@@ -242,7 +247,7 @@ class ImportStudy(Part):
     arms: dict[str, Made] = Field(min_length=1)
     own_references: tuple[Counted, ...] = ()
     reference: tuple[Reference, ...] = ()
-    seed: int = Field(0, ge=0)
+    seed: Whole = Field(0, ge=0)
     """Of the posterior draws."""
 
     @field_validator("data", "images")
@@ -303,7 +308,7 @@ class FolderStudy(Part):
     """Is each file a 2 x 2 grid of pictures?"""
     perceive: Perceive = Field(default_factory=Perceive)
     reference: tuple[Reference, ...] = (Reference(table="bls_cps_table11"),)
-    seed: int = Field(0, ge=0)
+    seed: Whole = Field(0, ge=0)
     """Of the posterior draws."""
     prompt_sets: tuple[str, ...] = Field((), max_length=0)
     """None: what was asked is not known."""

@@ -309,7 +309,8 @@ def ours(
         f"the first batch took {starting:.0f} s"
     )
     work = work_of(generator, asked, rate)
-    floor = rate / (work.network + work.decoder)  # a text is encoded once for all its images
+    texts = len({unit.prompt_sent for batch in some for unit in batch if unit}) + 1  # each once; the empty one guides
+    floor = rate / (work.network + work.decoder + work.text * texts / (len(some) * asked.batch))
     yield (
         f"{name}: floor {floor:.3f} images/s ({work.network / 1e12:.3f} TFLOP network, {work.decoder / 1e12:.3f} decoder, "
         f"{work.text / 1e12:.4f} a text), reached {alone / floor:.2f} of it; the network alone at {work.utilisation:.2f} of "

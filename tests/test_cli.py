@@ -92,9 +92,11 @@ def test_what_a_user_typed_is_repeated_without_its_password(tmp_path: Path) -> N
     assert ended.returncode == 2 and "https://…@there/study.yaml: no such study file" in ended.stderr
 
 
-def test_a_read_only_folder_is_one_message(fake: str) -> None:
-    done = typecast("run", fake, "--out", "/proc/typecast")
-    assert done.returncode == 2 and "/proc/typecast" in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize(("out", "said"), [("/proc/typecast", "/proc/typecast"), ("{fake}/run", "Not a directory")])
+def test_a_folder_that_cannot_be_written_is_one_message(fake: str, out: str, said: str) -> None:
+    done = typecast("run", fake, "--out", out.format(fake=fake))
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert "continues" not in done.stderr and "--out" in done.stderr
 
 
 def test_interrupted_exits_with_130_and_continues(fake: str, tmp_path: Path) -> None:

@@ -166,6 +166,15 @@ def test_two_processes_of_accelerate_end_like_one_after_a_worker_was_killed(tmp_
     assert done(opened) == alone(tmp_path / "alone", 600)
 
 
+def test_the_command_itself_draws_in_several_processes_and_reports(tmp_path: Path) -> None:
+    quick = {"clip": "fake", "attributes": ["gender"]}
+    chosen = fake_study(images_per_prompt=60, perceive=quick, reference=[])
+    store.write_text(tmp_path / "fake.yaml", study.dump(chosen))
+    told = typecast("run", str(tmp_path / "fake.yaml"), "--gpus", "2", "--out", str(tmp_path / "run"), cwd=tmp_path)
+    assert told.returncode == 0 and "report.html" in told.stdout, told.stderr
+    assert done(line.resume(tmp_path / "run")) == alone(tmp_path / "alone", 60)
+
+
 def test_a_model_draws_the_same_in_processes_of_accelerate(tmp_path: Path) -> None:
     """With as many threads as the study says, whatever the surroundings say."""
     undisturbed, opened = modelled(tmp_path)
@@ -312,6 +321,37 @@ def test_a_dry_run_prints_both_scripts_and_makes_nothing(tmp_path: Path) -> None
         assert said in told.stdout
 
 
+def test_a_launch_without_submitit_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(InputError, match=r"pip install 'typecast\[slurm\]'"):
+        slurm.scripts(tmp_path, "mine", slurm.Asked({}))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_worker_goes_back_to_the_queue_only_if_a_shard_was_finished(tmp_path: Path, finished: bool) -> None:
+    """The script is run by a real shell, which is told of the time limit while its `srun` works."""
+    stubs = {"srun": "sleep 5", "scontrol": 'echo "$@" > "$ASKED"'}
+    for name, does in stubs.items():
+        stub = tmp_path / "bin" / name
+        stub.parent.mkdir(exist_ok=True)
+        stub.write_text(f"#!/bin/sh\n{does}\n")
+        stub.chmod(0o755)
+    (tmp_path / "run" / "images").mkdir(parents=True)
+    old = tmp_path / "run" / "images" / "before.parquet"
+    old.touch()
+    os.utime(old, (0, 0))
+    script, _ = slurm.scripts(tmp_path / "run", "mine", slurm.Asked({}))
+    asked = {"ASKED": str(tmp_path / "asked"), "SLURM_JOB_ID": "7", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    job = subprocess.Popen(["bash", "-c", script], env=os.environ | asked, stderr=subprocess.PIPE, text=True)
+    time.sleep(2)
+    if finished:
+        (tmp_path / "run" / "images" / "new.parquet").touch()
+    job.send_signal(signal.SIGUSR2)
+    _, said = job.communicate(timeout=60)
+    assert (tmp_path / "asked").exists() == finished
+    assert ("no shard was finished within the time limit" in said) != finished
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     why = slurms.missing()
@@ -352,6 +392,17 @@ def test_slurm_ends_like_local_with_one_worker_requeued_and_one_out_of_time(
     assert line.status(opened)["report"] and "report.html" in logs, logs
 
 
+def test_a_model_draws_the_same_on_slurm(cluster: dict[str, str], tmp_path: Path) -> None:
+    """Whatever processors a task has, the study's threads draw."""
+    undisturbed, opened = modelled(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in cluster.items():
+            patch.setenv(key, value)
+        slurm.launch(opened[0].folder, "model", slurm.Asked(slurm.options(["nodes=2,time=30"])))
+    until(lambda: not slurms.jobs(cluster))
+    assert done(opened) == done(undisturbed) and threads_of(opened) == {"2"}
+
+
 def test_what_slurm_refuses_is_one_message(cluster: dict[str, str], tmp_path: Path) -> None:
     opened = begun(tmp_path / "run")
     for options in ("partition=nowhere", "partiton=debug"):
@@ -377,6 +428,8 @@ def test_a_worker_of_a_wrong_array_is_refused(monkeypatch: pytest.MonkeyPatch) -
     [
         (["--engine", "ray", "--gpus", "2"], "every GPU of the cluster draws"),
         (["--address", "10.0.0.1:6379"], "it needs --engine ray"),
+        (["--retry-failed", "--gpus", "2"], "--retry-failed draws in this process"),
+        (["--retry-failed", "--engine", "ray"], "--retry-failed draws in this process"),
     ],
 )
 def test_options_of_another_engine_are_one_message(tmp_path: Path, words: list[str], said: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline import line, stages, store, study
+from pipeline import errors, line, stages, store, study
 from pipeline.errors import ModelError, RunError
 from pipeline.generate import FakeGenerator
 from pipeline.line import Opened
@@ -235,6 +235,48 @@ def test_a_model_that_fails_at_every_image_is_stopped_after_the_first_batches(tm
     assert len(pixels_of(opened)) == len(planned)
 
 
+def test_a_model_from_which_something_came_may_fail_at_a_whole_shard(tmp_path: Path) -> None:
+    """Else an arm that fails throughout would end a run whose workers each draw some shards, and no other."""
+    wanted = fake_study(images_per_prompt=30, arms=["none", {"suffix": {"text": "smiling"}}])
+    run, _, planned = opened = line.begin(wanted, tmp_path / "run")
+    for shard in planned.shards():
+        stages.draw(
+            run, planned, lambda: fails(fake(opened), lambda prompt: prompt.endswith("smiling")), shards=[shard]
+        )
+    found = line.status(opened)
+    assert (found["made"], found["failed"]) == (600, 600)
+
+
+def test_perceptions_of_images_that_were_drawn_again_meanwhile_are_made_anew(tmp_path: Path) -> None:
+    """A second process had read a shard before the first drew its failed images again, and wrote after it."""
+    run, chosen, planned = opened = line.begin(fake_study(images_per_prompt=5), tmp_path / "run")
+
+    def reader() -> Any:
+        return line.noted(run, chosen, line.open_perceiver(chosen))
+
+    stages.draw(run, planned, lambda: fails(fake(opened), lambda prompt: "pilot" in prompt), reader)
+    late = run.perceptions(PERCEIVER, planned.shards()[0])
+    content = late.read_bytes()
+    line.retry(opened)
+    late.parent.mkdir(exist_ok=True)
+    late.write_bytes(content)
+    line.generate(opened, perceive=True)
+    seen = run.read_perceptions(PERCEIVER, planned.shards()[0])
+    assert line.status(opened)["failed"] == 0 and seen["embedding"].null_count == 0
+
+
+def test_what_a_killed_process_left_half_written_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    run, _, _ = opened = line.begin(fake_study(images_per_prompt=1), tmp_path / "run")
+    (run.folder / "images").mkdir()
+    left = [run.folder / "images" / f".none-00000000-00000020.parquet.node{n}.1.partial" for n in range(2)]
+    for partial in left:
+        partial.touch()
+    old = time.time() - store.STALE - 1
+    os.utime(left[0], (old, old))
+    line.generate(opened, perceive=False)
+    assert [partial.exists() for partial in left] == [False, True]
+
+
 def test_failed_units_are_drawn_again_on_request_and_the_others_keep_their_bytes(
     drawn: Callable[..., Opened], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +399,49 @@ def test_hostile_prompts_stay_texts(tmp_path: Path) -> None:
 
 
 TOKEN = "hf_" + "SeCrEtSeCrEtSeCrEt" * 2
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        TOKEN,
+        TOKEN.upper(),
+        "api_org_" + "SeCrEtSeCrEtSeCrEt" * 2,
+        "authorization: bearer SeCrEtSeCrEtSeCrEtSeCrEt",
+        "https://me:SeCrEt@hub.example/model",
+        "https://hub.example/model?token=SeCrEt&part=1",
+        "https://hub.example/model?part=1&X-Amz-Signature=SeCrEt",
+        "HF_TOKEN=SeCrEt",
+        "what the user's own variable holds: cReTsEcReTsE",
+    ],
+)
+def test_secrets_are_blotted_out_of_texts(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "cReTsEcReTsE")
+    kept = errors.without_secrets(f"401 for {secret}: try again")
+    assert "secret" not in kept.lower().replace("api_org_", "") and "cretsecret" not in kept.lower()
+    assert kept.startswith("401 for ") and "…" in kept
+
+
+RAISING = "import sys, torch; from pipeline import cli, line;" + (
+    "line.preview = lambda *_: (_ for _ in ()).throw({error});"
+    "sys.argv = ['typecast', 'run', 'emoji', '--dry-run']; cli.main()"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (f"ValueError('401 for https://me:{TOKEN}@hub.example')", 3, "a fault of Typecast's own"),
+        ("torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB')", 2, "the device: CUDA out of memory"),
+        ("MemoryError()", 2, "the device: MemoryError"),
+    ],
+)
+def test_faults_of_the_machine_are_a_message_and_our_own_a_traceback_without_secrets(
+    error: str, code: int, said: str
+) -> None:
+    ran = subprocess.run([sys.executable, "-c", RAISING.format(error=error)], capture_output=True, text=True)
+    assert ran.returncode == code and said in ran.stderr and TOKEN not in ran.stderr
+    assert ("Traceback" in ran.stderr) == (code == 3)
 
 
 def test_a_token_reaches_no_file_and_no_message(tmp_path: Path) -> None:

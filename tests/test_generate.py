@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -506,6 +507,13 @@ def test_bfloat16_draws_on_a_cpu(models: dict[str, Path]) -> None:
 def test_compiling_a_model_without_repeated_blocks_by_region_is_an_error(models: dict[str, Path]) -> None:
     with pytest.raises(ModelError, match=r"draw\.compile: SD3Transformer2DModel .*: null, whole"):
         drawing(models["sd3"], compile="regional")
+
+
+def test_a_pipeline_without_an_autoencoder_of_that_name_is_made_quick_all_the_same(models: dict[str, Path]) -> None:
+    """Kandinsky calls its `movq`. On a GPU, where the convolutions are laid out otherwise."""
+    network = torch.nn.Conv2d(3, 4, 3)
+    generate._make_quick(SimpleNamespace(unet=network, movq=torch.nn.Conv2d(4, 3, 3)), "cuda", None)
+    assert network.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from pipeline import line, stages, store, study
 from pipeline.errors import InputError, ModelError, RunError
 from pipeline.line import Opened
 from pipeline.types import Batch, Drawn
+from tests import tiny
 from tests.conftest import fake_study, pixels_of
 
 DRAW = "import sys; from pathlib import Path; from pipeline import line, stages, study;" + (
@@ -193,30 +194,61 @@ def begin_drawing(tmp_path: Path, folder: str) -> subprocess.Popen[bytes]:
 
 def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: Path) -> None:
     """SIGKILL while the folder is made, a shard is drawn, encoded or written; then the same command again."""
-    wanted = fake_study(name="killed", images_per_prompt=130)
+    wanted = fake_study(name="killed", images_per_prompt=200)
     store.write_text(tmp_path / "study.yaml", study.dump(wanted))
     start = time.monotonic()
     assert begin_drawing(tmp_path, "undisturbed").wait() == 0
     long = time.monotonic() - start
     whole = pixels_of(line.resume(tmp_path / "undisturbed"))
     chance = random.Random(0)
-    kills, survivors = 0, set[str]()
+    kills, midway, times = 0, 0, dict[Path, int]()
+    shards = len(line.resume(tmp_path / "undisturbed")[2].shards())
     for attempt in range(200):
         if kills == 20:
             break
         folder = tmp_path / f"killed-{attempt % 4}"
         process = begin_drawing(tmp_path, folder.name)
-        time.sleep(chance.uniform(0.3, 1.0) * long)
+        time.sleep(chance.uniform(0.4, 1.0) * long)
         kills += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
-        survivors |= {str(p) for p in folder.glob("images/*.parquet")}
-    assert kills == 20
-    times = {path: Path(path).stat().st_mtime_ns for path in survivors}
+        finished = [*folder.glob("images/*.parquet")]
+        midway += 0 < len(finished) < shards
+        for path in finished:
+            times.setdefault(path, path.stat().st_mtime_ns)
+    assert kills == 20 and midway >= 5  # the others fell while Python was starting, or all had been drawn
     for number in range(4):
         assert begin_drawing(tmp_path, f"killed-{number}").wait() == 0
         assert pixels_of(line.resume(tmp_path / f"killed-{number}")) == whole
-    assert {path: Path(path).stat().st_mtime_ns for path in survivors} == times  # no finished shard was drawn again
+    assert {
+        path: path.stat().st_mtime_ns for path in times
+    } == times  # no finished shard was drawn again, after any kill
+
+
+def test_a_study_that_was_refused_before_anything_was_drawn_can_be_put_right(tmp_path: Path) -> None:
+    wrong = fake_study(draw={"height": 32, "width": 32, "threads": 1}, images_per_prompt=1)
+    line.begin(wrong, tmp_path / "run")  # as far as a run gets whose model refuses its settings
+    right = line.begin(fake_study(images_per_prompt=1), tmp_path / "run")
+    line.generate(right, perceive=False)
+    assert line.resume(tmp_path / "run")[1] == right[1]
+    with pytest.raises(RunError, match=r"draw\.height is 16 there and 32 here"):
+        line.begin(wrong, tmp_path / "run")
+
+
+def test_a_run_is_read_where_its_model_is_not_and_says_which_drew_it(tmp_path: Path) -> None:
+    model = tiny.stable_diffusion(tmp_path / "model")
+    draw = {"height": 32, "width": 32, "num_inference_steps": 1, "batch_size": 8, "threads": 1}
+    opened = line.begin(fake_study(model={"path": str(model)}, draw=draw, images_per_prompt=1), tmp_path / "run")
+    line.generate(opened, perceive=False)
+    run, _, planned = opened
+    assert run.environment(planned.shards()[0])["weights"] == planned.settings.weights
+    model.rename(tmp_path / "elsewhere")
+    there = line.reopen(tmp_path / "run")
+    line.perceive(there)
+    line.estimate(there)
+    assert line.status(there)["made"] == 20 and planned.settings.weights in line.report(there).read_text()
+    with pytest.raises(ModelError, match=r"model\.path"):
+        line.resume(tmp_path / "run")
 
 
 def test_two_processes_on_one_folder_do_not_corrupt_it(tmp_path: Path) -> None:

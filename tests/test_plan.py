@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import study
 from pipeline.plan import Plan, plan, seed_of
 from pipeline.types import Prompt, digest
 from tests.conftest import fake_study
@@ -63,6 +65,16 @@ def test_the_id_notices_everything_that_changes_a_pixel() -> None:
         other = replace(base, settings=replace(base.settings, **{name: value}))
         ids.add(other.units(other.shards()[0])[0].id)
     assert len(ids) == 6
+
+
+def test_an_id_is_the_same_on_a_machine_with_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first(processors: int) -> str:
+        monkeypatch.setattr(os, "cpu_count", lambda: processors)
+        chosen = study.load("emoji", ())
+        base = plan(chosen, weights="w")
+        return base.units(base.shards()[0])[0].id
+
+    assert first(2) == first(64)
 
 
 @given(

@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import line, stages
 from pipeline.engines import ray as engine
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RunError
 from pipeline.types import Shard
 from tests.test_cli import HOME
 from tests.test_engines import ENVIRONMENT, alone, begun, done, modelled, threads_of, until
@@ -42,17 +42,48 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     started.shutdown()
 
 
+def first(folder: Path, mark: str, times: int) -> bool:
+    """Is this one of the first so many times that a process of the cluster asks?"""
+    marks = [*folder.glob(f"{mark}-*")]
+    (folder / f"{mark}-{len(marks)}").touch()
+    return len(marks) < times
+
+
 class Trouble(engine.Drawer):
-    """Cannot draw the second shard; and dies, once, over the third."""
+    """Cannot draw the second shard; dies over the third, oftener than it may fail; fails as often as it may at the fourth."""
 
     def do(self, shard: Shard) -> None:
+        folder = self.opened[0].folder
         if shard.start == 512:
             raise RuntimeError("no such brush")
-        folder = self.opened[0].folder
-        if shard.start == 1024 and not (folder / "died").exists():
-            (folder / "died").touch()
+        if shard.start == 1024 and first(folder, "died", engine.RETRIES + 1):
             os.kill(os.getpid(), signal.SIGKILL)
+        if shard.start == 1536 and first(folder, "failed", engine.RETRIES):
+            raise RuntimeError("the brush fell")
         super().do(shard)
+
+
+class Blinking(engine.Reader):
+    """Fails once at the shard that was hard to draw."""
+
+    def do(self, shard: Shard) -> None:
+        if shard.start == 1536 and first(self.opened[0].folder, "blinked", 1):
+            raise RuntimeError("blinked")
+        super().do(shard)
+
+
+class Unready(engine.Drawer):
+    """Has no room for its model."""
+
+    def ready(self) -> None:
+        raise RuntimeError("no room in the device")
+
+
+class Unmade(engine.Reader):
+    """Cannot be made at all: its node does not see the folder."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder + "-elsewhere")
 
 
 class Waiting(engine.Drawer):
@@ -101,11 +132,13 @@ def test_a_shard_that_fails_is_tried_again_and_then_recorded(
     cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "Drawer", Trouble)
+    monkeypatch.setattr(engine, "Reader", Blinking)
     opened = begun(tmp_path / "run", 100)
     engine.generate(opened, cluster.address)
     said = capsys.readouterr().err
-    assert said.count("no such brush; tried again") == engine.RETRIES
-    assert "recorded as failed after 3 attempts" in said and "its process or its node was lost; tried again" in said
+    assert said.count("no such brush; tried again") == said.count("the brush fell; tried again") == engine.RETRIES
+    assert said.count("its process or its node was lost; tried again") == engine.RETRIES + 1
+    assert "recorded as failed after 3 attempts" in said and "blinked; tried again" in said
     found = line.status(opened)
     assert (found["failed"], found["made"]) == (512, 2000 - 512)
     assert found["reasons"] == {"failed: RuntimeError: no such brush (3 attempts)": 512}
@@ -113,6 +146,19 @@ def test_a_shard_that_fails_is_tried_again_and_then_recorded(
     failed = {unit.id for unit in opened[2].units(opened[2].shards()[1])}
     wanted = {row for row in alone(tmp_path / "alone", 100) if row[0] not in failed}
     assert {row for row in done(opened) if row[0] not in failed} == wanted
+
+
+def test_actors_that_cannot_begin_end_the_run_with_the_reason(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "REST", 0.1)
+    opened = begun(tmp_path / "run")
+    with monkeypatch.context() as changed, pytest.raises(RunError, match=r"cannot begin: RuntimeError: no room in the"):
+        changed.setattr(engine, "Drawer", Unready)
+        engine.generate(opened, cluster.address)
+    with monkeypatch.context() as changed, pytest.raises(RunError, match=r"cannot begin: .*no run here"):
+        changed.setattr(engine, "Reader", Unmade)
+        engine.generate(opened, cluster.address)
 
 
 def test_a_cluster_that_is_started_here_listens_on_the_loopback_and_ends_with_its_driver(tmp_path: Path) -> None:

@@ -40,6 +40,10 @@ def test_every_study_that_ships_is_valid_and_survives_its_own_dump(name: str) ->
         ({"draw": {"num_inference_steps": "many"}}, ["draw.num_inference_steps", "many"]),
         ({"images_per_prompt": 0}, ["images_per_prompt"]),
         ({"images_per_prompt": 2.5}, ["images_per_prompt"]),
+        ({"images_per_prompt": True}, ["images_per_prompt", "a whole number"]),
+        ({"seed": "16"}, ["seed", "a whole number"]),
+        ({"draw": {"guidance_scale": True}}, ["draw.guidance_scale", "a number"]),
+        ({"perceive": {"threshold": "0.5"}}, ["perceive.threshold", "a number"]),
         ({"prompt_sets": []}, ["prompt_sets"]),
         ({"prompt_sets": ["nowhere"]}, ["nowhere", "emoji_occupations"]),
         ({"prompt_sets": ["emoji_occupations"] * 2}, ["prompt_sets", "twice"]),
@@ -90,6 +94,22 @@ json_like = st.recursive(
     max_leaves=8,
 )
 keys = st.sampled_from([*study.Study.model_fields, "nonsense"])
+
+
+WRONG = st.booleans() | st.text(max_size=8) | st.lists(st.integers(), max_size=2) | st.just({"a": 1})
+NUMBERS = [
+    (where, name)
+    for where, part in (("draw", study.Draw), ("perceive", study.Perceive), ("", study.Study))
+    for name, about in part.model_fields.items()
+    if about.annotation in (int, float, float | None)
+]
+
+
+@given(st.sampled_from(NUMBERS), WRONG)
+def test_what_is_no_number_is_never_taken_for_one(place: tuple[str, str], value: object) -> None:
+    where, name = place
+    with pytest.raises(InputError, match=rf"mine\.yaml: .*{name}"):
+        study.parse(GOOD | ({where: {name: value}} if where else {name: value}), where="mine.yaml")
 
 
 @given(st.dictionaries(keys, json_like, max_size=4))

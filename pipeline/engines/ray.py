@@ -12,11 +12,12 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import line, stages
 from pipeline.energy import metered
@@ -28,7 +29,15 @@ from pipeline.store import Run
 from pipeline.types import Shard
 
 RETRIES = 2
-"""How often a shard is tried again before its images are recorded as failed."""
+"""How often a shard is tried again before its images are recorded as failed, and an actor that cannot make itself ready
+before it is left out."""
+
+LOSSES = 10
+"""How often a process or node may be lost over a shard: mostly it is no fault of the shard's, but some kill what draws
+them."""
+
+REST = 1.0
+"""Seconds before an actor whose process was lost is asked again."""
 
 AHEAD = 2
 """Shards that may lie drawn and unread, per reader, before the drawers wait."""
@@ -182,6 +191,27 @@ def _started(bundle: dict[str, float], folder: Path, threads: int) -> tuple[Any,
 # -- the driver --------------------------------------------------------------------------------------
 
 
+class Trouble(NamedTuple):
+    """Why there was no answer."""
+
+    said: str
+    lost: bool
+    """Was a process or a node lost, rather than something raised?"""
+    more: str = ""
+    """What Ray says of the loss."""
+    restarting: bool = False
+    """Is Ray about to start it again, which may take as long as it takes?"""
+
+
+def _first_line(text: str) -> str:
+    return without_secrets((text.strip().splitlines() or [""])[0])
+
+
+def _last_line(text: str) -> str:
+    """Of an actor that could not be made, the end is what went wrong in it."""
+    return without_secrets((text.strip().splitlines() or [""])[-1])
+
+
 @dataclass
 class _Line:
     """What is still to be drawn and read, and who is busy with what."""
@@ -191,7 +221,10 @@ class _Line:
     undrawn: deque[Shard]
     unread: deque[Shard]
     advance: Any
-    attempts: Counter[Shard] = field(default_factory=Counter)
+    attempts: Counter[Any] = field(default_factory=Counter)
+    """Of a shard, since it was last drawn or begun; of an actor, to make itself ready."""
+    losses: Counter[Any] = field(default_factory=Counter)
+    """The same, of processes and nodes."""
     busy: dict[Any, tuple[Any, Shard | None]] = field(default_factory=dict)
     """The answer that is waited for, to who gives it and on which shard; without one, it is making itself ready."""
 
@@ -220,11 +253,15 @@ class _Line:
                 actor, shard = self.busy.pop(answer)
                 trouble = self._trouble(answer)
                 if trouble is not None:
-                    self._ask(actor, None)  # answers when it has been started again
                     if shard:
                         self._again(actor, shard, trouble)
+                        self._ask(actor, None)  # answers when it has been started again
+                    else:
+                        self._not_ready(actor, trouble)
                     continue
                 free.append(actor)
+                for count in (self.attempts, self.losses):  # reading has attempts of its own
+                    count.pop(shard or actor, None)
                 if shard and actor in self.readers:
                     left -= 1
                     self.advance(shard.stop - shard.start, "")
@@ -244,7 +281,7 @@ class _Line:
         answer = actor.do.remote(shard) if shard else actor.ready.remote()
         self.busy[answer] = actor, shard
 
-    def _trouble(self, answer: Any) -> str | None:
+    def _trouble(self, answer: Any) -> Trouble | None:
         """Why there is no answer, or `None` if there is one. What the user must see to is raised."""
         import ray
 
@@ -253,27 +290,47 @@ class _Line:
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, TypecastError | OSError):
                 raise error.cause from None
-            return without_secrets(f"{type(error.cause).__name__}: {error.cause}".splitlines()[0])
-        except ray.exceptions.RayActorError:
-            return "its process or its node was lost"
+            return Trouble(_first_line(f"{type(error.cause).__name__}: {error.cause}"), lost=False)
+        except ray.exceptions.RayActorError as error:
+            again = isinstance(error, ray.exceptions.ActorUnavailableError)
+            return Trouble("its process or its node was lost", lost=True, more=_last_line(str(error)), restarting=again)
         except ray.exceptions.RayError as error:
-            return f"{type(error).__name__}: {error}".splitlines()[0]
+            return Trouble(_first_line(f"{type(error).__name__}: {error}"), lost=False)
         return None
 
-    def _again(self, actor: Any, shard: Shard, trouble: str) -> None:
-        """Back into the queue, for whoever is free; after `RETRIES` times the images are recorded as failed."""
+    def _again(self, actor: Any, shard: Shard, trouble: Trouble) -> None:
+        """Back into the queue, for whoever is free; after so many times the images are recorded as failed."""
         queue = self.unread if actor in self.readers else self.undrawn
-        self.attempts[shard] += 1
-        if self.attempts[shard] <= RETRIES:
-            stages.say(f"{shard.name}: {trouble}; tried again")
+        if not self._hopeless(shard, trouble):
+            stages.say(f"{shard.name}: {trouble.said}; tried again")
             queue.append(shard)
-        elif queue is self.unread:
-            raise RunError(f"{shard.name}: cannot be perceived, after {RETRIES + 1} attempts: {trouble}")
-        else:
-            stages.say(f"{shard.name}: {trouble}; recorded as failed after {RETRIES + 1} attempts")
-            stages.fail(self.run, self.planned, shard, f"{trouble} ({RETRIES + 1} attempts)")
-            self.unread.append(shard)
-            self.attempts[shard] = 0
+            return
+        attempts = self.attempts.pop(shard, 0) + self.losses.pop(shard, 0)
+        if queue is self.unread:
+            raise RunError(f"{shard.name}: cannot be perceived, after {attempts} attempts: {trouble.said}")
+        stages.say(f"{shard.name}: {trouble.said}; recorded as failed after {attempts} attempts")
+        stages.fail(self.run, self.planned, shard, f"{trouble.said} ({attempts} attempts)")
+        self.unread.append(shard)
+
+    def _not_ready(self, actor: Any, trouble: Trouble) -> None:
+        """Ask an actor once more; leave it out after so many times, and stop where none of its kind is left."""
+        if trouble.restarting or not self._hopeless(actor, trouble):
+            if trouble.lost:
+                time.sleep(REST)
+            self._ask(actor, None)
+            return
+        kind = self.readers if actor in self.readers else self.drawers
+        kind.remove(actor)
+        said = f"one that {'reads' if kind is self.readers else 'draws'} cannot begin: {trouble.said} {trouble.more}".strip()
+        if not kind:
+            raise RunError(f"{said}. None is left; finished shards are kept, and the same command continues")
+        stages.say(f"{said}; left out")
+
+    def _hopeless(self, what: Any, trouble: Trouble) -> bool:
+        """Count one more trouble over a shard or an actor: are these too many?"""
+        counted, most = (self.losses, LOSSES) if trouble.lost else (self.attempts, RETRIES)
+        counted[what] += 1
+        return counted[what] > most
 
     def _say_what_is_waited_for(self) -> None:
         shards = sorted(shard.name for _, shard in self.busy.values() if shard)

@@ -160,7 +160,12 @@ class _Job:
             raise InputError(f"--slurm: Slurm refuses: {'; '.join(lines)}") from None
 
     def _executor(self) -> Any:
-        from submitit import SlurmExecutor
+        try:
+            from submitit import SlurmExecutor
+        except ImportError:
+            raise InputError(
+                "typecast launch: submitit is not installed; install it with: pip install 'typecast[slurm]'"
+            ) from None
 
         class Commands(SlurmExecutor):  # type: ignore[misc]
             """What `submit` would send is a pickle; a command line is sent by what lies below it."""
