@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from classifiers.attributes import readable
+from classifiers.attributes import ATTRIBUTES, readable
 from classifiers.probe import Probe
 from pipeline.estimates import wilson
 from pipeline.types import CANNOT_TELL, Attribute, Estimate, Intersection, Pixels
@@ -48,26 +49,35 @@ def count(
         if unknown or len(truths[attribute.name]) != len(concepts):
             some = len(truths[attribute.name])
             raise ValueError(f"{attribute.name}: {some} labels for {len(concepts)} images; unknown: {unknown}")
-    labels, seen = with_intersections(measured, truths, decisions)
+    labels, seen = with_intersections(readable(measured), truths, decisions)
     return {
         attribute.name: {
             "levels": list(attribute.levels),
             "pictures": pictures,
             **perceiver.stamp(attribute),
             "rows": crossed(attribute.levels, labels[attribute.name], seen[attribute.name]).tolist(),
-            "by_concept": _by_concept(attribute.levels, labels[attribute.name], seen[attribute.name], concepts),
+            "by_concept": crossed_by_concept(attribute.levels, labels[attribute.name], seen[attribute.name], concepts),
         }
         for attribute in readable(measured)
     }
 
 
+def alone_and_in_pairs(attributes: Sequence[Attribute]) -> tuple[Attribute | Intersection, ...]:
+    """Each of them, and every two of them together: who is misread may be seen in no attribute alone.
+
+    More than what is estimated together (`readable`), named alike: of two, the first in `ATTRIBUTES` comes first.
+    """
+    ordered = sorted(attributes, key=lambda a: [*ATTRIBUTES, a.name].index(a.name))
+    return (*attributes, *(Intersection(of=pair) for pair in itertools.combinations(ordered, 2)))
+
+
 def with_intersections(
-    attributes: Sequence[Attribute], truths: Labels, decisions: Mapping[str, Sequence[str]]
+    read: Sequence[Attribute | Intersection], truths: Labels, decisions: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[str | None]], dict[str, list[str]]]:
-    """Labels and decisions, with those of the intersections of the attributes."""
-    labels = {a.name: list(truths[a.name]) for a in attributes}
-    seen = {a.name: list(decisions[a.name]) for a in attributes}
-    for both in (a for a in readable(attributes) if isinstance(a, Intersection)):
+    """Labels and decisions, with those of the intersections; whoever is not labelled for a part of one is in none."""
+    labels = {a.name: list(truths[a.name]) for a in read if isinstance(a, Attribute)}
+    seen = {a.name: list(decisions[a.name]) for a in read if isinstance(a, Attribute)}
+    for both in (a for a in read if isinstance(a, Intersection)):
         rows = zip(*(labels[part.name] for part in both.of), strict=True)
         labels[both.name] = [None if None in row else ", ".join(map(str, row)) for row in rows]
         seen[both.name] = both.together(seen)
@@ -84,7 +94,7 @@ def crossed(levels: Sequence[str], labels: Sequence[str | None], decisions: Sequ
     return rows
 
 
-def _by_concept(
+def crossed_by_concept(
     levels: Sequence[str], labels: Sequence[str | None], decisions: Sequence[str], concepts: Sequence[str]
 ) -> dict[str, list[list[int]]]:
     """`crossed` for each concept of which a picture is labelled."""
@@ -133,7 +143,7 @@ def leaks(
     """How much more often a probe misreads people of one level in one concept than in all others together.
 
     `by_concept` has counts `(K, K + 1)` on pictures of the same people in different concepts. Per true level: the
-    concept with the largest difference of error among the decided, how many labelled pictures of it there are, and the
+    concept with the largest difference of error among the decided, how many decided pictures of it there are, and the
     difference with an interval that holds the worst of all concepts. The exact intervals of both shares (Clopper and
     Pearson (1934), Biometrika 26:404) are combined as by Newcombe (1998), Statistics in Medicine 17:873, method 10, at
     1 - α/C for C concepts (Bonferroni), so that all C hold together; then from the largest lower end to the largest

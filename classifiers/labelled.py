@@ -6,11 +6,10 @@ them names the folder. What their labels say is what the people in the pictures,
 
 from __future__ import annotations
 
-import csv
 import functools
+import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from classifiers.attributes import ATTRIBUTES
+from pipeline import checks
 from pipeline.errors import InputError
 from pipeline.pictures import decoded
 from pipeline.types import CANNOT_TELL, Pixels
@@ -26,10 +26,11 @@ from pipeline.types import CANNOT_TELL, Pixels
 EMBEDDED = Path(__file__).parents[1] / "pipeline" / "embedded"
 TRAIN, CALIBRATION, TEST = "train", "calibration", "test"
 SPLITS = (TRAIN, CALIBRATION, TEST, "")
-IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 TILE = 64
 MOST = 5
 """Names that an error lists."""
+OUTSIDE = "a link that leads out of the folder"
+NO_FILE = "no file: a link to nothing or to a folder, or something else that is not read"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def load(source: str) -> Album:
         album = _dataset(path)
     elif [*path.glob("fairface_label_*.csv")]:
         album = _fairface(path)
-    elif next(_cfd_files(path), None):
+    elif any(CFD.fullmatch(file.name) for file in _files(path)):
         album = _cfd(path)
     else:
         album = _folders(path)
@@ -87,16 +88,49 @@ def load(source: str) -> Album:
     return album
 
 
-def _read(path: Path) -> Pixels:
-    """The pixels of a file as it is meant to be looked at."""
-    found = decoded(path.read_bytes())
+UNREADABLE = (OSError, ValueError)
+"""Of a picture that cannot be read."""
+
+
+def _read(path: Path, home: Path) -> Pixels:
+    """The pixels of a file; `ValueError` where there are none. Nothing is read that lies outside of the folder `home`."""
+    if not _inside(path, home):
+        raise ValueError(OUTSIDE)
+    if not path.is_file():
+        raise ValueError(NO_FILE)
+    return _pixels(path.read_bytes())
+
+
+def _pixels(content: bytes) -> Pixels:
+    """What a file holds, as it is meant to be looked at."""
+    found = decoded(content)
     if isinstance(found, str):
         raise ValueError(found)
     return found
 
 
-UNREADABLE = (OSError, ValueError)
-"""Of a picture that cannot be read."""
+def _unlabelled(path: Path, home: Path, why: str) -> Pixels:
+    """Of a file that says not what it shows nothing is used; `ValueError` with the reason, or that it is no picture."""
+    _read(path, home)
+    raise ValueError(why)
+
+
+def _inside(path: Path, home: Path) -> bool:
+    """Does a path stay below a folder, where its links lead?"""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(home))
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file of a folder and the folders in it, by name, as an album has them: its name says not if it is a picture.
+
+    Those whose name begins with a dot are none. A link to a folder is one, though it is not followed: it is said so.
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and (path.is_symlink() or not path.is_dir())
+    )
 
 
 # -- a CSV, folders, a dataset -----------------------------------------------------------------------
@@ -105,34 +139,28 @@ UNREADABLE = (OSError, ValueError)
 def _csv(path: Path) -> Album:
     """Columns `image` (a path from the folder of the CSV) and one per attribute; `concept`, `person` and `split` may be
     there. An empty cell and `cannot tell` are no label."""
-    rows = read_rows(path)
-    if not rows:
-        raise InputError(f"{path}: holds no line")
-    columns = list(rows[0])
+    lines = read_rows(path)
+    columns = list(lines[0][1])
     if "image" not in columns:
-        raise InputError(f"{path}: the column image is missing; its columns are: {', '.join(map(str, columns))}")
+        raise InputError(f"{path}: the column image is missing; its columns are: {', '.join(columns)}")
     attributes = [name for name in ATTRIBUTES if name in columns]
     if not attributes:
         raise InputError(f"{path}: needs a column for at least one attribute: {', '.join(ATTRIBUTES)}")
-    _check(f"{path}: line", [(number, row) for number, row in enumerate(rows, 2)], attributes)
-    twice = [name for name, n in Counter(row["image"] for row in rows).items() if n > 1]
-    if twice:
-        raise InputError(f"{path}: image: {len(twice)} are there twice: {', '.join(twice[:MOST])}")
-    outside = [row["image"] for row in rows if not _inside(path.parent, row["image"])]
-    if outside:
-        raise InputError(f"{path}: image: must be a path below {path.parent}; is not: {', '.join(outside[:MOST])}")
-    return Album(what=path.name, pictures=tuple(_picture(path.parent, row, attributes) for row in rows))
+    _check(f"{path}: line", lines, attributes)
+    wrong = _misnamed(path.parent, "image", lines)
+    if wrong:
+        raise checks.all_wrong(path, wrong)
+    return Album(what=path.name, pictures=tuple(_picture(path.parent, row, attributes) for _, row in lines))
 
 
 def _picture(folder: Path, row: Mapping[str, str], attributes: Sequence[str]) -> Picture:
-    file = folder / row["image"]
     return Picture(
         name=row["image"],
         labels=_labels(row, attributes),
         concept=row.get("concept") or "",
         group=row.get("person") or "",
         split=row.get("split") or "",
-        pixels=functools.partial(_read, file),
+        pixels=functools.partial(_read, folder / row["image"], folder),
     )
 
 
@@ -158,29 +186,31 @@ def _check(where: str, rows: Sequence[tuple[int, Mapping[str, Any]]], attributes
         )
 
 
-def _inside(folder: Path, name: str) -> bool:
-    """Does a name stay below its folder?"""
-    return bool(name) and (folder / name).resolve().is_relative_to(folder.resolve())
+def _misnamed(folder: Path, column: str, lines: Iterable[tuple[int, Mapping[str, str]]]) -> checks.Problems:
+    """Names that are no path below the folder, and pictures that are in several lines."""
+    wrong: checks.Problems = {}
+    places: dict[str, list[int]] = {}
+    for number, row in lines:
+        name = row[column]
+        if name and "\0" not in name and _inside(folder / name, folder):
+            places.setdefault(os.path.normpath(name), []).append(number)
+        else:
+            wrong.setdefault(f"{column}: {name!r} is no path below {folder}", []).append(number)
+    twice = {f"{column}: {name!r} is there more than once": some for name, some in places.items() if len(some) > 1}
+    return wrong | twice
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The lines of a CSV in UTF-8, cells without the spaces around them."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    try:
-        rows = list(csv.DictReader(text.splitlines(keepends=True), strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path}: cannot be read as a CSV: {error}") from None
-    odd = [number for number, row in enumerate(rows, 2) if None in row or None in row.values()]
-    if odd:
-        raise InputError(f"{path}: line {odd[0]}: has another number of cells than the first line")
-    return [{key.strip(): cell.strip() for key, cell in row.items()} for row in rows]
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGES and not p.name.startswith("."))
+def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """The lines of a CSV in UTF-8 with their numbers, at least one; cells and columns without the spaces around them."""
+    found = []
+    for number, cells in checks.csv_lines(path, path.read_bytes()):
+        row = {column.strip(): cell.strip() for column, cell in cells.items()}
+        if len(row) < len(cells):
+            raise InputError(f"{path}: two columns have the same name: {', '.join(cells)}")
+        found.append((number, row))
+    if not found:
+        raise InputError(f"{path}: holds no line but the first")
+    return found
 
 
 def _folders(path: Path) -> Album:
@@ -193,16 +223,16 @@ def _folders(path: Path) -> Album:
             f"{path}: its folders are {', '.join(names) or 'none'}; they should be levels of one attribute ({levels}), or "
             "it should hold fairface_label_*.csv, CFD-*.jpg, world.csv or a dataset that `datasets` saved"
         )
-    return Album(
-        what=path.name,
-        pictures=tuple(
-            Picture(
-                name=file.relative_to(path).as_posix(), labels={fits[0]: level}, pixels=functools.partial(_read, file)
-            )
-            for level in names
-            for file in _files(path / level)
-        ),
-    )
+    return Album(what=path.name, pictures=tuple(_in_folder(file, path, fits[0]) for file in _files(path)))
+
+
+def _in_folder(file: Path, path: Path, attribute: str) -> Picture:
+    name = file.relative_to(path).as_posix()
+    level, inner, _ = name.partition("/")
+    if not inner:
+        why = "in no folder, so nothing says what it shows"
+        return Picture(name=name, labels={}, pixels=functools.partial(_unlabelled, file, path, why))
+    return Picture(name=name, labels={attribute: level}, pixels=functools.partial(_read, file, path))
 
 
 def _dataset(path: Path) -> Album:
@@ -210,8 +240,7 @@ def _dataset(path: Path) -> Album:
     `train`, `calibration` and `test`, and a dataset that has these three is read by them."""
     import datasets
 
-    loaded = datasets.load_from_disk(str(path))
-    parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
+    parts = _parts(path)
     by_split = set(parts) == {TRAIN, CALIBRATION, TEST}
     pictures: list[Picture] = []
     for split, part in parts.items():
@@ -221,9 +250,12 @@ def _dataset(path: Path) -> Album:
             raise InputError(
                 f"{path}: needs the columns image and one of {', '.join(ATTRIBUTES)}; has: {', '.join(names)}"
             )
-        told = part.select_columns([n for n in (*attributes, "concept", "person", "split") if n in names])
-        rows = [_named(row, told.features) for row in told]
+        if not isinstance(part.features["image"], datasets.Image):
+            raise InputError(f"{path}: image: is {part.features['image']}; it should be an Image feature")
+        rows = _told(path, part.select_columns([n for n in (*attributes, "concept", "person", "split") if n in names]))
         _check(f"{path}: {split or 'row'}", list(enumerate(rows)), attributes)
+        # As bytes: Pillow's own way to RGB cuts 16 bits of grey off, and reads what a bomb claims to hold.
+        images = part.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
         pictures += [
             Picture(
                 name=f"{split or 'row'} {number}",
@@ -231,19 +263,48 @@ def _dataset(path: Path) -> Album:
                 concept=row.get("concept", ""),
                 group=row.get("person", ""),
                 split=split if by_split else row.get("split", ""),
-                pixels=functools.partial(_row_of, part, number),
+                pixels=functools.partial(_row_of, images, number),
             )
             for number, row in enumerate(rows)
         ]
     return Album(what=path.name, pictures=tuple(pictures))
 
 
-def _row_of(dataset: Any, number: int) -> Pixels:
-    return np.asarray(dataset[number]["image"].convert("RGB"))
+def _parts(path: Path) -> dict[str, Any]:
+    """The splits of a saved dataset; one without splits is that of no name."""
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+        parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
+        for part in parts.values():
+            part.data.validate(full=True)  # what points outside of its buffers would end the process
+    except Exception as error:  # json, pyarrow and datasets each have their own of a damaged file
+        raise _damaged(path, error) from None
+    return {split: part.with_format(None) for split, part in parts.items()}
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"{path}: cannot be read as a dataset that `datasets` saved: {said}")
+
+
+def _told(path: Path, labels: Any) -> list[dict[str, str]]:
+    """The cells of every row as text; a class as its name."""
+    try:
+        return [_named(row, labels.features) for row in labels]
+    except Exception as error:  # such as a class that the dataset has no name for
+        raise _damaged(path, error) from None
+
+
+def _row_of(images: Any, number: int) -> Pixels:
+    image = images[number]["image"]
+    if image is None or image["bytes"] is None:
+        raise ValueError("the dataset holds no bytes of it")
+    return _pixels(image["bytes"])
 
 
 def _named(row: Mapping[str, Any], features: Mapping[str, Any]) -> dict[str, str]:
-    """The cells of a row as text; a class as its name."""
     found = {}
     for key, value in row.items():
         to_name = getattr(features[key], "int2str", None)
@@ -271,31 +332,35 @@ and what we do not count as White, Black or Asian without a doubt is not labelle
 def _fairface(path: Path) -> Album:
     """`fairface_label_train.csv`, `fairface_label_val.csv` and the folders `train/` and `val/`; `val` is the test."""
     pictures = []
+    listed: dict[str, str] = {}
     for table in sorted(path.glob("fairface_label_*.csv")):
-        rows = read_rows(table)
-        if rows and not {"file", *FAIRFACE} <= set(rows[0]):
-            raise InputError(f"{table}: needs the columns file, {', '.join(FAIRFACE)}; has: {', '.join(rows[0])}")
-        for number, row in enumerate(rows, 2):
+        lines = read_rows(table)
+        if not {"file", *FAIRFACE} <= set(lines[0][1]):
+            raise InputError(f"{table}: needs the columns file, {', '.join(FAIRFACE)}; has: {', '.join(lines[0][1])}")
+        wrong = _misnamed(path, "file", lines)
+        for number, row in lines:
             for name, words in FAIRFACE.items():
                 if row[name] not in words:
-                    raise InputError(f"{table}: line {number}: {name}: {row[name]!r}; known are {', '.join(words)}")
-            if not _inside(path, row["file"]):
-                raise InputError(f"{table}: line {number}: file: {row['file']!r} is no path below {path}")
-            labels = {name: words[row[name]] for name, words in FAIRFACE.items() if words[row[name]]}
-            split = TEST if table.stem.endswith("_val") else ""
-            file = path / row["file"]
-            pictures.append(
-                Picture(name=row["file"], labels=labels, split=split, pixels=functools.partial(_read, file))
-            )
+                    wrong.setdefault(f"{name}: {row[name]!r}; known are {', '.join(words)}", []).append(number)
+            if listed.setdefault(row["file"], table.name) != table.name:
+                wrong[f"file: {row['file']!r} is in {listed[row['file']]} too"] = [number]
+        if wrong:
+            raise checks.all_wrong(table, wrong)
+        pictures += [_of_fairface(path, row, TEST if table.stem.endswith("_val") else "") for _, row in lines]
     return Album(what="FairFace", pictures=tuple(pictures))
 
 
-CFD = re.compile(r"CFD-(?P<race>[ABLWMI])(?P<gender>[FM])-(?P<person>\d+)-\d+-(?P<look>[A-Z]+)\.jpe?g", re.IGNORECASE)
+def _of_fairface(path: Path, row: Mapping[str, str], split: str) -> Picture:
+    return Picture(
+        name=row["file"],
+        labels={name: words[row[name]] for name, words in FAIRFACE.items() if words[row[name]]},
+        split=split,
+        pixels=functools.partial(_read, path / row["file"], path),
+    )
+
+
+CFD = re.compile(r"CFD-(?P<race>[ABLWMI])(?P<gender>[FM])-(?P<person>\d+)-\d+-(?P<look>[A-Z]+)(\.\w+)?", re.IGNORECASE)
 CFD_RACES = {"A": "Asian", "B": "Black", "W": "White"}
-
-
-def _cfd_files(path: Path) -> Iterator[Path]:
-    return (p for p in path.rglob("CFD-*") if CFD.fullmatch(p.name))
 
 
 def _cfd(path: Path) -> Album:
@@ -303,21 +368,23 @@ def _cfd(path: Path) -> Album:
 
     Ma, Correll and Wittenbrink (2015), Behavior Research Methods 47:1122, and the extensions CFD-MR and CFD-INDIA.
     Latino, multiracial and Indian people are not labelled for race: a viewer's categories do not follow from theirs.
+    A file of another name is none of its pictures, and is listed.
     """
-    pictures = []
-    for file in sorted(_cfd_files(path)):
-        found = CFD.fullmatch(file.name)
-        assert found
-        race, gender = CFD_RACES.get(found["race"].upper()), {"F": "woman", "M": "man"}[found["gender"].upper()]
-        pictures.append(
-            Picture(
-                name=file.relative_to(path).as_posix(),
-                labels={"gender": gender} | ({"race": race} if race else {}),
-                group=f"{found['race']}{found['gender']}-{found['person']}".upper(),
-                pixels=functools.partial(_read, file),
-            )
-        )
-    return Album(what="Chicago Face Database", pictures=tuple(pictures))
+    return Album(what="Chicago Face Database", pictures=tuple(_of_cfd(file, path) for file in _files(path)))
+
+
+def _of_cfd(file: Path, path: Path) -> Picture:
+    name, found = file.relative_to(path).as_posix(), CFD.fullmatch(file.name)
+    if not found:
+        why = "not named as CFD-WF-001-003-N.jpg, so nothing says who is in it"
+        return Picture(name=name, labels={}, pixels=functools.partial(_unlabelled, file, path, why))
+    race, gender = CFD_RACES.get(found["race"].upper()), {"F": "woman", "M": "man"}[found["gender"].upper()]
+    return Picture(
+        name=name,
+        labels={"gender": gender} | ({"race": race} if race else {}),
+        group=f"{found['race']}{found['gender']}-{found['person']}".upper(),
+        pixels=functools.partial(_read, file, path),
+    )
 
 
 IDENTITIES = ("plain", "blond hair", "red hair", "curly hair", "white hair", "bald")
@@ -332,7 +399,7 @@ def _emoji(path: Path) -> Album:
     age and tone is one group, in all sets together.
     """
     own = path == EMBEDDED
-    rows = [row for row in read_rows(path / "world.csv") if row["tone"] != "none"]
+    rows = [row for _, row in read_rows(path / "world.csv") if row["tone"] != "none"]
     atlas = np.asarray(Image.open(path / "world.webp").convert("RGB"))
     across = atlas.shape[1] // TILE
 

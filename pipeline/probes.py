@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.box import SIMPLE
 from rich.table import Table
+from scipy import sparse
 
 from classifiers import calibration, evaluation, labelled, linear, prototypes
-from classifiers.attributes import ATTRIBUTES, readable
+from classifiers.attributes import ATTRIBUTES
 from classifiers.clip import ClipModel
 from classifiers.labelled import TEST, TRAIN, Album
 from classifiers.probe import (
@@ -47,6 +48,8 @@ FILES = (WEIGHTS, CONFUSION, LABELLED, FIGURE, DESCRIPTION)
 AT_ONCE = 64
 FEWEST = 2
 """Labelled pictures of each level that a fit needs."""
+POINTS = 200
+"""Of a coverage curve as it is written: each half a percent of the pictures, however many there are."""
 
 
 class Seen(NamedTuple):
@@ -82,6 +85,25 @@ class Seen(NamedTuple):
         said = sum(attribute in picture.labels for picture in self.album.pictures)
         return said - sum(label is not None for label in self.labels(attribute))
 
+    def repeated(self) -> int:
+        """How many pictures are the same as an earlier one, pixel by pixel."""
+        return len(self.sha256) - len(set(self.sha256))
+
+    def groups(self) -> list[str]:
+        """A name for each picture, the same for all that are learnt from together or judged together.
+
+        These are the pictures of one group, those of the same pixels, and whatever hangs together by both: what was
+        learnt by heart from a picture is no knowledge of its copy.
+        """
+        named = [picture.group or f"alone {row}" for row, picture in enumerate(self.album.pictures)]
+        _, mine = np.unique(named, return_inverse=True)
+        _, looks = np.unique(self.sha256, return_inverse=True)
+        n = len(named)  # a picture is an edge from its group to its pixels
+        edges = sparse.coo_array((np.ones(n), (mine, n + looks)), shape=(2 * n, 2 * n))
+        _, part = sparse.csgraph.connected_components(edges, directed=False)
+        first = {part[group]: name for group, name in sorted(zip(mine, named, strict=True), reverse=True)}
+        return [first[part[group]] for group in mine]
+
 
 def look(album: Album, clip: ClipModel) -> Seen:
     """Every picture of an album, embedded once."""
@@ -99,7 +121,8 @@ def look(album: Album, clip: ClipModel) -> Seen:
             pictures += [picture for picture, _ in batch]
             advance(min(AT_ONCE, len(album.pictures) - start), "")
     if not pictures:
-        raise InputError(f"{album.what}: none of its {len(album.pictures)} pictures can be read")
+        some = "; ".join(f"{name}: {why}" for name, why in list(unreadable.items())[: labelled.MOST])
+        raise InputError(f"{album.what}: none of its {len(album.pictures)} pictures can be read: {some}")
     return Seen(replace(album, pictures=tuple(pictures)), np.concatenate(parts), digests, unreadable)
 
 
@@ -144,19 +167,25 @@ def fit(
     return Probe(clip, attributes, heads, thresholds, name=name, confusion_file=None), fitted
 
 
+def _besides_test(seen: Seen) -> list[int]:
+    """The pictures that a fit may look at."""
+    return [row for row, picture in enumerate(seen.album.pictures) if picture.split != TEST]
+
+
 def _fit(seen: Seen, kind: str, attribute: Attribute, risk: float, words: Head | None) -> Fitted:
-    labels = seen.labels(attribute.name)
     pictures = seen.album.pictures
-    rows = np.array([i for i, label in enumerate(labels) if label is not None and pictures[i].split != TEST], np.int64)
+    ours = _besides_test(seen)
+    labels = dict(zip(ours, seen.chosen(ours).labels(attribute.name), strict=True))
+    rows = np.array([row for row, label in labels.items() if label is not None], np.int64)
     truth = np.array([attribute.levels.index(str(labels[row])) for row in rows], np.int64)
     judged = np.array([pictures[row].split != TRAIN for row in rows], bool)
-    groups = [pictures[row].group or f"alone {row}" for row in rows]
     few = [level for k, level in enumerate(attribute.levels) if (truth == k).sum() < FEWEST]
     if (few and kind != "zero_shot") or not judged.any():
         why = (
             f"fewer than {FEWEST} pictures of {', '.join(few)}" if few else "no picture besides those of train and test"
         )
         raise InputError(f"{seen.album.what}: {attribute.name}: {why}; label more, or leave it out with --attributes")
+    groups = seen.chosen(rows.tolist()).groups()
 
     def learnt(some: npt.NDArray[np.int64]) -> Head:
         """A head from some of the rows."""
@@ -215,11 +244,12 @@ def write(
     """The folder of a probe, `probe.json` last; returns what is in it. See docs/perception.md for the files."""
     judged = sorted({int(row) for each in fitted.values() for row in each.rows})
     decisions, shares = _decided(probe, fitted, judged)
-    part = seen.chosen(judged)
+    part = _as_judged(seen, fitted, judged)
     found = measure(probe, part, decisions, shares)
+    learnt_from = seen.chosen(_besides_test(seen))
     for name, each in fitted.items():
         found[name]["ece_uncalibrated"] = calibration.expected_calibration_error(each.uncalibrated, each.truth)
-    learnt_from = [i for i, picture in enumerate(seen.album.pictures) if picture.split != TEST]
+        found[name]["alike"] = learnt_from.alike(name)
     counted = evaluation.count(
         probe,
         decisions,
@@ -233,8 +263,9 @@ def write(
         "pretrained": pretrained,
         "pictures": seen.album.what,
         "risk": risk,
-        "n_learnt_from": len(learnt_from),
+        "n_learnt_from": len(learnt_from.sha256),
         "n_judged": len(judged),
+        "repeated": learnt_from.repeated(),
         "unreadable": seen.unreadable,
         "attributes": {
             a.name: {
@@ -254,10 +285,24 @@ def write(
     with store.appears(folder / WEIGHTS) as file:
         np.savez(file, fingerprint=fingerprint_of(probe.clip), **arrays)
     store.write_json(folder / CONFUSION, counted)
-    write_labelled(folder / LABELLED, seen.chosen(learnt_from))
+    write_labelled(folder / LABELLED, learnt_from)
     figures.probe(curves(probe, part, shares), found, folder / FIGURE)
     store.write_json(folder / DESCRIPTION, described)
     return described
+
+
+def _as_judged(seen: Seen, fitted: Mapping[str, Fitted], judged: Sequence[int]) -> Seen:
+    """The judged pictures with the labels that each was judged by.
+
+    A picture that is labelled otherwise than its copy is not judged for that, even where the copy is not among these.
+    """
+    mine = {name: set(each.rows.tolist()) for name, each in fitted.items()}
+    part = seen.chosen(judged)
+    pictures = tuple(
+        replace(picture, labels={name: picture.labels[name] for name, rows in mine.items() if row in rows})
+        for row, picture in zip(judged, part.album.pictures, strict=True)
+    )
+    return part._replace(album=replace(part.album, pictures=pictures))
 
 
 def _decided(
@@ -319,6 +364,7 @@ def evaluate(probe: Probe, seen: Seen, *, learnt_from: frozenset[str] = frozense
         "split": TEST if tests else "",
         "n": len(rows),
         "left_out": len(seen.album.pictures) - len(rows),
+        "repeated": part.repeated(),
         "unreadable": seen.unreadable,
         "measured": found,
     }, part
@@ -333,16 +379,17 @@ def learnt_from(folder: Path) -> frozenset[str]:
 def measure(
     probe: Probe, seen: Seen, decisions: Mapping[str, Sequence[str]], shares: Mapping[str, Probabilities]
 ) -> dict[str, Any]:
-    """Per attribute and intersection: counts, accuracy over all and by group and concept, calibration, leaks."""
+    """Per attribute and pair of attributes: counts, accuracy over all and by group and concept, leaks; calibration."""
     attributes = [a for a in probe.attributes if any(seen.labels(a.name))]
+    read = evaluation.alone_and_in_pairs(attributes)
     truths = {a.name: seen.labels(a.name) for a in attributes}
-    labels, said = evaluation.with_intersections(attributes, truths, decisions)
+    labels, said = evaluation.with_intersections(read, truths, decisions)
     concepts = [picture.concept for picture in seen.album.pictures]
-    counted = evaluation.count(probe, decisions, truths, concepts=concepts, pictures=seen.album.what)
+    drawn = curves(probe, seen, shares)
     found: dict[str, Any] = {}
-    for a in readable(attributes):
-        rows = np.array(counted[a.name]["rows"])
-        by_concept = counted[a.name]["by_concept"]
+    for a in read:
+        rows = evaluation.crossed(a.levels, labels[a.name], said[a.name])
+        by_concept = evaluation.crossed_by_concept(a.levels, labels[a.name], said[a.name], concepts)
         entry: dict[str, Any] = {
             "title": a.title,
             "levels": list(a.levels),
@@ -355,7 +402,7 @@ def measure(
                     group: estimate._asdict()
                     for group, estimate in evaluation.accuracy_by(labels[a.name], said[a.name], labels[b.name]).items()
                 }
-                for b in readable(attributes)
+                for b in read
             },
             "by_concept": {c: evaluation.accuracy(counts)._asdict() for c, counts in by_concept.items()},
             "leaks": evaluation.leaks(by_concept, a.levels),
@@ -368,6 +415,7 @@ def measure(
                 "accuracy_of_all": wilson(right, len(truth))._asdict(),
                 "ece": calibration.expected_calibration_error(probabilities, truth),
                 "ece_by_chance": calibration.noise_of_error(probabilities, np.random.default_rng(0)),
+                **_written(drawn[a.name]),
             }
         found[a.name] = entry
     return found
@@ -382,7 +430,7 @@ def _labelled_only(
 
 def curves(probe: Probe, seen: Seen, shares: Mapping[str, Probabilities]) -> dict[str, figures.Curves]:
     """What the figure of a probe draws, per attribute."""
-    found = {}
+    found: dict[str, figures.Curves] = {}
     for a in probe.attributes:
         probabilities, truth = _labelled_only(a, seen.labels(a.name), shares[a.name])
         if len(truth):
@@ -390,6 +438,20 @@ def curves(probe: Probe, seen: Seen, shares: Mapping[str, Probabilities]) -> dic
             thresholds, decided, right = calibration.coverage(probabilities, truth)
             found[a.name] = figures.Curves(said, held, n, thresholds, decided, right, probe.thresholds[a.name])
     return found
+
+
+def _written(curve: figures.Curves) -> dict[str, Any]:
+    """Both curves as columns, that of coverage thinned to `POINTS` at equal shares of the pictures and its last."""
+    shares = np.arange(1, POINTS + 1) / POINTS
+    some = np.unique(np.searchsorted(curve.decided, shares - 1e-9).clip(max=len(curve.decided) - 1))
+    return {
+        "calibration_curve": {"said": curve.said.tolist(), "right": curve.held.tolist(), "n": curve.n.tolist()},
+        "coverage_curve": {
+            "threshold": curve.thresholds[some].tolist(),
+            "decided": curve.decided[some].tolist(),
+            "right": curve.right[some].tolist(),
+        },
+    }
 
 
 def shown(found: Mapping[str, Any]) -> Iterator[Table | str]:
@@ -426,6 +488,8 @@ def shown(found: Mapping[str, Any]) -> Iterator[Table | str]:
             )
         if entry.get("alike"):
             yield f"{name}: {entry['alike']} pictures are left out: the same pixels are labelled otherwise too"
+    if found["repeated"]:
+        yield f"{found['repeated']} pictures are the same as an earlier one, pixel by pixel; each of them counts"
     if found.get("left_out"):
         yield f"{found['left_out']} pictures are left out: they are not for testing, or the probe has learnt from them"
     for name, why in found["unreadable"].items():

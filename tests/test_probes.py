@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +13,18 @@ import pytest
 from scipy import special, stats
 from scipy.spatial import distance
 from sklearn.linear_model import LogisticRegression
+from typer.testing import CliRunner
 
 from classifiers import calibration, evaluation, labelled, linear, probe, prototypes
 from classifiers.attributes import ATTRIBUTES
 from classifiers.clip import ClipModel
 from classifiers.labelled import Album, Picture
-from pipeline import explain, line, probes, stages, tables
+from pipeline import cli, explain, line, probes, stages, tables
 from pipeline.errors import InputError, ModelError, RunError
 from pipeline.types import CANNOT_TELL
-from scripts import emoji_world
 from tests import tiny_clip
 from tests.conftest import fake_study
+from tests.test_labelled import waves
 
 GENDER = ATTRIBUTES["gender"]
 
@@ -173,131 +175,7 @@ def test_without_a_leak_none_is_shown() -> None:
     assert shown <= 300 * 0.05
 
 
-# -- labelled pictures ---------------------------------------------------------------------------------
-
-
-def waves(n: int, seed: int) -> list[Any]:
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, 255, (tiny_clip.SIZE, tiny_clip.SIZE, 3)).astype(np.uint8) for _ in range(n)]
-
-
-def saved(folder: Path, names: list[str], seed: int = 0) -> None:
-    from PIL import Image
-
-    for name, pixels in zip(names, waves(len(names), seed), strict=True):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(folder / name)
-
-
-def test_a_csv_may_have_a_mark_empty_cells_and_cannot_tell(tmp_path: Path) -> None:
-    saved(tmp_path, ["a.png", "b/c.png"])
-    (tmp_path / "l.csv").write_text(
-        "image,gender,concept,person\na.png,woman,nurse,7\nb/c.png,cannot tell,,\n", "utf-8-sig"
-    )
-    first, second = labelled.load(str(tmp_path / "l.csv")).pictures
-    assert (first.labels, first.concept, first.group) == ({"gender": "woman"}, "nurse", "7")
-    assert second.labels == {} and second.pixels().shape == (tiny_clip.SIZE, tiny_clip.SIZE, 3)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("image,gender\na.png,female\nb.png,female\n", "'female' (2, 3); it should be one of woman, man"),
-        ("image,sex\na.png,woman\n", "at least one attribute: gender"),
-        ("picture,gender\na.png,woman\n", "column image is missing"),
-        ("image,gender\na.png,woman\na.png,man\n", "there twice: a.png"),
-        ("image,gender\n../a.png,woman\n", "must be a path below"),
-        ("image,gender\na.png\n", "line 2: has another number of cells"),
-        ("image,gender,split\na.png,woman,dev\n", "split: dev; it should be"),
-        ("", "holds no line"),
-    ],
-)
-def test_a_csv_that_says_something_wrong_is_one_message(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "l.csv").write_text(text)
-    with pytest.raises(InputError, match=r"l\.csv") as error:
-        labelled.load(str(tmp_path / "l.csv"))
-    assert said in str(error.value)
-
-
-def test_folders_are_the_levels_of_one_attribute(tmp_path: Path) -> None:
-    saved(tmp_path, ["child/a.png", "older/b.jpg", "older/deep/c.webp"])
-    (tmp_path / "older" / "notes.txt").write_text("no picture")
-    album = labelled.load(str(tmp_path))
-    assert [(p.name, p.labels["age"]) for p in album.pictures] == [
-        ("child/a.png", "child"),
-        ("older/b.jpg", "older"),
-        ("older/deep/c.webp", "older"),
-    ]
-    (tmp_path / "ancient").mkdir()
-    with pytest.raises(InputError, match="ancient, child, older; they should be levels of one attribute"):
-        labelled.load(str(tmp_path))
-
-
-def test_a_saved_dataset_is_read_with_its_classes_and_splits(tmp_path: Path) -> None:
-    import datasets
-
-    def part(seed: int) -> Any:
-        features = datasets.Features(
-            {
-                "image": datasets.Image(),
-                "gender": datasets.ClassLabel(names=["man", "woman"]),
-                "person": datasets.Value("int64"),
-            }
-        )
-        rows = {"image": waves(2, seed), "gender": [1, 0], "person": [3, 4]}
-        return datasets.Dataset.from_dict(rows, features=features)
-
-    datasets.DatasetDict({"train": part(0), "calibration": part(1), "test": part(2)}).save_to_disk(str(tmp_path / "d"))
-    album = labelled.load(str(tmp_path / "d"))
-    assert [p.split for p in album.pictures] == ["train"] * 2 + ["calibration"] * 2 + ["test"] * 2
-    assert [p.labels["gender"] for p in album.pictures] == ["woman", "man"] * 3
-    np.testing.assert_array_equal(album.pictures[4].pixels(), waves(2, 2)[0])
-
-
-def test_fairface_is_read_as_it_is_distributed(tmp_path: Path) -> None:
-    header = "file,age,gender,race,service_test\n"
-    saved(tmp_path, ["train/1.jpg", "train/2.jpg", "val/1.jpg"])
-    (tmp_path / "fairface_label_train.csv").write_text(
-        header + "train/1.jpg,50-59,Male,East Asian,True\ntrain/2.jpg,10-19,Female,Latino_Hispanic,False\n"
-    )
-    (tmp_path / "fairface_label_val.csv").write_text(header + "val/1.jpg,more than 70,Female,White,True\n")
-    album = labelled.load(str(tmp_path))
-    assert [(p.labels, p.split) for p in album.pictures] == [
-        ({"gender": "man", "age": "adult", "race": "Asian"}, ""),
-        ({"gender": "woman"}, ""),
-        ({"gender": "woman", "age": "older", "race": "White"}, "test"),
-    ]
-    (tmp_path / "fairface_label_val.csv").write_text(header + "val/1.jpg,71+,Female,White,True\n")
-    with pytest.raises(InputError, match=r"fairface_label_val.csv: line 2: age: '71\+'; known are 0-2"):
-        labelled.load(str(tmp_path))
-
-
-def test_the_chicago_face_database_is_read_by_its_file_names(tmp_path: Path) -> None:
-    base = "CFD Version 3.0/Images"
-    names = [
-        f"{base}/CFD/BF-001/CFD-BF-001-021-HO.jpg",
-        f"{base}/CFD/BF-001/CFD-BF-001-025-N.jpg",
-        f"{base}/CFD/LM-200/CFD-LM-200-045-N.jpg",
-        f"{base}/CFD-INDIA/CFD-IF-603-161-N.jpg",
-    ]
-    saved(tmp_path, names)
-    found = {p.name: (p.labels, p.group) for p in labelled.load(str(tmp_path)).pictures}
-    assert found[names[0]] == found[names[1]] == ({"gender": "woman", "race": "Black"}, "BF-001")
-    assert found[names[2]] == ({"gender": "man"}, "LM-200")
-    assert found[names[3]] == ({"gender": "woman"}, "IF-603")
-
-
-def test_the_emoji_world_is_that_of_the_embedded_models() -> None:
-    album = labelled.load("emoji")
-    taught = {p.tile: p for p in emoji_world.pictures() if p.taught}
-    for split in ("calibration", "test"):
-        assert sum(p.split == split for p in album.pictures) == sum(p.split == split for p in taught.values())
-    assert emoji_world.IDENTITIES == labelled.IDENTITIES
-    by_split = {s: {p.group for p in album.pictures if p.split == s} for s in ("train", "calibration", "test")}
-    assert not by_split["test"] & (by_split["train"] | by_split["calibration"])
-    pixels = emoji_world.pixels()
-    mine = next(p for p in album.pictures if p.split == "test")
-    assert any(np.array_equal(mine.pixels(), pixels[tile]) for tile, p in taught.items() if p.split == "test")
+# -- the same pixels again -----------------------------------------------------------------------------
 
 
 def test_pictures_that_no_pixel_tells_apart_are_labelled_for_nothing_in_which_they_differ() -> None:
@@ -311,6 +189,72 @@ def test_pictures_that_no_pixel_tells_apart_are_labelled_for_nothing_in_which_th
     assert seen.labels("gender") == [None, "woman", None, "woman"]
     assert seen.labels("age") == ["adult"] * 4
     assert (seen.alike("gender"), seen.alike("age")) == (2, 0)
+
+
+def seen_as(embeddings: Any, pictures: list[dict[str, Any]], sha256: list[str]) -> probes.Seen:
+    """Pictures that were looked at, with these embeddings and digests."""
+    some = tuple(Picture(name=str(i), pixels=lambda: waves(1, 0)[0], **told) for i, told in enumerate(pictures))
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return probes.Seen(Album(what="some", pictures=some), unit.astype(np.float16), sha256, {})
+
+
+def test_pictures_of_one_group_or_of_the_same_pixels_are_together_and_so_is_what_hangs_by_both() -> None:
+    groups = ["ann", "ann", "bea", "", "", "cat", "", "bea"]
+    sha256 = ["1", "2", "2", "3", "3", "4", "5", "6"]
+    pictures = [{"labels": {"gender": "woman"}, "group": group} for group in groups]
+    seen = seen_as(np.ones((8, 2)), pictures, sha256)
+    assert seen.groups() == ["ann", "ann", "ann", "alone 3", "alone 3", "cat", "alone 6", "ann"]
+    assert seen.repeated() == 2
+
+
+@pytest.mark.parametrize("kind", ["prototype", "linear"])
+def test_a_copy_of_a_picture_is_not_judged_by_what_has_seen_the_picture(
+    tiny: ClipModel, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """30 pictures of noise with labels by chance, four times each: nothing is to be learnt but by heart."""
+    from rich.console import Console
+
+    rng = np.random.default_rng(0)
+    noise = np.repeat(rng.normal(size=(30, 60)), 4, axis=0)
+    labels = np.repeat(rng.permutation([*GENDER.levels] * 15), 4)
+    pictures = [{"labels": {"gender": str(label)}} for label in labels]
+    known = seen_as(noise, pictures, [f"{i // 4}" for i in range(120)])
+    unknown = known._replace(sha256=[f"{i}" for i in range(120)])
+    by_heart = probes.fit(tiny, unknown, kind, [GENDER], 0.2, name="x")[1]["gender"]
+    built, found = probes.fit(tiny, known, kind, [GENDER], 0.2, name="x")
+    knows, right = ((each.probabilities.argmax(1) == each.truth).mean() for each in (by_heart, found["gender"]))
+    assert knows > 0.8, "where the pixels do not say which are copies, a fit that has seen them is believed"
+    assert 0.25 < right < 0.7
+    about: dict[str, Any] = {"kind": kind, "clip": "tiny", "pretrained": None, "risk": 0.2}
+    described = probes.write(tmp_path / "p", built, found, known, **about)
+    assert json.loads((tmp_path / "p" / "probe.json").read_text())["repeated"] == described["repeated"] == 90
+    for part in probes.shown(described):
+        Console(width=200).print(part)
+    assert "90 pictures are the same as an earlier one, pixel by pixel; each of them counts" in capsys.readouterr().out
+
+
+def test_a_picture_is_not_judged_for_that_in_which_its_copy_is_labelled_otherwise(
+    tiny: ClipModel, tmp_path: Path
+) -> None:
+    """Though the copy is only learnt from, and so is not among the judged."""
+    embeddings, truth = clouds(40, 2)
+    pictures: list[dict[str, Any]] = [
+        {"labels": {"gender": GENDER.levels[k], "age": "adult" if i % 4 < 2 else "older"}} for i, k in enumerate(truth)
+    ]
+    other = GENDER.levels[1 - truth[0]]
+    pictures.append({"labels": {"gender": other, "age": "adult"}, "split": "train"})
+    sha256 = [*(str(i) for i in range(40)), "0"]
+    seen = seen_as(np.vstack([embeddings, embeddings[:1]]), pictures, sha256)
+    attributes = [GENDER, replace(ATTRIBUTES["age"], levels=("adult", "older"))]
+    built, found = probes.fit(tiny, seen, "prototype", attributes, 0.2, name="x")
+    about: dict[str, Any] = {"kind": "prototype", "clip": "tiny", "pretrained": None, "risk": 0.2}
+    measured = probes.write(tmp_path / "p", built, found, seen, **about)["measured"]
+    assert (measured["gender"]["n"], measured["gender"]["alike"]) == (39, 2)
+    assert (measured["age"]["n"], measured["age"]["alike"]) == (40, 0)
+    assert measured["gender"]["accuracy_of_all"]["n"] == 39
+    pictures[-1]["split"] = "test"  # what is left for testing says nothing about what is learnt from
+    tested = probes.fit(tiny, seen_as(seen.embeddings, pictures, sha256), "prototype", attributes, 0.2, name="x")[1]
+    assert tested["gender"].rows.tolist() == [*range(40)]
 
 
 # -- a probe in a folder -------------------------------------------------------------------------------
@@ -372,6 +316,83 @@ def test_a_fitted_probe_is_what_its_folder_says(tiny: ClipModel, pictures: Path,
     )
     assert len(part.album.pictures) == 24 and found["left_out"] == 96
     assert found["measured"]["gender"]["accuracy_of_all"]["value"] > 0.8
+
+
+def test_accuracy_is_measured_by_every_two_attributes_together(tiny: ClipModel) -> None:
+    """Pictures labelled as FairFace's are, and a probe that reads no older woman rightly, and all others."""
+    read = [ATTRIBUTES[name] for name in ("race", "age", "gender")]
+    combinations = list(itertools.product(*(a.levels for a in read)))
+    pictures = [{"labels": dict(zip(("race", "age", "gender"), some, strict=True))} for some in combinations * 3]
+    pictures[0] = {"labels": {"age": "child"}}
+    seen = seen_as(np.ones((54, 2)), pictures, [str(i) for i in range(54)])
+    decisions = {a.name: [labels.get(a.name, CANNOT_TELL) for labels in (p["labels"] for p in pictures)] for a in read}
+    older = [i for i, p in enumerate(pictures) if (p["labels"].get("gender"), p["labels"]["age"]) == ("woman", "older")]
+    for i in older:
+        decisions["gender"][i] = "man"
+    shares = {a.name: np.full((54, len(a.levels)), 1 / len(a.levels), np.float32) for a in read}
+    asked = probe.Probe(tiny, read, {}, dict.fromkeys(decisions, 0.0), name="x", confusion_file=None)
+    found = probes.measure(asked, seen, decisions, shares)
+    pairs = ["gender_x_age", "gender_x_race", "age_x_race"]
+    assert [*found] == ["race", "age", "gender", *pairs]
+    for entry in found.values():
+        assert [*entry["by_group"]] == [*found]
+    by = found["gender"]["by_group"]["gender_x_age"]
+    assert {group: (each["value"], each["n"]) for group, each in by.items()} == {
+        f"{gender}, {age}": (float((gender, age) != ("woman", "older")), 9 - ((gender, age) == ("woman", "child")))
+        for gender, age in itertools.product(GENDER.levels, ATTRIBUTES["age"].levels)
+    }
+    assert {each["value"] for each in found["gender"]["by_group"]["age_x_race"].values()} == {0.5, 1.0}
+    assert found["gender_x_age"]["n"] == 53 and found["gender_x_age"]["accuracy"]["value"] == (53 - len(older)) / 53
+
+
+def test_the_curves_of_the_figure_are_written_as_numbers(tiny: ClipModel, pictures: Path, fitted: Path) -> None:
+    described = json.loads((fitted / "probe.json").read_text())
+    about = described["attributes"]["gender"]
+    entry = described["measured"]["gender"]
+    said, right, n = (np.array(entry["calibration_curve"][key]) for key in ("said", "right", "n"))
+    assert n.sum() == 96 and (n * right).sum() / 96 == pytest.approx(entry["accuracy_of_all"]["value"])
+    assert (n * np.abs(said - right)).sum() / 96 == pytest.approx(entry["ece"])
+    threshold, decided, held = (np.array(entry["coverage_curve"][key]) for key in ("threshold", "decided", "right"))
+    assert (np.diff(threshold) < 0).all() and (np.diff(decided) > 0).all() and decided[-1] == 1
+    assert held[-1] == pytest.approx(entry["accuracy_of_all"]["value"])
+    (here,) = np.flatnonzero(np.isclose(threshold, about["threshold"], rtol=1e-6))
+    assert decided[here] == pytest.approx(entry["coverage"]["value"])
+    assert held[here] == pytest.approx(entry["accuracy"]["value"])
+    found = probes.evaluate_folder(
+        probe.load(fitted, tiny, [GENDER], name="dark"), str(pictures), folder=fitted, out=fitted.parent / "evaluated"
+    )
+    written = json.loads((fitted.parent / "evaluated" / "evaluation.json").read_text())
+    assert sum(written["measured"]["gender"]["calibration_curve"]["n"]) == found["n"] == 24
+
+
+def test_the_curve_of_many_pictures_is_thinned_to_equal_shares_of_them() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.beta(4, 1, 5000) / 2 + 0.5
+    shares, truth = np.stack([p, 1 - p], 1).astype(np.float32), (rng.random(5000) > p).astype(int)
+    whole = calibration.coverage(shares, truth)
+    curve = probes.figures.Curves(*calibration.calibration_curve(shares, truth), *whole, 0.5)
+    thinned = probes._written(curve)["coverage_curve"]
+    np.testing.assert_allclose(thinned["decided"], np.arange(1, 201) / 200)
+    np.testing.assert_allclose(thinned["right"], np.interp(thinned["decided"], whole[1], whole[2]))
+
+
+def test_a_picture_that_cannot_be_read_ends_a_command_with_1_and_is_listed(
+    tiny: ClipModel, pictures: Path, fitted: Path, tmp_path: Path
+) -> None:
+    def ended(*words: str | Path) -> tuple[int, str]:
+        done = CliRunner().invoke(cli.app, ["probe", *map(str, words)])
+        return done.exit_code, done.output
+
+    fit = ("fit", pictures, "--clip", str(tiny.folder), "--kind", "prototype", "--risk", "0.3")
+    code, said = ended(*fit, "--out", tmp_path / "p")
+    assert code == 1 and "cannot be read: broken.png: " in said and "written: " in said
+    assert (tmp_path / "p" / "probe.json").is_file()
+    code, said = ended("evaluate", fitted, pictures, "--out", tmp_path / "e")
+    assert code == 1 and "cannot be read: broken.png: " in said and (tmp_path / "e" / "evaluation.json").is_file()
+    whole = pictures.with_name("whole.csv")
+    whole.write_text("\n".join(row for row in pictures.read_text().splitlines() if "broken" not in row) + "\n")
+    code, said = ended("evaluate", fitted, whole, "--out", tmp_path / "w")
+    assert code == 0, said
 
 
 def test_the_labels_of_the_test_pictures_change_nothing(tiny: ClipModel, pictures: Path) -> None:
@@ -643,27 +664,33 @@ def test_a_unit_is_explained_from_what_was_kept(
 
 
 @pytest.fixture(scope="module")
-def held_out() -> tuple[Any, list[Picture]]:
-    """A third of the test split of the emoji world, embedded by the CLIP that ships."""
-    pictures = [p for p in labelled.load("emoji").pictures if p.split == "test"][::3]
-    return ClipModel("embedded", device="cpu"), pictures
+def shipped() -> ClipModel:
+    return ClipModel("embedded", device="cpu")
 
 
-def test_the_probe_that_ships_reads_held_out_pictures_as_its_page_says(held_out: tuple[Any, list[Picture]]) -> None:
-    clip, pictures = held_out
+@pytest.fixture(scope="module")
+def held_out(shipped: ClipModel) -> probes.Seen:
+    """The whole test split of the emoji world, embedded once by the CLIP that ships."""
+    album = labelled.load("emoji")
+    tests = tuple(picture for picture in album.pictures if picture.split == "test")
+    return probes.look(replace(album, pictures=tests), shipped)
+
+
+def test_the_probe_that_ships_reaches_on_held_out_pictures_what_its_page_says(
+    shipped: ClipModel, held_out: probes.Seen
+) -> None:
     attributes = [ATTRIBUTES[name] for name in ("gender", "skin_tone", "age")]
-    loaded = probe.load(line.EMBEDDED_PROBE, clip, attributes, name="embedded-embedded")
-    seen = probes.look(Album(what="", pictures=tuple(pictures)), clip)
-    found, _ = probes.evaluate(loaded, seen, learnt_from=probes.learnt_from(line.EMBEDDED_PROBE))
-    least = {"gender": 0.88, "skin_tone": 0.95, "age": 0.92}
+    loaded = probe.load(line.EMBEDDED_PROBE, shipped, attributes, name="embedded-embedded")
+    found, _ = probes.evaluate(loaded, held_out, learnt_from=probes.learnt_from(line.EMBEDDED_PROBE))
+    assert found["left_out"] == 0
+    least = {"gender": 0.90, "skin_tone": 0.92, "age": 0.95}  # of tone and age, what was asked beforehand
     for name, share in least.items():
         measured = found["measured"][name]
-        assert measured["accuracy_of_all"]["n"] > 100 and measured["accuracy_of_all"]["value"] > share
+        assert measured["accuracy_of_all"]["n"] > 320 and measured["accuracy_of_all"]["value"] >= share
         rows = loaded.confusion(name)
         assert rows is not None and rows.sum() > 300 and len(loaded.confusion_by_concept(name)) >= 20
 
 
-def test_the_probe_that_ships_has_seen_no_test_picture() -> None:
+def test_the_probe_that_ships_has_seen_no_test_picture(held_out: probes.Seen) -> None:
     seen = probes.learnt_from(line.EMBEDDED_PROBE)
-    tests = [p for p in labelled.load("emoji").pictures if p.split == "test"]
-    assert len(seen) > 2000 and not {line.store.sha256(p.pixels()) for p in tests} & seen
+    assert len(seen) > 2000 and not set(held_out.sha256) & seen
