@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from classifiers.attributes import readable
+from classifiers.attributes import prompts, readable
 from classifiers.clip import ClipModel
 from pipeline.errors import InputError, ModelError
 from pipeline.types import CANNOT_TELL, Attribute, Intersection, Perceived, Pixels
@@ -90,8 +90,9 @@ class Probe:
         name: str,
         confusion_file: Path | None,
         sha256: str = "",
+        wordings: Mapping[str, dict[str, Head]] | None = None,
     ) -> None:
-        """`name` is the folder of the perceptions. `heads` and `thresholds` are by the names of the attributes.
+        """`name` is the folder of the perceptions. `heads`, `thresholds` and `wordings` are by the names of the attributes.
 
         A threshold, in 0..1, is the probability that the best level must reach to be decided.
         """
@@ -106,6 +107,7 @@ class Probe:
         self.sha256 = sha256
         """Of the folder of a fitted probe: another fit under the same name is another probe."""
         self._confusion_file = confusion_file
+        self._wordings = dict(wordings or {})
 
     def perceive(self, images: Sequence[Pixels]) -> Perceived:
         """All attributes of all images from one encoding of each."""
@@ -123,7 +125,7 @@ class Probe:
 
     def wordings(self, attribute: str) -> dict[str, Head]:
         """Each phrasing alone as a head, by what it says: of a probe that asks in words. No other has any."""
-        return {}
+        return self._wordings.get(attribute, {})
 
     def stamp(self, attribute: Attribute | Intersection) -> dict[str, Any]:
         """What a confusion matrix must have been counted with, to be of this probe. An intersection has the
@@ -244,6 +246,7 @@ def load(folder: Path, clip: ClipModel, attributes: Sequence[Attribute], *, name
         if weights.shape != (len(attribute.levels), len(seen)) or bias.shape != (len(attribute.levels),):
             raise InputError(f"{folder / WEIGHTS}: {attribute.name}: weights of the shape {weights.shape} do not fit")
     thresholds = {a.name: float(described["attributes"][a.name]["threshold"]) for a in attributes}
+    in_words = attributes if described["kind"] == "zero_shot" else ()
     together = b"".join((folder / name).read_bytes() for name in (DESCRIPTION, WEIGHTS))
     return Probe(
         clip,
@@ -253,7 +256,20 @@ def load(folder: Path, clip: ClipModel, attributes: Sequence[Attribute], *, name
         name=name,
         confusion_file=folder / CONFUSION,
         sha256=hashlib.sha256(together).hexdigest(),
+        wordings={a.name: _asked_again(clip, a, heads[a.name]) for a in in_words},
     )
+
+
+def _asked_again(clip: ClipModel, attribute: Attribute, head: Head) -> dict[str, Head]:
+    """Each phrasing alone, by what it says of the first level, calibrated as all together were: of those the folder keeps
+    the mean. None where the mean is another by now: the probe was fitted to other words."""
+    levels = [clip.encode_texts(prompts(attribute, level)) for level in attribute.levels]
+    vectors = np.stack(levels, axis=1)  # (P, K, d)
+    means = vectors.mean(axis=0, dtype=np.float64)
+    if ((means / np.linalg.norm(means, axis=1, keepdims=True)) * head.weights).sum(axis=1).min() < ALIKE:
+        return {}
+    texts = prompts(attribute, attribute.levels[0])
+    return {text: replace(head, weights=some) for text, some in zip(texts, vectors, strict=True)}
 
 
 ALIKE = 0.999

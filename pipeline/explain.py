@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 
+from classifiers.attributes import PEOPLE
 from classifiers.probe import Probe
 from pipeline import line, probes, stages
 from pipeline.errors import InputError, RunError
@@ -19,6 +22,7 @@ from pipeline.line import Readable
 from pipeline.types import Attribute, Perceiver
 
 NEAREST = 5
+FACES = dict(zip(PEOPLE.levels, ("no face was found", "one face was found", "several faces were found"), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +68,14 @@ def explain(
     if row["status"] != "made":
         raise InputError(f"{row['unit_id']}: is {row['status']}: {row['reason']}; there is no image to explain")
     if not run.perceptions(name, shard).exists():
-        raise RunError(f"{run.folder}: {shard.name} is not perceived by {name}; run: typecast perceive {run.folder}")
+        again = ["typecast", "perceive", str(run.folder), *(word for change in changes for word in ("--set", change))]
+        raise RunError(f"{run.folder}: {shard.name} is not perceived by {name}; run: {shlex.join(again)}")
     ids, rows, embeddings = stages.kept_embeddings(run, name, shard)
     embedding = embeddings[rows.index(ids.index(row["unit_id"]))][None]
     perceiver = line.open_within(by)
     said = perceiver.from_embeddings(embedding)
-    decided = run.read_perceptions(name, shard, [a.name for a in perceiver.attributes]).to_pylist()[
-        ids.index(row["unit_id"])
-    ]
+    columns = [a.name for a in perceiver.attributes] + ([] if by.perceive.people == "keep_all" else [PEOPLE.name])
+    decided = run.read_perceptions(name, shard, columns).to_pylist()[ids.index(row["unit_id"])]
     reasons = [
         Reason(
             attribute=a,
@@ -84,12 +88,13 @@ def explain(
     ]
     # labelled pictures by the same CLIP: a fitted probe's own, or those of the probe that ships
     folder = line.probe_folder(by.perceive.probe) or (line.EMBEDDED_PROBE if by.perceive.clip == "embedded" else None)
-    return row | {"perceiver": name}, reasons, nearest(folder, embedding[0]) if folder else []
+    row |= {"perceiver": name, "people": by.perceive.people, "faces": FACES.get(decided.get(PEOPLE.name), "")}
+    return row, reasons, nearest(folder, embedding[0]) if folder else []
 
 
 def _row(opened: Readable, unit: str) -> tuple[dict[str, Any], Any]:
     run, _, planned = opened
-    columns = ["unit_id", "concept", "arm", "prompt_sent", "sample", "status", "reason"]
+    columns = ["unit_id", "concept", "arm", "prompt_sent", "file", "sample", "status", "reason"]
     found = [
         (row, shard)
         for shard in planned.shards()
@@ -135,7 +140,11 @@ def nearest(folder: Path, embedding: Any, n: int = NEAREST) -> list[Neighbour]:
 
 def shown(row: dict[str, Any], reasons: Sequence[Reason], neighbours: Sequence[Neighbour]) -> Iterator[Table | str]:
     """For a terminal."""
-    yield f"{row['unit_id']}\n“{row['prompt_sent']}”, arm {row['arm']}, sample {row['sample']}; read by {row['perceiver']}"
+    asked = f"“{row['prompt_sent']}”, arm {row['arm']}"  # of a picture made elsewhere nobody knows
+    what = f"{row['file']}, “{row['concept']}”" if row["file"] else asked
+    yield escape(f"{row['unit_id']}\n{what}, sample {row['sample']}; read by {row['perceiver']}")
+    if row["faces"]:
+        yield f"{row['faces']} (perceive.people: {row['people']})"
     for reason in reasons:
         rule = f", needs {reason.threshold:.2f}" if reason.threshold is not None else ""
         table = Table(
@@ -160,5 +169,5 @@ def shown(row: dict[str, Any], reasons: Sequence[Reason], neighbours: Sequence[N
         for column in ("cosine", "picture", "labelled"):
             table.add_column(column)
         for neighbour in neighbours:
-            table.add_row(f"{neighbour.cosine:.3f}", neighbour.name, ", ".join(neighbour.labels.values()))
+            table.add_row(f"{neighbour.cosine:.3f}", escape(neighbour.name), ", ".join(neighbour.labels.values()))
         yield table

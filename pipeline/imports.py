@@ -7,9 +7,12 @@ a line left out in silence would move every share.
 from __future__ import annotations
 
 import hashlib
+import os.path
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from pipeline import study as studies
 from pipeline.errors import InputError, RunError
 from pipeline.estimates import Shares
 from pipeline.mitigations import Goal
+from pipeline.pictures import decoded
+from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.study import ImportStudy
 from pipeline.tables import COLUMNS, Key, Reading, Tally
@@ -30,6 +35,8 @@ from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Prompt, digest
 
 COUNT = re.compile(r"[0-9]{1,12}")
 """A whole number from 0 on, as a file may write it."""
+READERS = 4
+"""Threads that read pictures: each may hold one of a quarter of a gigabyte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +61,8 @@ class Imported:
     counts: Tally
     sha256: str
     """Of the file."""
-    not_here: tuple[str, ...]
-    """Pictures that a line names and that are not in the folder: each is counted as failed."""
+    not_here: dict[str, str]
+    """Pictures that a line names and that are not in the folder, or cannot be read, and why: each is counted as failed."""
 
     @property
     def made_with(self) -> dict[str, Any]:
@@ -98,7 +105,7 @@ def estimate(run: Run, found: Imported) -> str:
     about = summary.summary(found, found.counts, found.readings, shares)
     for record in about["classifier"].values():
         record["read_by"] = found.study.read_by.model_dump()
-    about["data"] = {"file": found.study.data, "sha256": found.sha256, "not_here": list(found.not_here)}
+    about["data"] = {"file": found.study.data, "sha256": found.sha256, "not_here": found.not_here}
     store.write_text(run.folder / "estimates.csv", tables.to_csv(rows, (*COLUMNS, "model")))
     if changed := list(_effects(found, shares)):
         store.write_text(run.folder / "effects.csv", tables.to_csv(changed, changes.COLUMNS))
@@ -158,30 +165,34 @@ class Line:
     """As the prompt set calls it."""
     n: int
     """Pictures."""
-    here: bool
-    """Is there a picture? One that is not here is counted as failed."""
+    picture: str
+    """Where its picture is; empty in a study that has none here."""
     said: dict[str, str]
     """Attribute to level, `cannot tell` or `not one person`."""
 
 
 def read(chosen: ImportStudy, folder: Path) -> Imported:
-    """Every line of the data, counted; an `InputError` lists what is wrong in them."""
+    """Every line of the data, counted; an `InputError` lists what is wrong in them.
+
+    Where the pictures are here too, each is decoded: one that gives no pixels is counted as failed, whatever its line
+    says.
+    """
     path = folder / chosen.data
     content = _content(path)
     by_concept = {p.concept.casefold(): p for p in chosen.prompts()}
     lines = list(_lines(chosen, folder, path, content, set(by_concept)))
-    counts, own, missing = Tally(), [Counter[tuple[str, str, str]]() for _ in chosen.own_references], []
+    pictures = [line.picture for line in lines if line.picture]
+    failed = _unread(pictures) if pictures else {}
+    counts, own = Tally(), [Counter[tuple[str, str, str]]() for _ in chosen.own_references]
     for line in lines:
-        prompt = by_concept[line.concept]
+        prompt, here = by_concept[line.concept], line.picture not in failed
         for arm, made in chosen.arms.items():
             if _takes(made.lines, line.cells):
-                _count(counts, (*prompt.key, arm), line)
+                _count(counts, (*prompt.key, arm), line, here=here)
         for counter, reference in zip(own, chosen.own_references, strict=True):
-            if _takes(reference.lines, line.cells):
+            if here and _takes(reference.lines, line.cells):
                 for attribute, level in line.said.items():
                     counter[prompt.concept, attribute, level] += line.n
-        if not line.here:
-            missing.append(line.cells[chosen.columns.image or ""])
     seen = {line.concept for line in lines}
     return Imported(
         study=chosen,
@@ -191,7 +202,9 @@ def read(chosen: ImportStudy, folder: Path) -> Imported:
         readings=tuple(_reading(chosen, name) for name in chosen.attributes),
         counts=counts,
         sha256=hashlib.sha256(content).hexdigest(),
-        not_here=tuple(missing),
+        not_here={
+            line.cells[chosen.columns.image or ""]: failed[line.picture] for line in lines if line.picture in failed
+        },
     )
 
 
@@ -230,9 +243,9 @@ def _takes(wanted: dict[str, str], cells: dict[str, str]) -> bool:
     return all(cells[column] == value for column, value in wanted.items())
 
 
-def _count(counts: Tally, key: Key, line: Line) -> None:
-    counts.statuses[key, "made" if line.here else "failed"] += line.n
-    for attribute, level in line.said.items() if line.here else ():
+def _count(counts: Tally, key: Key, line: Line, *, here: bool) -> None:
+    counts.statuses[key, "made" if here else "failed"] += line.n
+    for attribute, level in line.said.items() if here else ():
         if level != NOT_ONE_PERSON:
             counts.decisions[key, attribute, level] += line.n
 
@@ -240,6 +253,8 @@ def _count(counts: Tally, key: Key, line: Line) -> None:
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
+    except ValueError:
+        raise InputError(f"data: {str(path)!r} has a NUL byte in it, which no file's name has") from None
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; the key data names the CSV, beside the study") from None
     except OSError as error:
@@ -273,16 +288,16 @@ def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concep
         problems = [*_not_declared(chosen, cells, said), *_not_taken(chosen, cells)]
         if concept not in concepts:
             problems.append(f"{chosen.columns.concept} {word!r} is no concept of {', '.join(chosen.prompt_sets)}")
-        n, here, why = _pictures(chosen, folder, cells)
+        n, picture, why = _pictures(chosen, folder, cells)
         problems += [why] if why else []
-        earlier = first.setdefault(_identity(chosen, cells), number)
+        earlier = first.setdefault(_identity(chosen, cells, picture), number)
         if earlier != number:
             problems.append(f"says the same as line {earlier} again")
         for problem in problems:
             wrong.setdefault(problem, []).append(number)
         if not problems:
             sure = {name: level for name, level in said.items() if level is not None}
-            yield Line(number=number, cells=cells, concept=concept, n=n, here=here, said=sure)
+            yield Line(number=number, cells=cells, concept=concept, n=n, picture=picture, said=sure)
     if empty:
         raise InputError(f"{path}: has no line but the first")
     if wrong:
@@ -310,27 +325,57 @@ def _not_taken(chosen: ImportStudy, cells: dict[str, str]) -> Iterator[str]:
         yield f"{at} is of {' and '.join(takers)}; of one alone" if takers else f"{at} is of no arm and no reference"
 
 
-def _pictures(chosen: ImportStudy, folder: Path, cells: dict[str, str]) -> tuple[int, bool, str]:
-    """How many pictures a line stands for, whether they are here, and what is wrong with it."""
+def _pictures(chosen: ImportStudy, folder: Path, cells: dict[str, str]) -> tuple[int, str, str]:
+    """How many pictures a line stands for, where its picture is if they are here, and what is wrong with it."""
     columns = chosen.columns
     if columns.count is not None:
         cell = cells[columns.count]
         if not COUNT.fullmatch(cell):
-            return 0, False, f"{columns.count} {cell!r} is no count; it should be a whole number from 0 on"
-        return int(cell), True, ""
+            return 0, "", f"{columns.count} {cell!r} is no count; it should be a whole number from 0 on"
+        return int(cell), "", ""
     name = cells[columns.image or ""]
     if not name:
-        return 0, False, f"{columns.image} is empty, so no picture is named"
+        return 0, "", f"{columns.image} is empty, so no picture is named"
     if chosen.images is None:
-        return 1, True, ""
-    home = (folder / chosen.images).resolve()
-    if not (home / name).resolve().is_relative_to(home):
-        return 0, False, f"{columns.image} {name!r} leads out of the folder {chosen.images}"
-    return 1, (home / name).is_file(), ""
+        return 1, "", ""
+    if "\0" in chosen.images + name:
+        return 0, "", f"{columns.image} {name!r} of {chosen.images!r} has a NUL byte in it, which no file's name has"
+    home = os.path.realpath(folder / chosen.images)
+    place = os.path.realpath(os.path.join(home, name))  # Path.resolve() raises where two links lead to each other
+    if not Path(place).is_relative_to(home):
+        return 0, "", f"{columns.image} {name!r} leads out of the folder {chosen.images}"
+    return 1, place, ""
 
 
-def _identity(chosen: ImportStudy, cells: dict[str, str]) -> tuple[str, ...]:
-    """What may be in a file once: a picture, or a count of something."""
+def _identity(chosen: ImportStudy, cells: dict[str, str], picture: str) -> tuple[str, ...]:
+    """What may be in a file once: a picture, by where it is if it is here, or a count of something."""
     if chosen.columns.image is not None:
-        return (cells[chosen.columns.image],)
+        return (picture or cells[chosen.columns.image],)
     return tuple(cell for column, cell in cells.items() if column != chosen.columns.count)
+
+
+# -- the pictures ------------------------------------------------------------------------------------
+
+
+def _unread(places: Sequence[str]) -> dict[str, str]:
+    """The pictures that give no pixels, and why."""
+    with (
+        warnings.catch_warnings(),  # `decoded` has filters of its own, which threads would leave to the whole process
+        ThreadPoolExecutor(READERS) as readers,
+        progress("reading", total=len(places), unit="pictures") as advance,
+    ):
+        failed: dict[str, str] = {}
+        for place, why in zip(places, readers.map(_why_unread, places), strict=True):
+            failed |= {place: why} if why else {}
+            advance(1, "")
+    return failed
+
+
+def _why_unread(place: str) -> str:
+    """Why a file gives no pixels; empty where it does."""
+    path = Path(place)
+    try:
+        found = decoded(path.read_bytes()) if path.is_file() else "no such file"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return found if isinstance(found, str) else ""

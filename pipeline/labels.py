@@ -92,10 +92,16 @@ def draw(
 
     Of each concept the `per_concept` pictures whose unit id and seed have the smallest sha256: every picture that was
     made, and not left out for its faces, has the same chance, whoever drew it and in which shard.
+
+    In a run that has grown since (more images, another arm), what was drawn stays, and the smallest of the others fill
+    it up. Until `per_concept` has grown as the run has, earlier pictures are likelier to be in it than new ones; from
+    there on it is the smallest of all again. Either way nothing that a picture shows decides, and pictures of one
+    prompt and arm are drawn alike whenever they are drawn: of each it is a random sample, which is all that the
+    estimates ask. A sheet with answers that were not imported is not overwritten: a `RunError`.
     """
     if per_concept < 1:
         raise InputError(f"--per-concept {per_concept}: give a number from 1 on")
-    path = folder(run) / "sample.json"
+    path, sheet = folder(run) / "sample.json", folder(run) / "sheet.csv"
     before = sample_of(run)
     if before and before.seed != seed:
         raise RunError(
@@ -103,21 +109,46 @@ def draw(
         )
     if before and before.per_concept > per_concept:
         raise RunError(f"{path}: has {before.per_concept} pictures per concept and can only grow")
-    ranks: dict[str, list[tuple[str, str]]] = {}
+    if sheet.is_file() and _unsaved(sheet, log_of(run), asked(readings)):
+        raise RunError(
+            f"{sheet}: has answers that are not imported, and a new sheet would take its place; run: typecast labels "
+            f"import {run.folder} {sheet}, or move it away, then draw again"
+        )
+    kept = set(before.units) if before else set()
+    of_concept: dict[str, list[tuple[bool, str, str]]] = {}
     for shard in (shard for shard in planned.shards() if run.images(shard).exists()):
         for row in tables.decided(run, perceiver, shard, readings, ["unit_id", "concept", "status"]).to_pylist():
-            if row["status"] == "made" and row[readings[0].attribute] != NOT_ONE_PERSON:
-                rank = hashlib.sha256(f"{seed} {row['unit_id']}".encode()).hexdigest()
-                ranks.setdefault(row["concept"], []).append((rank, row["unit_id"]))
-    chosen = sorted(pair for pairs in ranks.values() for pair in sorted(pairs)[:per_concept])
+            unit, one = row["unit_id"], row[readings[0].attribute] != NOT_ONE_PERSON
+            if unit in kept or (row["status"] == "made" and one):
+                of_concept.setdefault(row["concept"], []).append((unit not in kept, _rank(seed, unit), unit))
+    chosen = kept | {unit for found in of_concept.values() for *_, unit in sorted(found)[:per_concept]}
     if not chosen:
         raise RunError(f"{run.folder}: has no pictures to label")
-    sample = Sample(seed=seed, per_concept=per_concept, units=tuple(unit for _, unit in chosen))
+    units = tuple(sorted(chosen, key=lambda unit: _rank(seed, unit)))
+    sample = Sample(seed=seed, per_concept=per_concept, units=units)
     store.write_json(path, asdict(sample))
     blank = dict.fromkeys(a.attribute for a in asked(readings))
     lines = [{"picture": n, "unit_id": unit, "annotator": ""} | blank for n, unit in enumerate(sample.units, 1)]
-    store.write_text(folder(run) / "sheet.csv", tables.to_csv(lines, (*SHEET, *blank)))
+    store.write_text(sheet, tables.to_csv(lines, (*SHEET, *blank)))
     return sample
+
+
+def _rank(seed: int, unit: str) -> str:
+    """Where chance puts a picture, whatever others there are."""
+    return hashlib.sha256(f"{seed} {unit}".encode()).hexdigest()
+
+
+def _unsaved(sheet: Path, log: Sequence[Label], readings: Sequence[Reading]) -> bool:
+    """Does a sheet hold anything that somebody filled in and that the log does not say?"""
+    latest = {(label.annotator, label.unit_id, label.attribute): label.level for label in log}
+    known = (*SHEET, *(reading.attribute for reading in readings))
+    for _, cells in checks.csv_lines(sheet, sheet.read_bytes(), [("unit_id", "")]):
+        whose = _whose(sheet, cells)
+        answers, problems = _said(cells, readings)
+        new = any(latest.get((*whose, attribute)) != level for attribute, level in answers.items())
+        if new or problems or any(cell.strip() for column, cell in cells.items() if column not in known):
+            return True
+    return False
 
 
 def sample_of(run: Run) -> Sample | None:
@@ -196,7 +227,7 @@ def _answers(path: Path, made: Mapping[str, str], readings: Sequence[Reading]) -
         unknown = [column for column in cells if column not in known]
         if unknown:
             raise InputError(f"{path}: the column {unknown[0]!r} is not known; the columns are: {', '.join(known)}")
-        unit, annotator = cells["unit_id"].strip(), cells.get("annotator", "").strip() or path.stem
+        annotator, unit = _whose(path, cells)
         answers, problems = _said(cells, readings)
         if unit not in made:
             problems.append(f"unit_id {unit!r} is no picture of this run")
@@ -216,6 +247,11 @@ def _answers(path: Path, made: Mapping[str, str], readings: Sequence[Reading]) -
     if not found:
         raise InputError(f"{path}: nothing is filled in; put a level, or one of: {', '.join(ANSWERS)}, into the cells")
     return found
+
+
+def _whose(path: Path, cells: Mapping[str, str]) -> tuple[str, str]:
+    """Who labelled a line, the file's name unless the line says it; and its picture."""
+    return cells.get("annotator", "").strip() or path.stem, cells["unit_id"].strip()
 
 
 def _said(cells: Mapping[str, str], readings: Sequence[Reading]) -> tuple[dict[str, str], list[str]]:

@@ -14,6 +14,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What is read. Pillow knows more, and some of those (EPS) would start another program."""
 MOST_PIXELS = 89_478_485
 """Pillow's own limit: a quarter of a gigabyte of RGB. A file of a few kilobytes can claim to be far more."""
+TOO_LARGE = f"too large: more than {MOST_PIXELS:,} pixels"
+WITHOUT_A_SCALE = {"F": "floating-point pixels", "I": "pixels that are whole numbers of 32 bits, or with a sign"}
+"""By Pillow's mode. Taken as they are, such pictures become black or white, and nobody is told."""
 REASON_LENGTH = 120
 
 
@@ -31,24 +34,20 @@ def decoded(content: bytes) -> Pixels | str:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 if picture.width * picture.height > MOST_PIXELS:
-                    return _too_large(f"{picture.width} x {picture.height}")
+                    return TOO_LARGE
                 picture.load()
                 return _rgb(picture)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        return _too_large("more")
+        return TOO_LARGE
     except UnidentifiedImageError:
         return f"no picture of a known kind ({', '.join(FORMATS)})"
     except Exception as error:  # every decoder has its own: OSError, SyntaxError, ValueError, struct.error, ...
         return f"damaged or cut off: {' '.join(str(error).split())[:REASON_LENGTH] or type(error).__name__}"
 
 
-def _too_large(size: str) -> str:
-    return f"too large: {size} pixels, and at most {MOST_PIXELS:,} are read"
-
-
 def _rgb(picture: Image.Image) -> Pixels | str:
-    if picture.mode == "F":
-        return "floating-point pixels, and the file does not say how bright white is"
+    if picture.mode in WITHOUT_A_SCALE:
+        return f"{WITHOUT_A_SCALE[picture.mode]}, and the file does not say how bright white is"
     profile = picture.info.get("icc_profile")
     upright: Image.Image = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):
@@ -63,8 +62,7 @@ def _rgb(picture: Image.Image) -> Pixels | str:
 
 def _eight_bits(grey: Image.Image) -> Image.Image:
     """16 bits of grey as 8, whichever way Pillow holds them."""
-    levels = np.asarray(grey).astype(np.int64)
-    return Image.fromarray((np.clip(levels, 0, 65535) >> 8).astype(np.uint8))
+    return Image.fromarray((np.asarray(grey) >> 8).astype(np.uint8))
 
 
 def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:

@@ -16,6 +16,7 @@ from pipeline import stages, store
 from pipeline.plan import Sharded
 from pipeline.store import Run
 from pipeline.tables import KEY, Key, Reading, keys
+from pipeline.types import NOT_ONE_PERSON
 
 FILE = "wordings.npz"
 """Beside the perceptions of a probe that asks in words: each phrasing and its vectors."""
@@ -81,16 +82,18 @@ def spread(
 def _counted(
     run: Run, planned: Sharded, perceiver: str, asked: Sequence[Reading], stored: Mapping[str, npt.NDArray[Any]]
 ) -> dict[tuple[Key, str], Counts]:
-    """What each phrasing alone would have decided, one shard in memory at a time."""
+    """What each phrasing alone would have decided of the pictures of one person, one shard in memory at a time."""
     found: dict[tuple[Key, str], Counts] = {}
     for shard in planned.shards():
         if not asked or not run.perceptions(perceiver, shard).exists():
             continue
         _, rows, embeddings = stages.kept_embeddings(run, perceiver, shard)
         table = run.read_images(shard, KEY).to_pylist()
+        (said,) = run.read_perceptions(perceiver, shard, [asked[0].attribute]).to_pydict().values()
         of_key: dict[Key, list[int]] = defaultdict(list)
         for place, row in enumerate(rows):
-            of_key[tuple(table[row][name] for name in KEY)].append(place)
+            if said[row] != NOT_ONE_PERSON:  # which is said of all attributes or of none
+                of_key[tuple(table[row][name] for name in KEY)].append(place)
         for reading in asked:
             scale, threshold = stored[f"{reading.attribute}.scale"]
             places = [_decided(embeddings, w, scale, threshold) for w in stored[f"{reading.attribute}.weights"]]

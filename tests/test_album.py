@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import album, line, stages, store, study
+from pipeline import album, cli, line, stages, store, study
 from pipeline.album import Album
 from pipeline.errors import InputError, RunError
 from pipeline.line import Readable
@@ -163,6 +163,24 @@ def test_the_same_picture_twice_is_said_and_counted(tmp_path: Path) -> None:
     assert isinstance(planned, Album) and album.repeated(run, planned) == 1 and len(planned) == 4
     done = typecast("import", str(tmp_path / "mine"), "--concept", "ceo", "--set", READ[0], cwd=tmp_path)
     assert done.returncode == 0 and "1 pictures are the same as an earlier one" in done.stderr
+
+
+def test_of_many_files_that_failed_the_first_are_listed_and_the_rest_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n, more in ((8, 0), (11, 3)):
+        cli._list_failed(tmp_path, [(f"{i}.png", "the file is empty") for i in range(n)])
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[:8] == [f"{tmp_path / f'{i}.png'}: the file is empty" for i in range(8)]
+        assert lines[8:] == ([f"{tmp_path}: and {more} more"] if more else [])
+
+
+@pytest.mark.parametrize("concept", ["", " "])
+def test_pictures_of_nothing_are_refused(tmp_path: Path, concept: str) -> None:
+    fill(tmp_path / "mine", 1)
+    with pytest.raises(InputError, match=f"--concept '{concept}': name what all pictures show"):
+        cli.import_(str(tmp_path / "mine"), concept=concept, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

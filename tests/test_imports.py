@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import struct
+import warnings
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
@@ -92,6 +96,14 @@ def read(folder: Path, raw: dict[str, Any], data: str | bytes) -> Imported:
     (folder / "made.yaml").write_text(yaml.safe_dump(raw))
     chosen, where = study.load_import(str(folder / "made.yaml"))
     return imports.read(chosen, where)
+
+
+def save(folder: Path, *names: str) -> None:
+    """Pictures of noise, too small to be of anybody."""
+    (folder / "pictures").mkdir()
+    for seed, name in enumerate(names):
+        pixels = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / name)
 
 
 def refused(folder: Path, raw: dict[str, Any], data: str | bytes) -> str:
@@ -202,16 +214,54 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path, 
 
 
 def test_a_line_without_its_picture_is_counted_as_failed(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    for name in ("a.png", "b.png", "c.png"):
-        (tmp_path / "pictures" / name).touch()
+    save(tmp_path, "a.png", "b.png", "c.png")
     found = read(tmp_path, labels_study(images="pictures"), LABELS)
-    assert found.not_here == ("d.png",) and count(found, "cook") == [0, 0, 0] and len(found) == 4
+    assert found.not_here == {"d.png": "no such file"} and count(found, "cook") == [0, 0, 0] and len(found) == 4
     shares = tables.corrected(found, found.counts, found.readings)
     (row, _) = (r for r in tables.estimate(found, found.counts, found.readings, shares) if r["concept"] == "cook")
     assert (row["n"], row["n_failed"], row["n_one_person"]) == (1, 1, 0)
     done = typecast("import", str(tmp_path / "made.yaml"), "--out", str(tmp_path / "run"))
     assert done.returncode == 1 and "1 pictures failed" in done.stderr
+    assert "pictures/d.png: no such file" in done.stderr
+    about = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert about["data"]["not_here"] == {"d.png": "no such file"} and about["images"]["failed"] == 1
+
+
+def test_a_picture_that_cannot_be_read_is_counted_as_failed_with_the_reason(tmp_path: Path) -> None:
+    save(tmp_path, "a.png")
+    home = tmp_path / "pictures"
+    whole = (home / "a.png").read_bytes()
+    head = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    bomb = whole[:8] + struct.pack(">I", 13) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+    for name, content in (("empty", b""), ("cut", whole[:-30]), ("text", b"hello"), ("bomb", bomb + whole[33:])):
+        (home / f"{name}.png").write_bytes(content)
+    (home / "loop.png").symlink_to("loop.png")
+    (home / "folder.png").mkdir()
+    long = "x" * 300
+    others = "".join(f"{name}.png,cook,male\n" for name in ("empty", "cut", "text", "bomb", "loop", "folder", long))
+    before = warnings.filters[:]
+    found = read(tmp_path, labels_study(images="pictures"), "picture,job,label\na.png,cook,male\n" + others)
+    assert {name.removesuffix(".png"): why.split(":")[0] for name, why in found.not_here.items()} == {
+        "empty": "the file is empty",
+        "cut": "damaged or cut off",
+        "text": "no picture of a known kind (PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF)",
+        "bomb": "too large",
+        "loop": "no such file",
+        "folder": "no such file",
+        long: "cannot be read",
+    }
+    assert count(found, "cook") == [0, 1, 0] and len(found) == 8 and warnings.filters == before
+
+
+def test_a_picture_of_a_reference_that_cannot_be_read_is_not_in_it(tmp_path: Path) -> None:
+    save(tmp_path, "a.png", "b.png")
+    (tmp_path / "pictures" / "b.png").write_bytes(b"")
+    seen = counts_study()["own_references"][0] | {"lines": {"source": "web"}}
+    arms = {"drawn": {"model": "Some Model", "lines": {"source": "model"}}}
+    raw = labels_study(images="pictures", own_references=[seen], arms=arms)
+    data = "picture,job,label,source\na.png,cook,female,web\nb.png,cook,male,web\nc.png,cook,male,model\n"
+    found = read(tmp_path, raw, data)
+    assert of(found, "cook").shares == (1, 0) and set(found.not_here) == {"b.png", "c.png"}
 
 
 # -- what is refused ---------------------------------------------------------------------------------
@@ -260,6 +310,19 @@ def test_every_word_that_is_not_declared_is_listed_with_its_lines(tmp_path: Path
 
 def test_a_picture_that_is_labelled_twice_is_refused(tmp_path: Path) -> None:
     assert "line 6: says the same as line 2" in refused(tmp_path, labels_study(), LABELS + "a.png,cook,male\n")
+    save(tmp_path, "a.png", "b.png")
+    (tmp_path / "pictures" / "link.png").symlink_to("b.png")
+    again = LABELS + "./a.png,cook,male\nlink.png,cook,male\n"
+    message = refused(tmp_path, labels_study(images="pictures"), again)
+    assert "line 6: says the same as line 2" in message and "line 7: says the same as line 3" in message
+
+
+@pytest.mark.parametrize("where", ["name", "images", "data"])
+def test_a_nul_byte_in_a_path_is_one_message(tmp_path: Path, where: str) -> None:
+    save(tmp_path, "a.png")
+    changes = {"images": "pictures"} if where == "name" else {"images": "pictures"} | {where: "pic\0tures"}
+    data = LABELS.replace("d.png", "d\0.png") if where == "name" else LABELS
+    assert "has a NUL byte in it" in refused(tmp_path, labels_study(**changes), data)
 
 
 @pytest.mark.parametrize("name", ["../made.csv", "/etc/hostname", "link/made.csv"])

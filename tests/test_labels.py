@@ -83,6 +83,63 @@ def test_the_sample_has_as_many_of_each_concept_and_grows_by_what_it_has(drawn: 
         sheet(opened, 4)
 
 
+def grown(opened: Opened, to: int) -> Opened:
+    """The same run with more images of each prompt."""
+    run, study, _ = opened
+    more = line.begin(study.model_copy(update={"images_per_prompt": to}), run.folder)
+    line.generate(more, perceive=True)
+    return more
+
+
+def test_what_was_sampled_stays_in_a_run_that_grows(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    opened = drawn(images_per_prompt=12, **LIGHT)
+    rows = [row | {"gender": "woman"} for row in sheet(opened, 4)]
+    take(opened, fill(tmp_path / "ann.csv", rows))
+    more = grown(opened, 24)
+    assert [row["unit_id"] for row in sheet(more, 4)] == [row["unit_id"] for row in rows]
+    run, study, planned = more
+    name, readings = study.perceive.name, line.read_by(*more[:2])
+    counts = labels.counted(run, planned, name, readings, tables.tally(run, planned, name, readings))
+    assert counts.labelled.total() == len(rows) == 80  # all of them are in the estimates still
+    nearly_double, double = (labels.draw(run, planned, name, readings, per_concept=n, seed=0) for n in (7, 12))
+    assert {row["unit_id"] for row in rows} < set(nearly_double.units) < set(double.units)
+    (labels.folder(run) / "sample.json").unlink()
+    assert labels.draw(run, planned, name, readings, per_concept=12, seed=0) == double  # as if it had always been large
+
+
+def test_new_pictures_come_into_the_sample_as_it_grows_with_the_run(drawn: Callable[..., Opened]) -> None:
+    """Two of ten images, then six of twenty: over seeds, half of the six are new."""
+    small = drawn(images_per_prompt=10, **LIGHT)
+    run, study, planned = small
+    earlier = {u for shard in planned.shards() for u in run.read_images(shard, ["unit_id"])["unit_id"].to_pylist()}
+    large = grown(small, 20)
+    readings, new = line.read_by(run, study), 0
+    for seed in range(30):
+        first, same, most = (
+            labels.draw(run, of, study.perceive.name, readings, per_concept=n, seed=seed)
+            for of, n in ((planned, 2), (large[2], 2), (large[2], 6))
+        )
+        assert same == first and set(first.units) < set(most.units) and len(most.units) == 6 * 20
+        new += len(set(most.units) - earlier)
+        (labels.folder(run) / "sample.json").unlink()
+    assert new / (30 * 6 * 20) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_sheet_with_answers_is_not_written_over(drawn: Callable[..., Opened]) -> None:
+    opened = drawn(images_per_prompt=4, **LIGHT)
+    path = labels.folder(opened[0]) / "sheet.csv"
+    rows = sheet(opened, 1)
+    for note in ({"gender": "woman"}, {"gender": "womann"}, {"remark": "blurred"}):
+        filled = fill(path, [row | dict.fromkeys(note, "") for row in rows[:-1]] + [rows[-1] | note]).read_bytes()
+        with pytest.raises(RunError, match=r"answers that are not imported.*typecast labels import .*sheet\.csv"):
+            sheet(opened, 2)
+        assert path.read_bytes() == filled and labels.sample_of(opened[0]) is not None
+    fill(path, [rows[0] | {"gender": "woman"}, *rows[1:]])
+    take(opened, path)
+    assert len(sheet(opened, 2)) == 40
+    assert [(label.annotator, label.level) for label in labels.log_of(opened[0])] == [("sheet", "woman")]
+
+
 def test_every_picture_is_as_likely_to_be_drawn(drawn: Callable[..., Opened]) -> None:
     opened = drawn(images_per_prompt=10, prompt_sets=["emoji_occupations"])
     run, study, planned = opened
