@@ -63,21 +63,29 @@ class ClipModel:
             self._tokenize = open_clip.get_tokenizer(asked)
             self._width = int(open_clip.get_model_config(asked)["embed_dim"])
         self._model.eval()
+        _make_quick(self._model.visual)
         size = self._model.visual.preprocess_cfg["size"]
         self._size = (size, size) if isinstance(size, int) else tuple(size)
         self.logit_scale = float(self._model.logit_scale.detach().exp())
         """What a cosine is multiplied by before the softmax."""
 
     def encode_images(self, images: Sequence[Pixels], batch_size: int = 64) -> npt.NDArray[np.float32]:
-        """`n` images of any sizes -> `(n, d)`."""
+        """`n` images of any sizes -> `(n, d)`: fewer at a time where the device's memory does not hold so many."""
         import torch
 
-        parts = [np.empty((0, self._width), np.float32)]
-        with torch.inference_mode():
-            for start in range(0, len(images), batch_size):
-                inputs = self.preprocessed(images[start : start + batch_size])
-                parts.append(self._unit(self._model.encode_image(inputs.to(self._dtype))))
-        return np.concatenate(parts)
+        try:
+            parts = [np.empty((0, self._width), np.float32)]
+            with torch.inference_mode():
+                for start in range(0, len(images), batch_size):
+                    inputs = self.preprocessed(images[start : start + batch_size])
+                    inputs = inputs.to(self._dtype, memory_format=torch.channels_last)
+                    parts.append(self._unit(self._model.encode_image(inputs)))
+            return np.concatenate(parts)
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+        torch.cuda.empty_cache()
+        return self.encode_images(images, batch_size // 2)
 
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """`m` texts -> `(m, d)`."""
@@ -172,6 +180,26 @@ def _slug(name: str, pretrained: str | None, folder: Path | None) -> str:
         name = folder.resolve().name
     words = "-".join(part for part in (name.removeprefix(HUB), pretrained) if part)
     return re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-.") or "clip"
+
+
+def _make_quick(tower: torch.nn.Module) -> None:
+    """What changes an embedding by rounding alone: the layout in memory that convolutions want; and a ResNet's batch norms,
+    which are fixed by now, become a part of the convolutions before them."""
+    import torch
+    from open_clip.modified_resnet import ModifiedResNet
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    tower.to(memory_format=torch.channels_last)
+    if not isinstance(tower, ModifiedResNet):
+        return
+    for block in [*tower.modules()]:
+        parts = dict(block.named_children())
+        pairs = [(name, name.replace("conv", "bn")) for name in parts if name.startswith("conv")]
+        if isinstance(block, torch.nn.Sequential) and [*parts] == ["-1", "0", "1"]:  # the way past a block
+            pairs.append(("0", "1"))
+        for conv, norm in pairs:
+            setattr(block, conv, fuse_conv_bn_eval(parts[conv], parts[norm]))
+            setattr(block, norm, torch.nn.Identity())
 
 
 @contextlib.contextmanager

@@ -22,7 +22,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,28 +73,48 @@ def unit(features: torch.Tensor) -> torch.Tensor:
     return features / features.norm(dim=-1, keepdim=True)
 
 
-def one_by_one(clip: ClipModel, files: Sequence[Path]) -> None:
+@dataclass(frozen=True)
+class Plain:
+    """A CLIP as open_clip gives it, which is what the public tools use."""
+
+    model: Any
+    preprocess: Any
+    tokenize: Any
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """What a cosine is multiplied by."""
+        return self.model.logit_scale.detach().exp()
+
+
+def plain(folder: Path) -> Plain:
+    """The CLIP of a folder."""
+    where = f"local-dir:{folder}"
+    model, preprocess = open_clip.create_model_from_pretrained(where)
+    return Plain(model.eval(), preprocess, open_clip.get_tokenizer(where))
+
+
+def one_by_one(clip: Plain, files: Sequence[Path]) -> None:
     """See above."""
-    model, preprocess, tokenize = clip._model, clip._preprocess, clip._tokenize
     for file in files:
         for texts in TEXTS.values():
             with torch.no_grad():
-                image = unit(model.encode_image(preprocess(Image.open(file).convert("RGB")).unsqueeze(0)))
-                read = unit(model.encode_text(tokenize(texts)))
-            (clip.logit_scale * image @ read.T).softmax(dim=-1).argmax(-1).tolist()
+                pixels = clip.preprocess(Image.open(file).convert("RGB")).unsqueeze(0)
+                image = unit(clip.model.encode_image(pixels))
+                read = unit(clip.model.encode_text(clip.tokenize(texts)))
+            (clip.scale * image @ read.T).softmax(dim=-1).argmax(-1).tolist()
 
 
-def batched(clip: ClipModel, files: Sequence[Path], passes: Sequence[Sequence[Sequence[str]]], workers: int) -> None:
+def batched(clip: Plain, files: Sequence[Path], passes: Sequence[Sequence[Sequence[str]]], workers: int) -> None:
     """See above: per pass, some lists of texts."""
-    model = clip._model
     for lists in passes:
         with torch.no_grad():
-            read = [unit(model.encode_text(clip._tokenize(list(texts)))) for texts in lists]
-            loader = torch.utils.data.DataLoader(Files(files, clip._preprocess), BATCH, num_workers=workers)
+            read = [unit(clip.model.encode_text(clip.tokenize(list(texts)))) for texts in lists]
+            loader = torch.utils.data.DataLoader(Files(files, clip.preprocess), BATCH, num_workers=workers)
             for images in loader:
-                seen = unit(model.encode_image(images))
+                seen = unit(clip.model.encode_image(images))
                 for texts in read:
-                    (clip.logit_scale * seen @ texts.T).softmax(dim=-1).argmax(-1).tolist()
+                    (clip.scale * seen @ texts.T).softmax(dim=-1).argmax(-1).tolist()
 
 
 def typecast(clip: ClipModel, files: Sequence[Path]) -> None:
@@ -124,18 +146,19 @@ def main() -> None:
         place = Path(folder)
         named = args.clip if args.clip == "embedded" else str(random_clip(args.clip, place))
         clip = ClipModel(named, device="cpu")
+        theirs = plain(clips.EMBEDDED if named == "embedded" else place)
         tiles = emoji_world.pixels()[: args.images]
         files = [place / f"{number}.png" for number in range(len(tiles))]
         for file, tile in zip(files, tiles, strict=True):
             file.write_bytes(store.encode(np.asarray(Image.fromarray(tile).resize((args.side, args.side)))))
         few = files[: max(len(files) // 16, 1)]  # the slowest loop is as slow on few
         loops: dict[str, tuple[Callable[[Sequence[Path]], None], Sequence[Path]]] = {
-            "one by one": (lambda some: one_by_one(clip, some), few),
+            "one by one": (lambda some: one_by_one(theirs, some), few),
             "batched, per attribute": (
-                lambda some: batched(clip, some, [[texts] for texts in TEXTS.values()], args.workers),
+                lambda some: batched(theirs, some, [[texts] for texts in TEXTS.values()], args.workers),
                 files,
             ),
-            "batched, in one pass": (lambda some: batched(clip, some, [list(TEXTS.values())], args.workers), files),
+            "batched, in one pass": (lambda some: batched(theirs, some, [list(TEXTS.values())], args.workers), files),
             "Typecast": (lambda some: typecast(clip, some), files),
         }
         typecast(clip, few)  # warm

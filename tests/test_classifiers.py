@@ -225,6 +225,26 @@ def test_decisions_do_not_depend_on_the_batch_size_or_on_one_by_one(clip: ClipMo
         np.testing.assert_allclose(other.astype(float), together.embeddings.astype(float), rtol=2**-10, atol=1e-6)
 
 
+def test_images_that_the_device_does_not_hold_together_are_read_in_parts(
+    clip: ClipModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = images(20)
+    expected, reading, asked = clip.encode_images(pictures), clip._model.encode_image, list[int]()
+
+    def limited(inputs: torch.Tensor) -> torch.Tensor:
+        asked.append(len(inputs))
+        if len(inputs) > 6:
+            raise torch.OutOfMemoryError("full")
+        return reading(inputs)
+
+    monkeypatch.setattr(clip._model, "encode_image", limited)
+    np.testing.assert_allclose(clip.encode_images(pictures), expected, atol=1e-6)
+    assert asked == [20, 20, 16, 8, 4, 4, 4, 4, 4]
+    monkeypatch.setattr(clip._model, "encode_image", lambda _: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+    with pytest.raises(torch.OutOfMemoryError):
+        clip.encode_images(pictures)
+
+
 def test_stored_embeddings_give_the_same_bits_in_any_company(probe: ZeroShot) -> None:
     """The guarantee without exceptions: the same float16 embedding, the same probabilities and decision."""
     seen = probe.perceive(images(150))
