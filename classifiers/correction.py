@@ -286,11 +286,24 @@ def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Genera
         draws, true = _gibbs(some, other, counts[unsettled], prior[unsettled], known[unsettled], steps, rng)
         shares[unsettled], matrix[unsettled] = some, other
         # One group after another: the Fourier transforms of all together would be most of the memory.
-        settled = np.array([effective_size(np.moveaxis(one, -1, 0)).min() >= ENOUGH for one in draws])
+        settled = np.array([_worth(*of_group).min() >= ENOUGH for of_group in zip(draws, true, strict=True)])
         for group, of_group in zip(unsettled[settled], true[settled], strict=True):
             result[group] = of_group.reshape(-1, levels)
         unsettled, steps = unsettled[~settled], 2 * steps
     return result
+
+
+def _worth(shares: Floats, true: npt.NDArray[np.int32]) -> Floats:
+    """How many independent draws those of one group are worth for each level, `(K,)`, from `(chains, steps, K)` both.
+
+    Of more than two levels they are drawn again by weight, for each level its own (`_of_levels`): then as many fewer as
+    (Σw)² / Σw² is fewer than all of them (Kish 1965, Survey sampling, section 11.7).
+    """
+    worth = np.asarray(effective_size(np.moveaxis(shares, -1, 0)))
+    if shares.shape[-1] == 2:
+        return worth
+    weight = special.softmax(_likelier(true.reshape(-1, true.shape[-1])), axis=0)
+    return np.asarray(worth / (len(weight) * (weight**2).sum(0)))
 
 
 def _most_likely(matrix: Floats, counts: Ints, steps: int = 20) -> Floats:
@@ -366,12 +379,18 @@ def _of_levels(true: npt.NDArray[np.int32], rng: np.random.Generator) -> Iterato
     Those were drawn under 1/K on each level, and are drawn again by how much likelier the level's own prior makes them.
     """
     levels = true.shape[1]
-    asked, other, drawn = (_log_rising(prior, true) for prior in (PRIOR, PRIOR / (levels - 1), 1 / levels))
+    weight = special.softmax(_likelier(true), axis=0)
     for k in range(levels):
         own = np.where(np.arange(levels) == k, PRIOR, PRIOR / (levels - 1))
-        likelier = (other - drawn).sum(1) + asked[:, k] - other[:, k]
-        chosen = rng.choice(len(true), CHAINS * FIRST, p=special.softmax(likelier))
+        chosen = rng.choice(len(true), CHAINS * FIRST, p=weight[:, k])
         yield dirichlet(own + true[chosen], rng)
+
+
+def _likelier(true: npt.NDArray[np.int32]) -> Floats:
+    """By how much likelier each level's own prior makes draws `(T, K)` than 1/K on each, in logarithms: `(T, K)`."""
+    levels = true.shape[1]
+    asked, other, drawn = (_log_rising(prior, true) for prior in (PRIOR, PRIOR / (levels - 1), 1 / levels))
+    return np.asarray((other - drawn).sum(1, keepdims=True) + asked - other)
 
 
 def _log_rising(start: float, n: npt.NDArray[np.int32]) -> Floats:
