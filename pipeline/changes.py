@@ -136,9 +136,13 @@ def rows(first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.ra
         both = first.shares[key], other.shares[key]
         blocks.append([at | row for row in _rows(other.reading, *both, moved.get(key), pairs.get(key))])
     tested = set(tables.undivided(keys))
-    tests = [block[0]["p"] if key in tested else math.nan for key, block in zip(keys, blocks, strict=True)]
-    adjusted = amplification.holm(tests)
-    return [row | {"p_adjusted": float(p)} for block, p in zip(blocks, adjusted, strict=True) for row in block]
+    tests: dict[str, dict[Key, float]] = {}
+    for key, block in zip(keys, blocks, strict=True):
+        tests.setdefault(key[4], {})[key] = block[0]["p"] if key in tested else math.nan
+    adjusted = {
+        k: float(p) for ps in tests.values() for k, p in zip(ps, amplification.holm([*ps.values()]), strict=True)
+    }
+    return [row | {"p_adjusted": adjusted[key]} for key, block in zip(keys, blocks, strict=True) for row in block]
 
 
 def _paired(counts: Sequence[Counts], mine: Reading, theirs: Reading, rng: np.random.Generator) -> list[Paired]:

@@ -18,7 +18,7 @@ from rich.table import Table
 from classifiers.attributes import INTERSECTIONS
 from pipeline import changes, stages, store, tables
 from pipeline.changes import Counts, Side
-from pipeline.errors import InputError, ModelError, RunError
+from pipeline.errors import InputError, RunError
 from pipeline.estimates import Shares
 from pipeline.plan import Plan, plan
 from pipeline.store import Run
@@ -39,7 +39,7 @@ class Member:
     study: Study
     planned: Plan
     weights: str
-    """Digest of the weights that drew it; empty where they are not here to be asked."""
+    """Digest of the weights that drew it; empty where its files do not say."""
     readings: dict[str, Reading]
     counts: Tally
     summary: dict[str, Any]
@@ -189,24 +189,17 @@ def _member(folder: Path, name: str) -> Member:
         run=run,
         study=study,
         planned=planned,
-        weights=_weights(run, study),
+        weights=_weights(run, planned),
         readings={reading.attribute: reading for reading in readings},
         counts=tables.tally(run, planned, study.perceive.name, readings),
         summary=stages.read_json(folder / "summary.json"),
     )
 
 
-def _weights(run: Run, study: Study) -> str:
-    """The digest of the study's model today, if the images on the disk are those that it would draw."""
-    try:
-        planned = stages.plan_of(study)
-    except ModelError:
-        return ""
+def _weights(run: Run, planned: Plan) -> str:
+    """The digest of the weights that drew a run, as its first shard says."""
     shard = next((shard for shard in planned.shards() if run.images(shard).exists()), None)
-    if shard is None:
-        return ""
-    ids = run.read_images(shard, ["unit_id"])["unit_id"].to_pylist()
-    return planned.settings.weights if ids == [unit.id for unit in planned.units(shard)] else ""
+    return "" if shard is None else run.environment(shard).get("weights", "")
 
 
 def _same_instrument(first: Member, other: Member) -> None:
@@ -233,7 +226,7 @@ def why_unpaired(first: Member, other: Member) -> str:
     """Why there are no pairs, or nothing: the noise is shared only within one model, image size and study seed."""
     for member in (first, other):
         if not member.weights:
-            return f"the weights that drew {member.name} are not here, so the two models may differ"
+            return f"{member.name} does not say which weights drew it, so the two models may differ"
     if first.weights != other.weights:
         return "the models have other weights"
     mine, theirs = first.study, other.study

@@ -122,14 +122,17 @@ def readings(described: dict[str, Any]) -> list[Reading]:
     for name, attribute in described["attributes"].items():
         counts = described["confusion"].get(name)
         matrix = None if counts is None else _counts(name, counts, len(attribute["levels"]))
+        why = Reading.uncorrected
         if matrix is not None and (matrix[:, :-1].sum(1) == 0).any():
-            matrix = None
+            empty = [level for level, row in zip(attribute["levels"], matrix, strict=True) if not row[:-1].any()]
+            matrix, why = None, f"raw: no decided labelled picture of {', '.join(empty)}"
         of = tuple(attribute.get("of", ()))
         apart = described.get("confusion_by_concept", {}).get(name, {}) if matrix is not None else {}
         by_concept = {concept: _counts(name, rows, len(attribute["levels"])) for concept, rows in apart.items()}
         if sum(bool((rows.sum(1) >= APART).all()) for rows in by_concept.values()) < FEWEST:
             by_concept = {}
-        found.append(Reading(name, attribute["title"], tuple(attribute["levels"]), matrix, of, by_concept))
+        read = Reading(name, attribute["title"], tuple(attribute["levels"]), matrix, of, by_concept)
+        found.append(replace(read, uncorrected=why))
     return found
 
 
@@ -144,6 +147,8 @@ def _counts(attribute: str, rows: npt.ArrayLike, levels: int) -> npt.NDArray[np.
 def doubts(attributes: Sequence[Reading], say: Callable[[str], None]) -> Iterator[None]:
     """Say once, and with the attribute's name, what its errors on labelled pictures warn of; not again inside."""
     for reading in attributes:
+        if reading.uncorrected != Reading.uncorrected:
+            say(f"{reading.title}: not corrected for the classifier's errors; {reading.uncorrected}")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             if reading.confusion is not None:

@@ -170,15 +170,20 @@ def test_other_noise_is_compared_unpaired_and_it_says_why(runs: Callable[..., Op
     assert pooled["low"] < 0.2 / (170 / 190 + 180 / 190 - 1) < pooled["high"]
 
 
-def test_weights_that_are_not_those_of_the_images_make_no_pairs(
-    runs: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("weights", "why"),
+    [
+        ("retrained since", "the models have other weights"),
+        ("", "two does not say which weights drew it, so the two models may differ"),
+    ],
+)
+def test_images_by_other_weights_make_no_pairs(
+    runs: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch, weights: str, why: str
 ) -> None:
-    one, two = runs("one", 0.3), runs("two", 0.5, draw=guided(5))
-    monkeypatch.setattr("pipeline.generate.weights_digest", lambda path, revision: "retrained since")
-    _, found = compare.compare(folders(one, two))
-    assert {e["why_unpaired"] for e in found["changes"]} == {
-        "the weights that drew one are not here, so the two models may differ"
-    }
+    one = runs("one", 0.3)
+    monkeypatch.setattr("pipeline.stages._environment", lambda planned: {"weights": weights})
+    _, found = compare.compare(folders(one, runs("two", 0.5, draw=guided(5))))
+    assert {e["why_unpaired"] for e in found["changes"]} == {why}
 
 
 def test_images_that_one_run_lacks_are_missing_partners(
@@ -191,12 +196,14 @@ def test_images_that_one_run_lacks_are_missing_partners(
     assert all(row["pairs"] + row["missing_partners"] == 40 and row["missing_partners"] >= 10 for row in rows)
 
 
-def test_holm_is_over_concepts_with_one_test_each(runs: Callable[..., Opened]) -> None:
-    rows, _ = compare.compare(folders(runs("one", 0.3), runs("two", 0.55, draw=guided(5))))
-    tests = [row["p"] for row in rows if row["level"] == "woman"]
-    adjusted = [row["p_adjusted"] for row in rows if row["level"] == "woman"]
-    assert adjusted == pytest.approx(multipletests(tests, method="holm")[1]) and len(tests) == 20
-    assert adjusted == [row["p_adjusted"] for row in rows if row["level"] == "man"]
+def test_holm_is_over_the_concepts_of_an_arm_with_one_test_each(runs: Callable[..., Opened]) -> None:
+    arms = ["none", {"suffix": {"text": "smiling"}}]
+    rows, _ = compare.compare(folders(runs("one", 0.3, arms=arms), runs("two", 0.55, draw=guided(5), arms=arms)))
+    for arm in ("none", "suffix"):
+        tests = [row["p"] for row in rows if row["level"] == "woman" and row["arm"] == arm]
+        adjusted = [row["p_adjusted"] for row in rows if row["level"] == "woman" and row["arm"] == arm]
+        assert adjusted == pytest.approx(multipletests(tests, method="holm")[1]) and len(tests) == 20
+        assert adjusted == [row["p_adjusted"] for row in rows if row["level"] == "man" and row["arm"] == arm]
 
 
 def test_without_a_matrix_the_undecided_may_be_any_level(runs: Callable[..., Opened]) -> None:
