@@ -294,8 +294,11 @@ def nearer(
     absolute distance a part would stay.
 
     The excess of a concept is (after − t) · (t − before) / |t − before|, the sum of absolute differences below: with two
-    levels how far the share is past the target t, seen from before, and below 0 where it falls short. The errors of the
-    classifier's matrix are taken as each concept's own.
+    levels how far the share is past the target t, seen from before, and below 0 where it falls short. From which side it
+    came is as uncertain as the rest: the mean takes it from the draws, and a concept counts as surely past only where it
+    was surely on one side and is surely on the other (the sum of both p-values, Bonferroni's bound; Holm over concepts).
+    Else a baseline that lies beyond the target by chance would make an arm that changes nothing look over-corrected.
+    The errors of the classifier's matrix are taken as each concept's own.
     """
     first, last, t = _thinned(before), _thinned(after), np.array(targets)
     values = [np.array([shares.value for shares in side]) for side in (before, after)]
@@ -303,13 +306,15 @@ def nearer(
     roots = [_root_mean_square(value, draws, t) for value, draws in zip(values, (first, last), strict=True)]
     moved = roots[1] - roots[0]
     ends = np.quantile(moved, [0.025, 0.5, 0.975]).tolist()
-    towards = t - values[0]
-    size = np.abs(towards).sum(-1, keepdims=True)
-    towards = np.divide(towards, size, out=np.zeros_like(towards), where=size > 0)
-    past = ((last - t) * towards).sum(-1)
-    tests = [p_of_no_change(draws[:, None]) for draws in past.T]
+    way = _unit(t - values[0])
+    beyond, short = ((last - t) * way).sum(-1), ((t - first) * way).sum(-1)
+    tests = [
+        min(1.0, p_of_no_change(was[:, None]) + p_of_no_change(now[:, None]))
+        for was, now in zip(short.T, beyond.T, strict=True)
+    ]
     adjusted = amplification.holm(tests)
-    surely = [c for c, p, draws in zip(concepts, adjusted, past.T, strict=True) if p < SIGNIFICANT and draws.mean() > 0]
+    surely = [c for c, p, now in zip(concepts, adjusted, beyond.T, strict=True) if p < SIGNIFICANT and now.mean() > 0]
+    past = ((last - t) * _unit(t - first)).sum(-1)
     low, high = np.quantile(past.mean(1), [0.025, 0.975])
     n = len(concepts)
     return {
@@ -321,6 +326,12 @@ def nearer(
         "n_past": len(surely),
         "past": surely,
     }
+
+
+def _unit(differences: Floats) -> Floats:
+    """Differences `(..., K)` over the sum of their absolute values; 0 where there is none."""
+    size = np.abs(differences).sum(-1, keepdims=True)
+    return np.asarray(np.divide(differences, size, out=np.zeros_like(differences), where=size > 0))
 
 
 def _thinned(shares: Sequence[Shares]) -> Floats:

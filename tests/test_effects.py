@@ -392,6 +392,19 @@ def counted(rng: np.random.Generator, truth: np.ndarray, n: int) -> list[Shares]
     return [Shares(value=m, low=m, high=m, n=n, method="", draws=d, joint=d) for m, d in zip(means, draws, strict=True)]
 
 
+@pytest.mark.parametrize(("times", "concepts", "n"), [(0.6, 18, 12), (1.0, 18, 12), (1.0, 4, 10)])
+def test_an_arm_that_changes_nothing_is_seldom_over_corrected(times: float, concepts: int, n: int) -> None:
+    """The baseline is at so many times the target. When its side was taken as certain, 13 of 100 were."""
+    rng, names = np.random.default_rng(5), [str(c) for c in range(concepts)]
+    targets = np.linspace(0.05, 0.95, concepts)
+    wrong = 0
+    for _ in range(120):
+        sides = [counted(rng, times * targets, n) for _ in range(2)]
+        found = effects.nearer(names, *sides, [(t, 1 - t) for t in targets])
+        wrong += found["excess"]["low"] > 0 or found["n_past"] > 0
+    assert wrong <= 11  # of 120; 5 % and three standard deviations are 13
+
+
 @pytest.mark.parametrize(
     ("before", "after", "n"),
     [(0.2, 0.2, 40), (0.2, 0.5, 40), (0.5, 0.2, 40), (0.05, 0.95, 40)],
