@@ -1,4 +1,9 @@
-"""The fit behind pooled amplification: counts of many concepts, through the classifier's errors, to posterior draws."""
+"""The fit behind pooled amplification: counts of many concepts, through the classifier's errors, to posterior draws.
+
+Own code, for no kept library fits a binomial mixed model whose counts are misread with errors that are themselves uncertain
+and whose covariate has noise: statsmodels' BinomialBayesMixedGLM and glmer know neither, and a general sampler (Stan,
+PyMC) would bring a compiler and minutes where this takes a second.
+"""
 
 from __future__ import annotations
 

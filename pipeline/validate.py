@@ -118,7 +118,8 @@ def report(cells: Cells, cases: Cases, *, of: int, audits: int, short: bool, see
     yield ""
     yield (
         f"{failed} of them fail (99 % upper bound of the coverage under {FLOOR:.0%}). "
-        f"Wider than {WIDEST} times the shortest: {sum(r > WIDEST for r in ratios)} of {len(ratios)}."
+        f"Wider than {WIDEST} times the shortest: {sum(r > WIDEST for r in ratios)} of {len(ratios)}; than the shortest for "
+        f"somebody who is told the shares: {sum(told > WIDEST for _, told in widths(cells))} of {len(ratios)}."
     )
     yield ""
     yield from _markdown(COLUMNS, [_row(c, m, *w) for (c, m), w in zip(cells, widths(cells), strict=True)])
