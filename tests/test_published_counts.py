@@ -1,0 +1,61 @@
+"""The page of published counts: what it takes away for noise, and that its interval covers."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import numpy as np
+import pytest
+
+import prompt_sets
+from pipeline.estimates import Floats, Ints
+from scripts.published_counts import rid_of_noise
+
+REPLICATES = 300
+COVERED = 0.93 - 2 * math.sqrt(0.93 * 0.07 / REPLICATES)
+"""The 93 % that the page promises, less two standard errors of so many replicates."""
+
+
+def published(pictures: str) -> tuple[Ints, Ints]:
+    """Women, and faces in all, of each of the 153 occupations."""
+    with (prompt_sets.FOLDER / "studies" / "fair_diffusion_fairface.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["pictures"] == pictures]
+    women, men = (np.array([int(row["count"]) for row in rows if row["gender"] == g]) for g in ("woman", "man"))
+    return women, women + men
+
+
+def less_noise(women: Ints, pictures: Ints) -> Floats:
+    """The shares, drawn towards their mean until they vary as much as without the noise of counting."""
+    p = women / pictures
+    noise = np.mean(p * (1 - p) / pictures)
+    return p.mean() + math.sqrt(1 - noise / p.var()) * (p - p.mean())
+
+
+@pytest.mark.parametrize("shrunk", [False, True])
+@pytest.mark.parametrize("pictures", ["laion", "sd15", "sd15_edited"])
+def test_the_interval_of_the_mean_distance_from_one_half_covers(pictures: str, shrunk: bool) -> None:
+    """True shares as published, and as they would be without noise; of the edited ones many are near 1/2."""
+    women, n = published(pictures)
+    true = less_noise(women, n) if shrunk else women / n
+    truth, rng = np.abs(true - 0.5).mean(), np.random.default_rng(1)
+    found = [rid_of_noise(rng.binomial(n, true), n, rng=rng, draws=200) for _ in range(REPLICATES)]
+    assert np.mean([e.low <= truth <= e.high for e in found]) >= COVERED
+    assert np.mean([e.value for e in found]) == pytest.approx(truth, abs=0.0015)
+    assert np.mean([e.high - e.low for e in found]) < 0.01
+
+
+def test_the_published_reading_of_many_shares_near_one_half_is_too_high_by_their_density_there() -> None:
+    """By f(1/2) / 4n for true shares of density f: |p̂ - 1/2| less |p - 1/2| integrates to the variance of p̂."""
+    rng, n = np.random.default_rng(2), np.full(2000, 250)
+    women = rng.binomial(n, rng.beta(10, 10, len(n)))
+    density = math.gamma(20) / math.gamma(10) ** 2 * 0.5**18
+    taken = float(np.abs(women / n - 0.5).mean()) - rid_of_noise(women, n, rng=rng).value
+    assert taken == pytest.approx(density / 4 / 250, rel=0.1)
+
+
+def test_counts_that_chance_alone_explains_are_no_distance() -> None:
+    rng, n = np.random.default_rng(3), np.full(153, 250)
+    even = rid_of_noise(np.full(153, 125), n, rng=rng)
+    assert even.value == even.low == 0
+    assert rid_of_noise(np.repeat([0, 250], [76, 77]), n, rng=rng).value == pytest.approx(0.5, abs=0.001)
