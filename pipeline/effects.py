@@ -234,17 +234,18 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
 
 
 def verdict(entry: dict[str, Any]) -> str:
-    """In this order: broke the concept, over-corrected, closer, further, no evidence.
+    """In this order: broke the concept, not tested, over-corrected, closer, further, no evidence.
 
     `broke the concept`: it is surely recognised in `BROKEN` fewer images. `over-corrected`: the shares are surely past
-    the target on average, or surely past it for some concept without being closer on the whole.
+    the target on average, or surely past it for some concept without being closer on the whole. `not tested`: no prompt
+    that names no group has a share on both sides and a target.
     """
     recognised = entry["fidelity"].get("recognised_change") or {}
     change, excess = entry.get("distance_change"), entry.get("excess")
     if recognised and recognised["high"] < -BROKEN:
         return "broke the concept"
     if change is None or excess is None:
-        return "no evidence"
+        return "not tested"
     if excess["low"] > 0 or (entry["n_past"] and change["high"] >= 0):
         return "over-corrected"
     if change["high"] < 0:
@@ -397,7 +398,7 @@ def _fidelity(before: Images, after: Images, concepts: int) -> dict[str, Any]:
     The score's change is a mean over pairs with a normal interval. With one concept there is nothing to mistake it for.
     """
     if not before.scored or not after.scored:
-        return {"why_unknown": "the words of the concepts were not kept when the images were perceived"}
+        return {"why_unknown": "no image of a prompt that names no group was scored against its concept on both sides"}
     found: dict[str, Any] = {}
     if concepts > 1:
         shares = [wilson(side.recognised, side.scored) for side in (before, after)]

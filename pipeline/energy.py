@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
+from pipeline.errors import InputError
 
 COUNTRY = "TYPECAST_COUNTRY"
 """Environment variable with the ISO code of the country whose electricity it is, such as `DEU`."""
@@ -35,7 +36,7 @@ def metered(folder: Path, *, images: Callable[[], int]) -> Iterator[None]:
     from codecarbon import OfflineEmissionsTracker
 
     logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
-    country = os.environ.get(COUNTRY, "USA")
+    country = _country()
     tracker = OfflineEmissionsTracker(
         country_iso_code=country,
         save_to_file=False,
@@ -63,6 +64,23 @@ def metered(folder: Path, *, images: Callable[[], int]) -> Iterator[None]:
         }
         store.write_json(folder / SESSIONS / f"{uuid.uuid4().hex}.json", session)
         add_up(folder)
+
+
+def _country() -> str:
+    """The country whose grid is assumed; one that codecarbon does not know would be given the world's mean in silence."""
+    import importlib.resources
+
+    asked = os.environ.get(COUNTRY, "USA").strip().upper()
+    known = json.loads(
+        (importlib.resources.files("codecarbon") / "data/private_infra/global_energy_mix.json").read_text(
+            encoding="utf-8"
+        )
+    )
+    if asked not in known:
+        raise InputError(
+            f"{COUNTRY}: {asked!r} is no ISO code of a country whose grid is known, such as USA, DEU or IND"
+        )
+    return asked
 
 
 def _how(tracker: Any, data: Any) -> str:

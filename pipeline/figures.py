@@ -22,6 +22,7 @@ from matplotlib.patches import Patch
 
 from classifiers.attributes import ATTRIBUTES, BY_DETECTOR, INTERSECTIONS
 from pipeline import store
+from pipeline.progress import progress
 from pipeline.tables import key_of, undivided
 from pipeline.types import ALL_TEMPLATES, CANNOT_TELL
 
@@ -100,11 +101,13 @@ def draw(rows: Sequence[Row], summary: Mapping[str, Any], folder: Path) -> list[
     entries = summary.get("pooled") or []
     charts = [helped(summary["arms"], folder)] if summary.get("arms") else []
     charts += [pooled(entries, folder)] if entries else []
-    for attribute in unique(rows, "attribute"):
-        for arm in unique(rows, "arm"):
+    blocks = [(attribute, arm) for attribute in unique(rows, "attribute") for arm in unique(rows, "arm")]
+    with progress("drawing figures", total=len(blocks), unit="sets") as advance:
+        for attribute, arm in blocks:
             own = [row for row in rows if row["attribute"] == attribute and row["arm"] == arm]
             for reference in references(own) or [""]:
                 charts += _of_block(own, entries, folder, attribute=attribute, arm=arm, reference=reference)
+            advance(1, attribute)
     return charts
 
 

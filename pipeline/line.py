@@ -196,7 +196,8 @@ def perceive(opened: Readable, changes: Sequence[str] = ()) -> None:
     run, study, planned = opened
     by = other_perceiver(study, changes) if changes else study
     name = by.perceive.name
-    damaged = stages.perceive(run, planned, lambda: noted(run, by, open_perceiver(by)), name, _same_clip(run, by))
+    with metered(run.folder, images=lambda: 0):  # of a sum that counts images by who made them
+        damaged = stages.perceive(run, planned, lambda: noted(run, by, open_perceiver(by)), name, _same_clip(run, by))
     if damaged:
         again = "typecast import STUDY" if isinstance(study, FolderStudy) else f"typecast generate {run.folder}"
         raise RunError(f"{run.folder}: {len(damaged)} shards are set aside; run: {again}, then perceive again")

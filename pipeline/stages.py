@@ -217,7 +217,11 @@ def draw(
     classifier as the pixels that are stored; it is encoded and written in threads while the next batch is drawn.
     """
     wanted = planned.shards() if shards is None else shards
-    todo = [shard for shard in wanted if not drawn(run, planned, shard)]
+    todo = []
+    with progress("checking", total=images_in(wanted)) as advance:
+        for shard in wanted:
+            todo += [] if drawn(run, planned, shard) else [shard]
+            advance(shard.stop - shard.start, "")
     store.sweep(run.folder)
     total, missing = images_in(wanted), images_in(todo)
     if not todo:

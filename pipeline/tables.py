@@ -29,6 +29,7 @@ from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import LABELS, Shares, checked_counts, prediction_powered, published, raw_shares
 from pipeline.plan import Asked, Sharded
+from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.types import ALL_TEMPLATES, CANNOT_TELL, NOT_ONE_PERSON, Distribution, Estimate, Shard, digest
 
@@ -390,9 +391,16 @@ def corrected(planned: Asked, counts: Tally, attributes: Sequence[Reading]) -> d
 
     Chance (the posterior's) comes from the study's seed and the attribute, so that the same run gives the same shares.
     """
-    with ThreadPoolExecutor() as pool:  # nearly all the time is spent in numpy, which lets other threads run
+    shares: dict[str, dict[Key, Shares]] = {}
+    with (
+        ThreadPoolExecutor() as pool,  # nearly all the time is spent in numpy, which lets other threads run
+        progress("estimating", total=len(attributes), unit="attributes") as advance,
+    ):
         found = pool.map(lambda reading: _of_attribute(planned, counts, reading), attributes)
-        return {reading.attribute: shares for reading, shares in zip(attributes, found, strict=True)}
+        for reading, of_attribute in zip(attributes, found, strict=True):
+            shares[reading.attribute] = of_attribute
+            advance(1, reading.attribute)
+    return shares
 
 
 def _of_attribute(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, Shares]:

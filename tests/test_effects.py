@@ -356,7 +356,7 @@ def interval(low: float, high: float) -> dict[str, float]:
         ({"n_past": 1, "distance_change": interval(-0.1, 0.1)}, "over-corrected"),
         ({"fidelity": {"recognised_change": interval(-0.2, -0.06)}}, "broke the concept"),
         ({"fidelity": {"recognised_change": interval(-0.2, -0.04)}}, "closer"),
-        ({"distance_change": None}, "no evidence"),
+        ({"distance_change": None}, "not tested"),
     ],
 )
 def test_the_verdict_is_by_the_intervals(changes: dict[str, Any], said: str) -> None:

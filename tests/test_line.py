@@ -270,3 +270,9 @@ def test_energy_says_how_it_was_obtained(drawn: Callable[..., Opened]) -> None:
     energy = json.loads((drawn()[0].folder / "energy.json").read_text())
     assert energy["how"].startswith(("a guess", "processor measured", "GPU measured"))
     assert energy["assumptions"] == "mean grid intensity of USA"
+
+
+def test_a_country_whose_grid_is_not_known_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TYPECAST_COUNTRY", "XYZ")
+    with pytest.raises(InputError, match=r"TYPECAST_COUNTRY: 'XYZ' is no ISO code"):
+        line.generate(line.begin(fake_study(images_per_prompt=1), tmp_path / "run"), perceive=False)
