@@ -277,13 +277,13 @@ def _posterior(counts: Ints, prior: Floats, known: Floats, rng: np.random.Genera
     """
     levels = prior.shape[1]
     matrix = dirichlet(np.repeat(prior[:, None], CHAINS, 1), rng)
-    shares = _most_likely(matrix, counts)
-    _gibbs(shares, matrix, counts, prior, known, FIRST, rng)
+    shares = most_likely(matrix, counts)
+    gibbs(shares, matrix, counts, prior, known, FIRST, rng)
     result = [np.empty((0, levels), np.int32)] * len(counts)
     unsettled, steps = np.arange(len(counts)), FIRST
     while len(unsettled) and steps <= LONGEST:
         some, other = shares[unsettled], matrix[unsettled]
-        draws, true = _gibbs(some, other, counts[unsettled], prior[unsettled], known[unsettled], steps, rng)
+        draws, true = gibbs(some, other, counts[unsettled], prior[unsettled], known[unsettled], steps, rng)
         shares[unsettled], matrix[unsettled] = some, other
         # One group after another: the Fourier transforms of all together would be most of the memory.
         settled = np.array([_worth(*of_group).min() >= ENOUGH for of_group in zip(draws, true, strict=True)])
@@ -306,7 +306,7 @@ def _worth(shares: Floats, true: npt.NDArray[np.int32]) -> Floats:
     return np.asarray(worth / (len(weight) * (weight**2).sum(0)))
 
 
-def _most_likely(matrix: Floats, counts: Ints, steps: int = 20) -> Floats:
+def most_likely(matrix: Floats, counts: Ints, steps: int = 20) -> Floats:
     """Shares `(G, chains, K)` that fit the counts if the matrix were known, by EM (Saerens et al. 2002, Neural
     Computation 14:21), with the prior's ½ added so that none is zero."""
     shares = np.full(matrix.shape[:-1], 1 / matrix.shape[-2])
@@ -317,7 +317,7 @@ def _most_likely(matrix: Floats, counts: Ints, steps: int = 20) -> Floats:
     return shares
 
 
-def _gibbs(
+def gibbs(
     shares: Floats, matrix: Floats, counts: Ints, prior: Floats, known: Floats, steps: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     """Move the chains in place; their shares, and how many images are of each level: `(G, chains, steps, K)` both.
@@ -351,7 +351,7 @@ def _give(
 ) -> None:
     """Metropolis step, in place: a level has more or fewer images at the expense of another, whose errors make up for it.
 
-    Shapes as in `_gibbs`, and `before` `(G, 1, K)`: the Dirichlet parameters of the shares before the counts.
+    Shapes as in `gibbs`, and `before` `(G, 1, K)`: the Dirichlet parameters of the shares before the counts.
 
     With more images than labels, shares and matrix move together along ridges that Gibbs steps cross slowly: are these
     images of level j, or of k and misread? Along them what is predicted stays as it is, and so does the likelihood. In

@@ -27,6 +27,8 @@ from pipeline.types import Estimate
 TINY = np.finfo(float).tiny
 ROUNDING = 1e-6
 """By so much shares may miss 0, 1 or their sum."""
+TABLE_ROUNDING = 0.005
+"""By so much the shares of a published table may sum to more than 1: see `estimates.whole`."""
 RESOLVED = 20
 """Draws that must lie beyond a reference for a p-value to be counted from them."""
 
@@ -141,26 +143,31 @@ def direction(share: Estimate, reference: Estimate, base: float) -> str:
     return "past the base rate" if beyond else "towards the base rate"
 
 
-def p_value(shares: Shares, reference: npt.ArrayLike, *, answers: int | None = None) -> float:
+def p_value(shares: Shares, reference: npt.ArrayLike, *, answers: float | None = None) -> float:
     """One two-sided test per concept and attribute of shares = reference, from the posterior draws of the shares.
 
-    `reference` `(K,)`; it is exact, or a survey's with so many independent `answers`, and then has the beta posterior
-    of its share (Jeffreys' prior), over which the tail beyond it is averaged. Per level twice the smaller posterior
+    `reference` `(K,)`, which may sum to less than 1 where a table leaves people out; it is exact (`answers` None or
+    NaN), or a survey's with so many independent `answers`, and then has the beta posterior of its share (Jeffreys'
+    prior), over which the tail beyond it is averaged. Per level twice the smaller posterior
     tail beyond the reference, which under Jeffreys' prior is close to a mid-p value; for more than two levels K times
     the smallest (Bonferroni). Against an exact reference, tails of fewer than 20 draws are read from the beta
     distribution with the draws' mean and variance: counting alone could not get below 1 / draws, and no concept among
     a hundred would survive Holm. Nothing decided gives 1.
     """
-    target = np.asarray(reference, dtype=np.float64)
-    if target.shape != shares.value.shape or not ((target >= 0) & (target <= 1)).all():
-        raise ValueError(f"reference must give a share in 0..1 for each of the {len(shares.value)} levels")
+    target = _within_table(reference, shares.value.shape)
+    size = _checked_answers(answers, ())
     if np.isnan(shares.value).any():
         return 1.0
     if shares.draws is None:
         raise ValueError("shares must carry posterior draws; raw shares have none")
-    points = zip(shares.draws.T, target.tolist(), strict=True)
-    p = min(_tail(draws, r) if answers is None else _tail_of_survey(draws, r, answers) for draws, r in points)
-    return min(1.0, 2 * p * (len(target) if len(target) > 2 else 1))
+    return two_sided(shares.draws, target, float(size))
+
+
+def two_sided(draws: Floats, points: Floats, answers: float = math.nan) -> float:
+    """`p_value` of draws `(S, K)` in 0..1 against any points `(K,)`, of which each stands for itself."""
+    both = zip(draws.T, points.tolist(), strict=True)
+    p = min(_tail(drawn, r) if math.isnan(answers) else _tail_of_survey(drawn, r, answers) for drawn, r in both)
+    return min(1.0, 2 * p * (len(points) if len(points) > 2 else 1))
 
 
 def holm(p: npt.ArrayLike) -> Floats:
@@ -229,9 +236,12 @@ def average(differences: Sequence[Estimate]) -> Estimate:
     """The plain mean of independent estimates, by MOVER for a sum (Zou and Donner 2008). Unknown ones are left out.
 
     Shares that were corrected by one confusion matrix are *not* independent, since its errors are in all of them:
-    take `mean_difference` for those.
+    take `mean_difference` for those. One that is known and not in its interval, such as in one of NaN, is a `ValueError`.
     """
     known = [d for d in differences if d.known]
+    for d in known:
+        if not d.low <= d.value <= d.high:
+            raise ValueError(f"differences must each lie in their interval, not {d.value} in [{d.low}, {d.high}]")
     n = sum(d.n for d in known)
     if not known:
         return Estimate(math.nan, -1.0, 1.0, 0, "mean of no concept")
@@ -246,32 +256,33 @@ def mean_difference(
     confusion: npt.ArrayLike,
     reference: npt.ArrayLike,
     *,
+    answers: npt.ArrayLike | None = None,
     level: float = 0.95,
     rng: np.random.Generator,
 ) -> list[Estimate]:
     """Mean over concepts of corrected share − reference, per level: K estimates in -1..1.
 
-    `predicted` `(C, J)` counts per concept, `confusion` `(K, J)` counts, `reference` `(C, K)` shares taken as exact.
-    The correction is linear in the counts, so the mean is corrected once, from the summed counts, and the matrix's
-    uncertainty enters once and not C times as if it averaged out; nor do the priors of C small samples add up. Each
-    concept weighs as many images as were decided, each counted for the undecided of its level. With nothing decided
-    the value is NaN.
+    `predicted` `(C, J)` counts per concept, `confusion` `(K, J)` counts, `reference` `(C, K)` shares, which may sum to
+    less than 1 where a table leaves people out. `answers` `(C,)` is how many independent answers of a survey each
+    concept's reference stands on, NaN or None where it is exact. The correction is linear in the counts, so the mean is
+    corrected once, from the summed counts, and the matrix's uncertainty enters once and not C times as if it averaged
+    out; nor do the priors of C small samples add up. Each concept weighs as many images as were decided, each counted
+    for the undecided of its level. With nothing decided the value is NaN.
+
+    The interval has the sampling of the images, the errors of the matrix and the sampling of the survey, by MOVER as
+    in `difference`. It is about the reference in its one year: that the table differs between years, which `difference`
+    has from `estimates.published`, is not in it (all concepts of a year move together, and five years do not say how).
     """
     counts = checked_counts("predicted", predicted, dimensions=(2,))
     shares = corrected_shares_many(counts.sum(0)[None], confusion, level=level, rng=rng)[0]
-    target = np.asarray(reference, dtype=np.float64)
-    if target.shape != (len(counts), len(shares.value)) or not ((target >= 0) & (target <= 1)).all():
-        raise ValueError(
-            f"reference must give {len(shares.value)} shares in 0..1 for each of the {len(counts)} concepts"
-        )
+    target = _within_table(reference, (len(counts), len(shares.value)))
+    sizes = _checked_answers(answers, (len(counts),))
     decided, undecided = told(checked_counts("confusion", confusion, dimensions=(2,)))
     weights = counts[:, : len(decided)] @ ((decided + undecided) / decided)
-    mean = weights @ target / max(weights.sum(), 1)
+    weights = weights / max(weights.sum(), 1)
     method = f"mean of {np.count_nonzero(weights)} concepts by decided images, {shares.method}"
-    return [
-        Estimate(e.value - r, e.low - r, e.high - r, e.n, method)
-        for e, r in zip((shares.estimate(k) for k in range(len(mean))), mean.tolist(), strict=True)
-    ]
+    means = [(shares.estimate(k), _survey_mean(target[:, k], weights, sizes, level)) for k in range(len(decided))]
+    return [Estimate(e.value - r.value, *_mover(e, r), e.n, method) for e, r in means]
 
 
 def directional_bias_amplification(
@@ -280,6 +291,7 @@ def directional_bias_amplification(
     reference: npt.ArrayLike,
     base: npt.ArrayLike,
     *,
+    answers: npt.ArrayLike | None = None,
     level: float = 0.95,
     rng: np.random.Generator,
 ) -> Estimate:
@@ -287,14 +299,19 @@ def directional_bias_amplification(
 
     BiasAmp from task to attribute of Wang and Russakovsky (2021), ICML, arXiv:2102.12594, equation 3; the task is the
     concept, fixed by the prompt: (1 / CK) Σ sign(reference - base) · (share - reference), sign 0 counted as 0. `predicted`
-    `(C, J)` and `confusion` `(K, J)` counts, `reference` `(C, K)` and `base` `(K,)` shares, taken as exact, the base's
-    of all employed. Corrected for the classifier's errors; concepts without a decided image are left out. Positive and
-    negative cancel: near 0 is no proof of no amplification.
+    `(C, J)` and `confusion` `(K, J)` counts, `reference` `(C, K)` and `base` `(K,)` shares, the base's of all employed;
+    `answers` `(C,)` as in `mean_difference`, and as much of the reference's noise is in the interval. Corrected for the
+    classifier's errors; concepts without a decided image are left out. Positive and negative cancel: near 0 is no proof of
+    no amplification.
 
     Per level the concepts above the base are corrected together from the counts of `_evenly`, and so are those below,
     which makes the matrix's errors count once. Their difference is taken by MOVER as if the two were independent: an
     error of the matrix moves both the same way, so the interval errs on the wide side. Levels depend on each other,
     so their intervals' arms are added, which holds for any dependence; for two levels, mirror images, it adds nothing.
+
+    The base only says on which side a concept is, so its noise adds nothing else. The sides are the published ones: a
+    reference that is within a survey's noise of the base may be on the wrong one, which pulls the value down (by 0.3
+    points for women in the 178 occupations of BLS, by 1.1 in the forty nearest to the base) and is not in the interval.
     """
     counts = checked_counts("predicted", predicted, dimensions=(2,))
     matrix = checked_confusion(confusion)
@@ -303,10 +320,9 @@ def directional_bias_amplification(
     target = np.asarray(reference, dtype=np.float64)
     if target.shape != (concepts, levels) or overall.shape != (levels,):
         raise ValueError(f"reference must be ({concepts}, {levels}) and base ({levels},)")
-    for row in target:
-        _distribution("reference", row)
+    _distributions("reference", target)
     used = counts[:, :levels].sum(1) > 0
-    counts, target = counts[used], target[used]
+    counts, target, sizes = counts[used], target[used], _checked_answers(answers, (concepts,))[used]
     method = f"directional bias amplification over {len(counts)} concepts, corrected, MOVER"
     if not len(counts):
         return Estimate(math.nan, -1.0, 1.0, 0, method)
@@ -318,9 +334,11 @@ def directional_bias_amplification(
     for k in range(levels):
         parts = []
         for side, share in zip(sides[k], shares[2 * k : 2 * k + 2], strict=True):
-            e, mean, weight = share.estimate(k), target[side, k].sum(), side.mean()
-            ends = [weight * end - mean / len(counts) for end in e[:3]] if side.any() else [0.0] * 3
-            parts.append(Estimate(ends[0], ends[1], ends[2], e.n, e.method))
+            e, weight = share.estimate(k), float(side.mean())
+            ends = [weight * end for end in e[:3]] if weight else [0.0] * 3
+            mine = Estimate(ends[0], ends[1], ends[2], e.n, e.method)
+            theirs = _survey_mean(target[:, k], side / len(counts), sizes, level)
+            parts.append(Estimate(mine.value - theirs.value, *_mover(mine, theirs), e.n, e.method))
         gained = parts[0].value - parts[1].value
         low, high = _mover(parts[0], parts[1])
         value, below, above = value + gained, below + gained - low, above + high - gained
@@ -434,14 +452,45 @@ def checked_pool(
         name = concepts[i] if concepts else f"number {i}"
         raise ValueError(f"reference of concept {name} is {shares[i]}; on the logit scale it must be between 0 and 1")
     used = counts.sum(1) > 0
-    n = np.full(len(shares), np.nan) if answers is None else np.asarray(answers, dtype=np.float64)
-    if n.shape != shares.shape or (n <= 0).any():
-        raise ValueError(f"answers must be numbers above 0, one for each of the {len(counts)} concepts")
+    n = _checked_answers(answers, shares.shape)
     doubt = np.where(np.isnan(n), 0.0, 1 / (n * shares * (1 - shares)))
     return counts[used], matrix, np.asarray(special.logit(shares[used]) - special.logit(base)), doubt[used]
 
 
 # What the formulas above share.
+
+
+def _within_table(reference: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
+    """Shares of a table `(..., K)`, which may leave people out and be rounded, or a `ValueError`."""
+    shares = np.asarray(reference, dtype=np.float64)
+    if shares.shape != shape or not ((shares >= 0) & (shares <= 1)).all():
+        raise ValueError(f"reference must give {' x '.join(map(str, shape))} shares in 0..1, a level to a column")
+    if (shares.sum(-1) > 1 + TABLE_ROUNDING).any():
+        raise ValueError(f"reference must give shares that sum to at most 1, not {shares.sum(-1).max():g}")
+    return shares
+
+
+def _checked_answers(answers: npt.ArrayLike | None, shape: tuple[int, ...]) -> Floats:
+    """Answers behind each concept's reference, NaN where it is exact, or a `ValueError`."""
+    sizes = np.full(shape, np.nan) if answers is None else np.asarray(answers, dtype=np.float64)
+    if sizes.shape != shape or (sizes <= 0).any():
+        what = f"numbers above 0, one for each of the {shape[0]} concepts" if shape else "a number above 0"
+        raise ValueError(f"answers must be {what}; NaN where the reference is exact")
+    return sizes
+
+
+def _survey_mean(shares: Floats, weights: Floats, answers: Floats, level: float) -> Estimate:
+    """The sum of `weights` `(C,)` times one level's shares `(C,)` in a survey with so many `answers` `(C,)`.
+
+    Interval: MOVER for a sum (Zou and Donner 2008) of Wilson's score intervals (1927), as `estimates.published` has them.
+    A share that is exact has none, and adds nothing.
+    """
+    per = np.where(np.isnan(answers), 0.0, special.ndtri((1 + level) / 2) ** 2 / answers)
+    centre = (shares + per / 2) / (1 + per)
+    half = np.sqrt(per * (shares * (1 - shares) + per / 4)) / (1 + per)
+    value = float(weights @ shares)
+    below, above = (float(np.linalg.norm(weights * arm)) for arm in (shares - centre + half, centre + half - shares))
+    return Estimate(value, value - below, value + above, 0, "mean of a survey, MOVER (wilson)")
 
 
 def _checked_bounds(share: Estimate, low: float, high: float) -> None:
@@ -498,7 +547,7 @@ def _tail(draws: Floats, point: float) -> float:
     return float(min(fitted.cdf(point), fitted.sf(point)))
 
 
-def _tail_of_survey(draws: Floats, share: float, answers: int) -> float:
+def _tail_of_survey(draws: Floats, share: float, answers: float) -> float:
     """The smaller chance that a share and a survey's lie this way round."""
     survey = stats.beta(0.5 + share * answers, 0.5 + (1 - share) * answers)
     return float(min(survey.cdf(draws).mean(), survey.sf(draws).mean()))

@@ -17,7 +17,17 @@ from pipeline import amplification, changes, tables
 from pipeline.amplification import total_variation
 from pipeline.changes import Side
 from pipeline.estimates import Floats, Shares, wilson
-from pipeline.mitigations import ALL_CONCEPTS, DROPPED, LEFT_ALONE, OBEDIENCE, Asking, Goal, Target, stratified_factor
+from pipeline.mitigations import (
+    ALL_CONCEPTS,
+    DROPPED,
+    LEFT_ALONE,
+    OBEDIENCE,
+    Asking,
+    Goal,
+    Guardrail,
+    Target,
+    stratified_factor,
+)
 from pipeline.pairs import p_of_no_change
 from pipeline.plan import Plan
 from pipeline.store import Run
@@ -207,7 +217,8 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
     against parity in the first attribute where it declares none. `followed` are the rows of `obedience`.
     """
     kwh = _kwh_per_second(read)
-    declared = list(dict.fromkeys(arm.goal for arm in read.planned.arms if isinstance(arm, Target)))
+    goals = {arm.name: arm.goal for arm in read.planned.arms if isinstance(arm, Target | Guardrail) and arm.goal}
+    declared = list(dict.fromkeys(goals.values()))
     declared = declared or [Goal(read.readings[0].attribute, "uniform")]
     found = []
     for arm in read.treated():
@@ -222,7 +233,7 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
             "fidelity": _fidelity(before, after, len({prompt.concept for prompt in read.planned.prompts})),
             "cost": _cost(before, after, kwh),
         }
-        for goal in [arm.goal] if isinstance(arm, Target) else declared:
+        for goal in [goals[arm.name]] if arm.name in goals else declared:
             reading = next((r for r in read.readings if r.attribute == goal.attribute), None)
             entry = shared | {"attribute": goal.attribute, "target": goal.title}
             if reading:

@@ -5,25 +5,24 @@ The texts are data, with their sources, in `mitigations.yaml`. Chance comes from
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from scipy.optimize import nnls
 
 import prompt_sets
 from classifiers.attributes import ATTRIBUTES
 from pipeline import checks
-from pipeline.errors import InputError, one_of
+from pipeline.errors import InputError, RunError, one_of
 from pipeline.estimates import whole
 from pipeline.types import Arm, Prompt, Rewrite, digest
 
@@ -38,7 +37,11 @@ ALL_CONCEPTS = "all concepts"
 """The concept of a row that is of all of them together."""
 OBEDIENCE = ("arm", "concept", "attribute", "asked", "level", "share", "low", "high", "n")
 """Columns of `obedience-<arm>.csv`."""
+DECLARED = ("concept", "attribute", "level", "share")
+"""Columns of a target that is a CSV file."""
 
+Rates = tuple[float, ...]
+"""A share for each level of an attribute, in its order."""
 Position = Literal["before", "after"]
 """Of a term: before the words of the concept, or after the prompt and a comma."""
 
@@ -61,13 +64,20 @@ class Rewriter(BaseModel):
     """What whoever reads a report must know of the arm."""
     written: ClassVar[tuple[str, ...]] = ()
     """Parameters that `prepared` fills in, and nobody else."""
+    files: ClassVar[Mapping[str, str]] = {}
+    """Parameters that may name a file, each to the one of `written` that keeps what the file says."""
     name: str = Field("", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """As it appears in the tables: that of the arm unless given, so that an arm can be in a study twice."""
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Everything that changes a rewrite, in plain JSON."""
-        return self.model_dump(mode="json", exclude={"name"})
+        """Everything that changes a rewrite, in plain JSON; of a file what it says, so that it can be moved."""
+        ready = self.prepared(()) if self.files else self
+        told = ready.model_dump(mode="json", exclude={"name"})
+        for file, kept in self.files.items():
+            said = told.pop(kept)
+            told |= {file: said} if said else {}
+        return told
 
     def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
         """The prompt to send for one sample; chance comes from `rng` alone."""
@@ -151,9 +161,18 @@ class Guardrail(Rewriter):
     """A demographic term drawn at random for each image, where a prompt names a person and no group."""
 
     source = _data()["guardrail"]["source"]
+    written = ("shares",)
+    files = {"to": "shares"}
     terms: dict[str, float] = Field(default_factory=lambda: _uniform(_data()["guardrail"]["terms"]))
     """Term to probability; a list is drawn from uniformly."""
     position: Position = "after"
+    attribute: str | None = None
+    """With `to`: its levels are drawn, by their words in `mitigations.yaml`, as often as the target says."""
+    to: str | None = None
+    """As that of the arm `target`, in place of `terms`, so that luck can be held against strata."""
+    year: int | None = None
+    shares: dict[str, Rates] = {}
+    """As that of the arm `target`."""
 
     @field_validator("terms", mode="before")
     @classmethod
@@ -165,11 +184,51 @@ class Guardrail(Rewriter):
     def _chances(cls, terms: dict[str, float]) -> dict[str, float]:
         return dict(zip(terms, _summing_to_one(terms, "the probabilities of the terms"), strict=True))
 
+    @model_validator(mode="after")
+    def _readable(self) -> Guardrail:
+        if (self.attribute is None) != (self.to is None):
+            raise ValueError("attribute and to: give both, to draw the levels of a target, or neither")
+        if self.attribute is None or self.to is None:
+            if self.year is not None or self.shares:
+                raise ValueError("year and shares: are those of a target, and there is no attribute and no to")
+            return self
+        one_of(self.attribute, ATTRIBUTES, where="attribute")
+        if "terms" in self.model_fields_set:
+            raise ValueError("terms: have probabilities of their own, and so has to: leave one of them out")
+        _as_kept(self.attribute, [*self.shares.values()])
+        self.prepared(())
+        return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Without what is not given, so that an image of a run from before there was a `to` keeps its id."""
+        return {name: value for name, value in super().parameters.items() if value is not None}
+
+    @cached_property
+    def _said(self) -> dict[str, Rates]:
+        """What the file `to` says, read once."""
+        if self.attribute is None or self.to is None:
+            return {}
+        return self.shares or _declared(self.attribute, self.to, self.year)
+
+    def prepared(self, prompts: Sequence[Prompt]) -> Guardrail:
+        """The arm with what its file says kept in it."""
+        return self.model_copy(update={"shares": self._said})
+
+    @cached_property
+    def goal(self) -> Goal | None:
+        """What the run is to meet, if it is a target."""
+        if self.attribute is None or self.to is None:
+            return None
+        return Goal(self.attribute, self.to, self.year, tuple(self._said.items()))
+
     def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
         """The prompt with a term, or left alone."""
-        if why := why_not(prompt):
+        weights = _in_words(self.goal, prompt.concept) if self.goal else self.terms
+        why = why_not(prompt) or weights
+        if isinstance(weights, str) or isinstance(why, str):
             return Rewrite(prompt.text, drawn=f"{LEFT_ALONE}{why}")
-        term = str(rng.choice([*self.terms], p=[*self.terms.values()]))
+        term = str(rng.choice([*weights], p=[*weights.values()]))
         return Rewrite(placed(prompt, term, self.position), drawn=term)
 
 
@@ -245,13 +304,15 @@ class Goal:
     to: str
     """`uniform` (parity), a table of `prompt_sets/reference`, or a CSV file: `concept,attribute,level,share`."""
     year: int | None = None
+    kept: tuple[tuple[str, Rates], ...] = ()
+    """What the file says: concepts in lower case with their shares."""
 
     @property
     def title(self) -> str:
         """For a table cell."""
         return f"{self.to}{f' {self.year}' if self.year else ''}"
 
-    def shares(self, concept: str) -> tuple[float, ...] | str:
+    def shares(self, concept: str) -> Rates | str:
         """Per level, summing to 1; or the reason why there are none for this concept."""
         levels = ATTRIBUTES[self.attribute].levels
         if self.to == "uniform":
@@ -264,46 +325,92 @@ class Goal:
             return (
                 f"{self.to} gives no share of some level of {self.attribute}" if complete is None else tuple(complete)
             )
-        return _target_file(self.to, self.attribute).get(concept.casefold(), f"{self.to} has no row for {concept!r}")
+        return dict(self.kept).get(concept.casefold(), f"{self.to} has no row for {concept!r}")
+
+
+@cache
+def _in_words(goal: Goal, concept: str) -> dict[str, float] | str:
+    """The words that ask for each level to their shares, or the reason why there are none for this concept."""
+    shares, terms = goal.shares(concept), _data()["terms"][goal.attribute]
+    if isinstance(shares, str):
+        return shares
+    return {terms[level]: share for level, share in zip(ATTRIBUTES[goal.attribute].levels, shares, strict=True)}
+
+
+def _declared(attribute: str, to: str, year: int | None) -> dict[str, Rates]:
+    """What a CSV file declares; nothing where `to` is known without one. Anything else is an error."""
+    if to in prompt_sets.tables():
+        prompt_sets.load_reference(to, year)
+    elif year is not None:
+        raise ValueError(f"year: only a table has one, and to is {to!r}")
+    elif to != "uniform":
+        if not Path(to).is_file():
+            raise ValueError(
+                f"to: {to!r} is no file; the other choices are: uniform, {', '.join(prompt_sets.tables())}"
+            )
+        return _target_file(to, attribute)
+    return {}
+
+
+def _as_kept(attribute: str, kept: Sequence[Sequence[float]]) -> None:
+    """Refuse rows that `prepared` cannot have written."""
+    levels = ATTRIBUTES[attribute].levels
+    if any(len(row) != len(levels) for row in kept):
+        raise ValueError(
+            f"shares and obeyed are written by Typecast, a number for each of {', '.join(levels)}: leave them out"
+        )
 
 
 class Target(Asking):
     """Asks so often for each group that the images meet a declared distribution, by stratified allocation."""
 
     source = "Typecast; declared targets as in Nizam and Davis (2026), allocation as in Cochran (1977), chapter 5"
+    written = ("shares", "obeyed")
+    files = {"to": "shares", "obedience": "obeyed"}
     to: str
     """`uniform` (parity), a table such as `bls_cps_table11` (the labour market), or a CSV file."""
     year: int | None = None
     obedience: str | None = None
     """The `obedience-<arm>.csv` of a pilot run: how often each request is followed. Without it every request is taken to be."""
-    _weights: dict[str, tuple[float, ...] | str] = PrivateAttr(default_factory=dict)
+    shares: dict[str, Rates] = {}
+    """What the CSV file `to` says, which is not read again: concept in lower case to shares."""
+    obeyed: dict[str, tuple[Rates, ...]] = {}
+    """What the file `obedience` comes to, likewise: concept to a row for each level that is asked for."""
 
     @model_validator(mode="after")
     def _readable(self) -> Target:
-        if self.to in prompt_sets.tables():
-            prompt_sets.load_reference(self.to, self.year)
-        elif self.year is not None:
-            raise ValueError(f"year: only a table has one, and to is {self.to!r}")
-        elif self.to != "uniform":
-            if not Path(self.to).is_file():
-                known = ", ".join(prompt_sets.tables())
-                raise ValueError(f"to: {self.to!r} is no file; the other choices are: uniform, {known}")
-            _target_file(self.to, self.attribute)
-        if self.obedience is not None:
-            _obedience_file(self.obedience, self.attribute)
+        _as_kept(self.attribute, [*self.shares.values(), *(row for rows in self.obeyed.values() for row in rows)])
+        if self.obeyed and ALL_CONCEPTS not in self.obeyed:
+            raise ValueError(f"obeyed: is written by Typecast and holds {ALL_CONCEPTS}: leave it out")
+        self.prepared(())
         return self
 
-    @property
+    @cached_property
+    def _said(self) -> dict[str, Any]:
+        """What the files say, read once."""
+        shares = self.shares or _declared(self.attribute, self.to, self.year)
+        obeyed = self.obeyed or (_obedience_file(self.obedience, self.attribute) if self.obedience else {})
+        return {"shares": shares, "obeyed": obeyed}
+
+    def prepared(self, prompts: Sequence[Prompt]) -> Target:
+        """The arm with what its files say kept in it."""
+        return self.model_copy(update=self._said)
+
+    @cached_property
     def goal(self) -> Goal:
         """What the run is to meet."""
-        return Goal(self.attribute, self.to, self.year)
+        return Goal(self.attribute, self.to, self.year, tuple(self._said["shares"].items()))
 
-    def weights(self, concept: str) -> tuple[float, ...] | str:
+    @cached_property  # and not pydantic's own private attribute, by which arms that have drawn would be other arms
+    def _weights(self) -> dict[str, Rates | str]:
+        return {}
+
+    def weights(self, concept: str) -> Rates | str:
         """How often to ask for each level, or the reason why the concept is not in the target."""
         if concept not in self._weights:
-            shares = self.goal.shares(concept)
-            if self.obedience is not None and not isinstance(shares, str):
-                shares = inverted(shares, obedience_of(concept, self.obedience, self.attribute))
+            shares, obeyed = self.goal.shares(concept), self._said["obeyed"]
+            if obeyed and not isinstance(shares, str):
+                shares = inverted(shares, np.array(obeyed.get(concept, obeyed[ALL_CONCEPTS])))
             self._weights[concept] = shares
         return self._weights[concept]
 
@@ -376,14 +483,29 @@ ARMS: dict[str, type[Rewriter]] = {
 }
 
 
-def build(arms: Sequence[str | dict[str, dict[str, Any]]], *, guidance_scale: float) -> tuple[Rewriter, ...]:
-    """The arms that a study lists: a name, or `{name: {parameter: value}}`. `FILE.py:CLASS` is an arm of the user's."""
+def build(
+    arms: Sequence[str | dict[str, dict[str, Any]]], *, guidance_scale: float, perceived: Sequence[str]
+) -> tuple[Rewriter, ...]:
+    """The arms that a study lists: a name, or `{name: {parameter: value}}`. `FILE.py:CLASS` is an arm of the user's.
+
+    `perceived` are the attributes that the study reads: no other can be seen to meet a target.
+    """
     built = tuple(_one(arm) for arm in arms)
+    for listed, arm in zip(arms, built, strict=True):
+        if arm.name == "none" and not isinstance(arm, Unchanged):
+            raise InputError(f"arms: {listed}: the name none is the baseline's; give this arm another")
     names = [arm.name for arm in built]
     if len(set(names)) < len(names):
         raise InputError(f"arms: {', '.join(names)}: each arm once; give the second a `name` of its own")
     if guidance_scale <= 1 and any(isinstance(arm, Negative) for arm in built):
         raise InputError("arms: negative cannot act at draw.guidance_scale 1; raise it above 1 or leave the arm out")
+    for arm in built:
+        goal = arm.goal if isinstance(arm, Target | Guardrail) else None
+        if goal and goal.attribute not in perceived:
+            raise InputError(
+                f"arms: {arm.name}: attribute: the study does not perceive {goal.attribute!r}; add it to "
+                f"perceive.attributes, or choose one that is there: {', '.join(perceived)}"
+            )
     return built
 
 
@@ -424,26 +546,36 @@ def _own(file: Path, name: str) -> type[Rewriter]:
 
 def prepared(listed: str | dict[str, dict[str, Any]], prompts: Sequence[Prompt]) -> str | dict[str, dict[str, Any]]:
     """An arm as a study lists it, with what it must do once before anything is drawn done and written into it."""
-    arm = _one(listed)
-    ready = arm.prepared(prompts)
-    if ready is arm:
-        return listed
     name, parameters = (listed, {}) if isinstance(listed, str) else next(iter(listed.items()))
-    return {name: {**parameters, **{key: ready.parameters[key] for key in arm.written}}}
+    ready = _one(listed).prepared(prompts)
+    kept = ready.model_dump(mode="json", include={*ready.written}, exclude_defaults=True)
+    return {name: {**parameters, **kept}} if kept else listed
 
 
 def remembered(
     wanted: str | dict[str, dict[str, Any]], began: str | dict[str, dict[str, Any]]
 ) -> str | dict[str, dict[str, Any]]:
-    """`began`, an arm of the study that is in a folder, if it is the same as `wanted` but for what `prepared` wrote."""
-    written = _one(began).written
+    """`began`, an arm of the study that is in a folder, if it is the same as `wanted` but for what `prepared` wrote.
+
+    A file that has another name by now, and says what it said, is the same; one that says something else is an error.
+    """
+    now, then = _one(wanted), _one(began)
 
     def asked(listed: str | dict[str, dict[str, Any]]) -> Any:
         if isinstance(listed, str):
             return listed
-        return {n: {k: v for k, v in p.items() if k not in written} for n, p in listed.items()}
+        return {n: {k: v for k, v in p.items() if k not in then.written} for n, p in listed.items()}
 
-    return began if asked(wanted) == asked(began) else wanted
+    if asked(wanted) != asked(began):
+        moved = now.files and type(now) is type(then) and (now.name, now.parameters) == (then.name, then.parameters)
+        return began if moved else wanted
+    for file in now.files:
+        if now.parameters.get(file) != then.parameters.get(file):
+            raise RunError(
+                f"{getattr(now, file)}: does not say what it said when the arm {now.name} of this run began; put the "
+                "file back as it was, or name another folder with --out"
+            )
+    return began
 
 
 def one_line(answer: str) -> str:
@@ -475,7 +607,9 @@ def tried(name: str, text: str, changes: Sequence[str] = (), samples: int = 10) 
         checks.set_by_path(parameters, change)
     arm = one_arm(name, parameters)
     known = [
-        concept for concept in prompt_sets.occupations() if re.search(rf"\b{re.escape(concept)}\b", text.casefold())
+        concept
+        for concept in prompt_sets.occupations()
+        if re.search(rf"\b{_in_any_number(concept)}\b", text, re.IGNORECASE)
     ]
     concept = max(known, key=len, default=prompt_sets.PERSON)
     prompt = Prompt(prompt_set="tried", concept=concept, template="tried", text=text)
@@ -486,18 +620,46 @@ def tried(name: str, text: str, changes: Sequence[str] = (), samples: int = 10) 
 # -- words -------------------------------------------------------------------------------------------
 
 
+def _in_any_number(word: str) -> str:
+    """A pattern for a word and its plural: `nurses`, `ladies`, `salesmen`; a hyphen may be a space."""
+    pattern = re.escape(word).replace(r"\-", "[- ]")
+    if word.endswith("man"):
+        return f"{pattern.removesuffix('man')}m[ae]ns?"
+    return f"{pattern.removesuffix('y')}(?:ys?|ies)" if word.endswith("y") else f"{pattern}(?:s|es)?"
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str]:
+    """Of a text in lower case: to ignore the case of hundreds of words takes three times as long."""
+    return re.compile(rf"\b(?:{'|'.join(map(_in_any_number, words))})\b")
+
+
 @cache
-def _any_of(key: str) -> re.Pattern[str]:
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, _data()[key]))})\b", re.IGNORECASE)
+def _groups() -> re.Pattern[str]:
+    return _any_of(_data()["group_words"])
+
+
+@cache
+def _signs_of_a_person() -> re.Pattern[str]:
+    return _any_of([*_data()["person_words"], *_data()["signs_of_a_person"]])
+
+
+@cache
+def _people() -> re.Pattern[str]:
+    return _any_of([*prompt_sets.occupations(), *_data()["person_words"]])
 
 
 @cache
 def why_not(prompt: Prompt) -> str:
-    """Why a prompt is not to be given a group, or nothing: as far as its words and the list of occupations tell."""
-    if prompt.identity or _any_of("group_words").search(prompt.text):
+    """Why a prompt is not to be given a group, or nothing: as far as its words and the list of occupations tell.
+
+    The words are also read with `person` in place of whoever they are about, so that `white person` is found in "a white
+    nurse", and not in "a nurse in a white coat".
+    """
+    text, concept = prompt.text.casefold(), prompt.concept.casefold()
+    plain = _people().sub(prompt_sets.PERSON, text).replace(concept, prompt_sets.PERSON)
+    if prompt.identity or _groups().search(text) or _groups().search(plain):
         return "names a group"
-    about = prompt.concept.casefold() in prompt_sets.occupations() or _any_of("person_words").search(prompt.text)
-    return "" if about else "names no person"
+    return "" if _people().fullmatch(concept) or _signs_of_a_person().search(text) else "names no person"
 
 
 @cache
@@ -505,7 +667,7 @@ def placed(prompt: Prompt, term: str, position: Position) -> str:
     """The prompt with a term: `a photo of a female nurse`, or `a photo of a nurse, female`."""
     if position == "after":
         return f"{prompt.text}, {term}"
-    words = rf"\b(?:(a|an)\s+)?(?={re.escape(prompt.concept)}\b)"
+    words = rf"\b(?:(a|an)\s+)?(?={_in_any_number(prompt.concept)}\b)"
     found = re.search(words, prompt.text, re.IGNORECASE)
     if found is None:
         raise InputError(
@@ -578,81 +740,105 @@ def _summing_to_one(shares: Mapping[str, float], what: str) -> list[float]:
     return list(complete.tolist())
 
 
-def _rows(file: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """A CSV file that has these columns."""
+def _rows(file: str, attribute: str, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """The rows of a CSV file that are about an attribute, each with where it stands, for a message.
+
+    The file has these columns, and every row a concept and levels that are the attribute's.
+    """
     try:
-        with Path(file).open(encoding="utf-8", newline="") as opened:
-            rows = list(csv.DictReader(opened))
+        content = Path(file).read_bytes()
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    missing = [name for name in columns if not rows or name not in rows[0]]
-    if missing:
-        raise InputError(f"{file}: lacks rows with the columns {', '.join(missing)}; it must have {', '.join(columns)}")
-    return rows
-
-
-def _share(file: str, row: Mapping[str, str]) -> float:
-    try:
-        return float(row["share"])
-    except (TypeError, ValueError):
-        raise InputError(f"{file}: {row['concept']}: {row['share']!r} is no share; write a number in 0..1") from None
-
-
-@cache
-def _target_file(file: str, attribute: str) -> dict[str, tuple[float, ...]]:
-    """Concept in lower case to shares per level; a level that is not there is 0."""
-    levels, found = ATTRIBUTES[attribute].levels, dict[str, dict[str, float]]()
-    for row in _rows(file, ("concept", "attribute", "level", "share")):
-        if row["attribute"] == attribute:
-            level = one_of(row["level"], levels, where=f"{file}: {row['concept']}: level")
-            found.setdefault(row["concept"].casefold(), dict.fromkeys(levels, 0.0))[level] = _share(file, row)
+    found = []
+    for number, cells in checks.csv_lines(Path(file), content, [(name, "") for name in columns]):
+        where, row = f"{file}: line {number}", {name: cell.strip() for name, cell in cells.items()}
+        if not row["concept"]:
+            raise InputError(f"{where}: concept: is empty; write what the prompts are about, such as nurse")
+        if one_of(row["attribute"], ATTRIBUTES, where=f"{where}: attribute") == attribute:
+            for name in ("asked", "level"):
+                if name in columns:
+                    one_of(row[name], ATTRIBUTES[attribute].levels, where=f"{where}: {name}")
+            found.append((where, row))
     if not found:
         raise InputError(f"{file}: has no row about {attribute}")
+    return found
+
+
+def _share(where: str, row: Mapping[str, str]) -> float:
     try:
-        return {c: tuple(_summing_to_one(shares, f"{file}: {c}: the shares")) for c, shares in found.items()}
+        share = float(row["share"])
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise InputError(f"{where}: share: {row['share']!r} is no share; write a number in 0..1")
+    return share
+
+
+def _images(where: str, row: Mapping[str, str]) -> int:
+    if not row["n"].isdecimal() or int(row["n"]) == 0:
+        raise InputError(f"{where}: n: {row['n']!r} is no number of images; write a whole number above 0")
+    return int(row["n"])
+
+
+def _target_file(file: str, attribute: str) -> dict[str, Rates]:
+    """Concept in lower case to shares; a level that is not there is 0."""
+    found: dict[str, dict[str, float]] = {}
+    for where, row in _rows(file, attribute, DECLARED):
+        shares = found.setdefault(row["concept"].casefold(), {})
+        if row["level"] in shares:
+            raise InputError(f"{where}: {row['concept']}: level: {row['level']} is there already; keep one of the rows")
+        shares[row["level"]] = _share(where, row)
+    blank = dict.fromkeys(ATTRIBUTES[attribute].levels, 0.0)
+    try:
+        return {c: tuple(_summing_to_one(blank | shares, f"{file}: {c}: the shares")) for c, shares in found.items()}
     except ValueError as error:
         raise InputError(str(error)) from None
 
 
-@cache
-def _obedience_file(file: str, attribute: str) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
-    """Concept to what was drawn when each level was asked for: shares `(K, K)` (rows asked) and images `(K,)`."""
+def _obedience_file(file: str, attribute: str) -> dict[str, tuple[Rates, ...]]:
+    """Concept to what is drawn when each level is asked for; that of a concept which is not there is `ALL_CONCEPTS`'."""
     levels = ATTRIBUTES[attribute].levels
     found: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
-    rows = [row for row in _rows(file, OBEDIENCE) if row["attribute"] == attribute]
-    arms = sorted({row["arm"] for row in rows})
+    rows = _rows(file, attribute, OBEDIENCE)
+    arms = sorted({row["arm"] for _, row in rows})
     if len(arms) > 1:
         raise InputError(
             f"{file}: is of several arms: {', '.join(arms)}; keep the rows of the one that asks as this does"
         )
-    for row in rows:
-        asked, level = (levels.index(one_of(row[key], levels, where=f"{file}: {key}")) for key in ("asked", "level"))
+    seen: set[tuple[str, ...]] = set()
+    for where, row in rows:
+        cell = row["concept"], row["asked"], row["level"]
+        if cell in seen:
+            raise InputError(f"{where}: {', '.join(cell)}: is there already; keep one of the rows")
+        seen.add(cell)
         blank = np.full((len(levels), len(levels)), math.nan), np.zeros(len(levels))
         shares, n = found.setdefault(row["concept"], blank)
-        if row["share"]:
-            shares[asked, level], n[asked] = _share(file, row), float(row["n"])
+        if row["share"]:  # the run that wrote the file could not tell
+            asked = levels.index(row["asked"])
+            shares[asked, levels.index(row["level"])], n[asked] = _share(where, row), _images(where, row)
     if ALL_CONCEPTS not in found or np.isnan(found[ALL_CONCEPTS][0]).any():
         raise InputError(
             f"{file}: does not say what every level of {attribute} gives when it is asked for, over {ALL_CONCEPTS}; "
             "take the obedience-<arm>.csv of an arm `target` that asks for all of them"
         )
-    return found
+    return {c: tuple(map(tuple, obeyed.tolist())) for c, obeyed in _drawn_together(found).items()}
 
 
-def obedience_of(concept: str, file: str, attribute: str) -> npt.NDArray[np.float64]:
-    """What is drawn when each level is asked for `(K, K)`: a concept's own pilot, drawn towards all concepts'.
+def _drawn_together(
+    found: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
+) -> dict[str, npt.NDArray[np.float64]]:
+    """What is drawn when each level is asked for `(K, K)`: every concept's own pilot, drawn towards all concepts'.
 
-    By as much as its own images are uncertain beside how far the concepts lie apart: the empirical Bayes weight of
-    Morris (1983), J. American Statistical Association 78:47, with the variance between by moments.
+    `found` are the shares (rows asked) and the images `(K,)`. Each is drawn by as much as its own images are uncertain
+    beside how far the concepts lie apart: the empirical Bayes weight of Morris (1983), J. American Statistical
+    Association 78:47, with the variance between by moments.
     """
-    found = _obedience_file(file, attribute)
     mean, _ = found[ALL_CONCEPTS]
-    own, n = found.get(concept, (np.full(mean.shape, math.nan), np.zeros(len(mean))))
-    apart = [(s, m[:, None]) for c, (s, m) in found.items() if c != ALL_CONCEPTS and not np.isnan(s).any()]
-    if np.isnan(own).any() or len(apart) < 3:
-        return mean
-    within = np.mean([mean * (1 - mean) / m for _, m in apart], 0)
-    between = np.maximum(np.var([s for s, _ in apart], 0, ddof=1) - within, 0)
-    weight = between / np.maximum(between + mean * (1 - mean) / n[:, None], 1e-12)
-    mixed: npt.NDArray[np.float64] = weight * own + (1 - weight) * mean
-    return np.asarray(mixed / mixed.sum(1, keepdims=True))
+    apart = {c: (s, m[:, None]) for c, (s, m) in found.items() if c != ALL_CONCEPTS and not np.isnan(s).any()}
+    if len(apart) < 3:
+        return {ALL_CONCEPTS: mean}
+    within = np.mean([mean * (1 - mean) / m for _, m in apart.values()], 0)
+    between = np.maximum(np.var([s for s, _ in apart.values()], 0, ddof=1) - within, 0)
+    weights = {c: between / np.maximum(between + mean * (1 - mean) / m, 1e-12) for c, (_, m) in apart.items()}
+    mixed = {c: weights[c] * s + (1 - weights[c]) * mean for c, (s, _) in apart.items()}
+    return {ALL_CONCEPTS: mean} | {c: own / own.sum(1, keepdims=True) for c, own in mixed.items()}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import special
 
 from classifiers.correction import CHAINS, FIRST, LONGEST, PRIOR, checked_confusion, dirichlet, prior_of_errors, told
-from pipeline.amplification import p_value
+from pipeline.amplification import two_sided
 from pipeline.estimates import (
     ENOUGH,
     Floats,
@@ -113,7 +113,7 @@ def paired_shares_many(
 
     Two levels and one matrix: the p-value is McNemar's exact one on the raw decisions (1947, Psychometrika 12:153),
     which errors and abstentions do not invalidate if they are the same on both sides. Else it is the posterior's,
-    `amplification.p_value` of no change. A group without a pair decided on both sides is unknown, and so is one whose
+    `amplification.two_sided` of no change. A group without a pair decided on both sides is unknown, and so is one whose
     chains are worth fewer than `ENOUGH` draws; its method says why.
     """
     counts, matrices = _checked(pairs, confusion, other_confusion)
@@ -341,11 +341,7 @@ def _log_odds(moved: Floats, first: Estimate, second: Estimate, level: float) ->
 
 def p_of_no_change(moved: Floats) -> float:
     """One two-sided test of no change in any level, from posterior draws `(S, K)` of the change in -1..1."""
-    halved = (1 + moved) / 2
-    as_shares = Shares(
-        value=halved.mean(0), low=halved.min(0), high=halved.max(0), n=len(moved), method=METHOD, draws=halved
-    )
-    return p_value(as_shares, np.full(moved.shape[1], 0.5))
+    return two_sided((1 + moved) / 2, np.full(moved.shape[1], 0.5))
 
 
 def _mcnemar(counts: Ints) -> float:

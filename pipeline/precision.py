@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from rich.box import SIMPLE
 from rich.table import Table
-from scipy import special
+from scipy import special, stats
 
-from classifiers.correction import checked_confusion, corrected_shares_many, prior_of_errors, told
+from classifiers.correction import checked_confusion, corrected_shares_each, prior_of_errors, told
 from pipeline import stages, tables
 from pipeline.errors import InputError
-from pipeline.estimates import Floats, Ints, checked_level, whole
+from pipeline.estimates import Floats, Ints, checked_level, raw_shares, whole
 from pipeline.plan import Plan, plan
 from pipeline.progress import progress
 from pipeline.store import Run
@@ -24,35 +27,78 @@ from pipeline.study import Study
 from pipeline.tables import PERFECT, Reading
 from pipeline.types import Distribution, digest
 
-AUDITS = 24
-"""Simulated audits behind a check."""
-MANY = 10_000
-"""Images per prompt at which a floor is checked by simulation."""
+AUDITS = 4
+"""Simulated audits behind a half-width that only steers the search."""
+AGAIN, CLOSE = 4, 0.08
+"""A half-width that is an answer, or said, is from `AGAIN` times as many audits where its standard error is over 8 %."""
+GRID = sorted({int(float(f"{10 ** (k / 20):.1e}")) for k in range(81)})
+"""Numbers of images that are tried, 20 in each power of ten, of two digits; of labels every other."""
+MANY = GRID[-1]
+"""Most images per prompt, and most labelled pictures of a level, that are tried: 10,000."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """Shares to simulate audits of."""
+
+    concept: str
+    reference: str
+    """Where the shares are from; empty where none is known."""
+    shares: Floats
+    """Of images that show one person, `(K,)`."""
+    asked: Sequence[int]
+    """The levels whose intervals count."""
+    templates: int
+    """Prompts whose images are taken together."""
+
+
+class Audited(NamedTuple):
+    """Simulated audits of one case, at the level whose interval is widest."""
+
+    images: int
+    """Per prompt."""
+    labels: int
+    """Labelled pictures of the level that has fewest; 0 where the probe is taken at its word."""
+    half: float
+    """Mean half-width of the 95 % intervals, in 0..1."""
+    error: float
+    """Its standard error, as if the audits were not stratified."""
+    case: Case
+    level: int
+
+    @property
+    def share(self) -> float:
+        """The level's true share, in 0..1."""
+        return float(self.case.shares[self.level])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """What one attribute needs, at the concept and level where it needs most."""
+    """What one attribute needs for intervals of a wanted half-width: the fewest of `GRID` whose simulated audits do."""
 
     title: str
-    concept: str
-    level: str
-    share: float
-    """In 0..1: what the reference says of it, or 0.5 without one."""
-    reference: str
-    labels: int | None
-    """Labelled pictures of the level that has fewest; `None` where no matrix is known and the probe is believed."""
-    from_matrix: float
-    """Half-width in 0..1 that is left with any number of images: the floor."""
-    images: int | None
-    """Per prompt; `None` where the floor is above the wanted half-width."""
-    labels_needed: int | None
-    """Labelled pictures of that level, all levels grown alike, at which half of the wanted variance is left to the
-    images; `None` where that is so, or where no matrix is known."""
-    images_then: int | None
-    """Images per prompt that do with `labels_needed`."""
-    simulated: float
-    """Mean half-width of the corrected share in simulated audits with as many `images`, or with `MANY` at a floor."""
+    levels: tuple[str, ...]
+    half: float
+    """Wanted, in 0..1."""
+    now: Audited
+    """With the labels there are: the fewest images that do, or `MANY` and a case for which those don't."""
+    then: Audited | None
+    """The fewest labels that do with twice the images that would if the errors were all but known, so that half of the
+    variance is left to each; the most labels and images, where those don't; or `None` where more are not needed."""
+    before: Audited
+    """Whose interval is to be halved: `now`, or where no number of images does, its case with the images of `then`."""
+    halved: Audited | None
+    """The fewest labels that halve it, or the most where those don't; `None` where the probe is taken at its word."""
+
+    @property
+    def images(self) -> int | None:
+        """Per prompt, with the labels there are; `None` where no number does."""
+        return self.now.images if self.now.half <= self.half else None
+
+    @property
+    def images_then(self) -> int | None:
+        """Per prompt, with the labels that are advised; `None` where no number does."""
+        return self.images if self.then is None else self.then.images if self.then.half <= self.half else None
 
 
 def variances(shares: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Floats, Floats]:
@@ -103,20 +149,67 @@ def z(level: float) -> float:
     return float(special.ndtri((1 + checked_level(level)) / 2))
 
 
-def simulated_half_width(
-    shares: npt.ArrayLike, confusion: npt.ArrayLike, images: int, column: int, *, rng: np.random.Generator
-) -> float:
-    """Mean half-width of one level's corrected share in simulated audits of as many images, by the same matrix."""
-    matrix = checked_confusion(confusion)
-    rows = prior_of_errors(len(matrix)) + matrix[:, : len(matrix)]
-    rows /= rows.sum(1, keepdims=True)
+def simulated_half_widths(
+    shares: npt.ArrayLike,
+    confusion: npt.ArrayLike | None,
+    images: int,
+    *,
+    growth: float = 1.0,
+    rng: np.random.Generator,
+) -> Floats:
+    """Half-width of each level's interval, `(AUDITS, K)`, in simulated audits of as many images.
+
+    `shares` `(K,)` true shares; `confusion` `(K, J)` counts, which say how the audits err, too, or `None`: the probe is
+    taken at its word. `growth`: how many times as many pictures are labelled. The intervals are those of the report.
+    """
+    pi = np.asarray(shares, dtype=np.float64)
+    if confusion is None:
+        found = [raw_shares(row) for row in _stratified(pi, images, rng)]
+    else:
+        matrix = checked_confusion(confusion)
+        counts = _stratified(pi @ _rates(matrix), images, rng)
+        found = corrected_shares_each(counts, _grown(matrix, growth), rng=rng)
+    return np.array([s.high - s.low for s in found]) / 2
+
+
+def _grown(matrix: Ints, growth: float) -> Ints:
+    """Counts `(AUDITS, K, J)` with `growth` times the pictures of each level: those of `matrix` and more at its `_rates`.
+
+    So the posterior mean of the errors stays what it is. What is not whole is rounded up in as many audits as it is
+    nearer to the next: at 1½ pictures, 1 in half of them and 2 in the others.
+    """
+    expected = matrix + (growth - 1) * matrix.sum(1, keepdims=True) * _rates(matrix)
+    part = (np.arange(AUDITS) + 0.5) / AUDITS
+    return np.asarray(np.floor(expected + part[:, None, None]), np.int64)
+
+
+def _rates(matrix: Ints) -> Floats:
+    """What a picture of each level is taken for, `(K, J)`: the posterior means of what the labels say."""
+    levels = len(matrix)
+    errors = prior_of_errors(levels) + matrix[:, :levels]
+    errors /= errors.sum(1, keepdims=True)
+    if matrix.shape[1] == levels:
+        return errors
     decided, undecided = told(matrix)
     chance = (decided / (decided + undecided))[:, None]
-    full = rows if matrix.shape[1] == len(matrix) else np.hstack([rows * chance, 1 - chance])
-    pi = np.asarray(shares, dtype=np.float64)
-    counts = rng.multinomial(images, pi @ full, AUDITS)
-    found = corrected_shares_many(counts, matrix, rng=rng)
-    return float(np.mean([s.high[column] - s.low[column] for s in found])) / 2
+    return np.hstack([errors * chance, 1 - chance])
+
+
+def _stratified(chances: Floats, n: int, rng: np.random.Generator) -> Ints:
+    """Multinomial counts `(AUDITS, J)` of n images, from chances `(J,)`: a Latin hypercube (McKay, Beckman and Conover
+    1979, Technometrics 21:239) of the quantiles of each column given those before it.
+
+    The same `rng` gives the same quantiles for every n: audits of more images differ from those of fewer by the images
+    alone.
+    """
+    strata = np.tile(np.arange(AUDITS), (len(chances), 1))
+    quantiles = (rng.permuted(strata, axis=1) + rng.random(strata.shape)) / AUDITS
+    counts, left, rest = np.zeros((AUDITS, len(chances)), np.int64), np.full(AUDITS, n), 1.0
+    for j, chance in enumerate(chances[:-1]):
+        counts[:, j] = stats.binom.ppf(quantiles[j], left, min(max(chance / rest, 0.0), 1.0) if rest > 0 else 0.0)
+        left, rest = left - counts[:, j], rest - chance
+    counts[:, -1] = left
+    return counts
 
 
 # -- a study -----------------------------------------------------------------------------------------
@@ -142,40 +235,162 @@ def needs(study: Study, readings: Sequence[Reading], half: float, labels: int | 
 
 
 def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> Need:
-    known = reading.confusion is not None
-    matrix = reading.confusion if reading.confusion is not None else _believed(len(reading.levels))
-    if known and labels is not None:
+    matrix = reading.confusion
+    if matrix is not None and labels is not None:
         matrix = scaled(matrix, labels)
-    wanted = (half / z(0.95)) ** 2
+    cases = _cases(planned, reading, matrix, half)
+    seed = int(digest([planned.study.seed, reading.attribute, "precision"])[:16], 16)
+    audit = _audit(matrix, seed)
+    if matrix is None:
+        now = _fewest(GRID, cases, lambda case, n, times: audit(case, n, 0, times), half, _images_at_half(half))
+        return Need(title=reading.title, levels=reading.levels, half=half, now=now, then=None, before=now, halved=None)
+    now, then, before, halved = _corrected(cases, audit, int(matrix.sum(1).min()), half)
+    return Need(title=reading.title, levels=reading.levels, half=half, now=now, then=then, before=before, halved=halved)
+
+
+Audit = Callable[[Case, int, int, int], Audited]
+"""Case, images per prompt, labelled pictures of the level that has fewest, how many times `AUDITS` -> the audits."""
+Tries = Callable[[Case, int, int], Audited]
+"""The same, where of images and labels one is given."""
+
+
+def _audit(matrix: Ints | None, seed: int) -> Audit:
+    """Every call draws the same chance: what differs between two is their case, images and labels."""
+
+    @cache
+    def audit(case: Case, images: int, labels: int, times: int) -> Audited:
+        growth = 1.0 if matrix is None else labels / int(matrix.sum(1).min())
+        total = case.templates * images
+        widths = np.concatenate(
+            [
+                simulated_half_widths(case.shares, matrix, total, growth=growth, rng=np.random.default_rng([seed, i]))
+                for i in range(times)
+            ]
+        )
+        mean, error = widths.mean(0), widths.std(0, ddof=1) / math.sqrt(len(widths))
+        level = max(case.asked, key=lambda k: float(mean[k]))
+        return Audited(images, labels, float(mean[level]), float(error[level]), case, level)
+
+    return audit
+
+
+def _said(tries: Tries, case: Case, n: int) -> Audited:
+    """The audits of a number that is an answer."""
+    found = tries(case, n, 1)
+    return found if found.error <= CLOSE * found.half else tries(case, n, AGAIN)
+
+
+def _images_at_half(half: float) -> float:
+    """Images that a perfect classifier needs at a share of one half."""
+    return (z(0.95) / half) ** 2 / 4
+
+
+def _corrected(
+    cases: Sequence[Case], audit: Audit, labels: int, half: float
+) -> tuple[Audited, Audited | None, Audited, Audited]:
+    """`now`, `then`, `before` and `halved` of a `Need`. Guesses are from half-width² = a / images + b / labels."""
+    more = [n for n in GRID[::-2] if n > labels][::-1] or [labels]
+
+    def by_images(labels: int) -> Tries:
+        return lambda case, n, times: audit(case, n, labels, times)
+
+    def by_labels(images: int) -> Tries:
+        return lambda case, m, times: audit(case, images, m, times)
+
+    sure = _fewest(GRID, cases, by_images(more[-1]), half, _images_at_half(half))
+    if sure.half > half:
+        now = _said(by_images(labels), sure.case, MANY)
+        return now, sure, now, _halved(now, by_labels(MANY), more)
+    twice = GRID[bisect_left(GRID, min(2 * sure.images, MANY))]
+    of_images = half**2 * sure.images
+    of_labels = max(audit(sure.case, twice, labels, 1).half ** 2 - of_images / twice, 0.0)
+    left = half**2 - of_labels
+    worst_first = sorted(cases, key=lambda case: case is not sure.case)
+    enough = GRID[GRID.index(sure.images) :]
+    now = _fewest(enough, worst_first, by_images(labels), half, of_images / left if left > 0 else MANY)
+    then, before = None, now
+    if now.half > half or now.images > twice:
+        guess = labels * of_labels / max(half**2 - of_images / twice, of_labels / MANY)
+        then = _fewest(more, worst_first, by_labels(twice), half, guess)
+    if now.half > half:
+        before = _said(by_images(labels), now.case, twice)
+    return now, then, before, _halved(before, by_labels(before.images), more)
+
+
+def _halved(before: Audited, tries: Tries, more: Sequence[int]) -> Audited:
+    """The fewest of `more` labels that halve an interval, or the most if none does."""
+    most, half = _said(tries, before.case, more[-1]), before.half / 2
+    if most.half > half:
+        return most
+    # What is left with the most labels is taken to be the images' part.
+    of_labels = before.half**2 - most.half**2
+    guess = before.labels * of_labels / max(half**2 - most.half**2, of_labels / MANY)
+    return _fewest(more, [before.case], tries, half, guess)
+
+
+def _fewest(grid: Sequence[int], cases: Sequence[Case], tries: Tries, half: float, guess: float) -> Audited:
+    """The first of the grid that is enough for all cases, with the widest of those that were tried there; or its last,
+    with the first case for which that isn't enough. `tries` are taken to cost nothing a second time."""
+    start, widest = 0, None
+    for case in cases:
+        first = start + _first(grid[start:], case, tries, half, guess)
+        while first < len(grid) and _said(tries, case, grid[first]).half > half:
+            first += 1
+        if first == len(grid):
+            return _said(tries, case, grid[-1])
+        said = _said(tries, case, grid[first])
+        if widest is None or first > start or said.half > widest.half:
+            widest = said
+        start, guess = first, grid[first]
+    assert widest is not None
+    return widest
+
+
+def _first(grid: Sequence[int], case: Case, tries: Tries, half: float, guess: float) -> int:
+    """Where in the grid one case's interval begins to be narrow enough; its length if nowhere.
+
+    From the guess in steps of 1, 2, 4, ... to either side, and then by halves (Bentley and Yao 1976, Information
+    Processing Letters 5:82).
+    """
+    low, high, step = -1, len(grid), 1  # grid[:low + 1] are too few, grid[high:] enough
+    at = min(bisect_left(grid, guess), high - 1)
+    while high - low > 1:
+        if tries(case, grid[at], 1).half <= half:
+            high, at = at, max(at - step, low + 1)
+        else:
+            low, at = at, min(at + step, high - 1)
+        step *= 2
+        if low >= 0 and high < len(grid):
+            at = (low + high) // 2
+    return high
+
+
+def _cases(planned: Plan, reading: Reading, matrix: Ints | None, half: float) -> list[Case]:
+    """The few that may have the widest interval: those that are worst by `variances` with these labels and with ten times
+    as many, and, as that is wrong near 0, the share nearest to ½ and the smallest one."""
     templates = _templates(planned)
-    asked = [
-        (concept, reference, shares, k, float(per_image[k]) / templates[concept], float(floor[k]))
-        for concept, reference, shares, columns in _shares(planned, reading)
-        for per_image, floor in [variances(shares, matrix)]
-        for k in columns
-    ]
-    # Beyond the floor no number of images compares; the highest floor is worst.
-    worst = max(asked, key=lambda a: (max(a[5] - wanted, 0.0), a[4] / (wanted - a[5]) if a[5] < wanted else 0.0))
-    concept, reference, shares, k, per_image_k, floor_k = worst
-    images = images_needed(per_image_k, floor_k, half)
-    fewest = int(matrix.sum(1).min())
-    factor = floor_k / (wanted / 2)
-    more = known and factor > 1
-    grown = variances(shares, np.rint(matrix * max(factor, 1.0)))
-    rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, "precision"])[:16], 16))
-    return Need(
-        title=reading.title,
-        concept=concept,
-        level=reading.levels[k],
-        share=float(shares[k]),
-        reference=reference,
-        labels=fewest if known else None,
-        from_matrix=z(0.95) * math.sqrt(floor_k) if known else 0.0,
-        images=images,
-        labels_needed=math.ceil(fewest * factor) if more else None,
-        images_then=images_needed(float(grown[0][k]) / templates[concept], float(grown[1][k]), half) if more else None,
-        simulated=simulated_half_width(shares, matrix, templates[concept] * (images or MANY), k, rng=rng),
-    )
+    distinct: dict[tuple[bytes, tuple[int, ...], int], Case] = {}
+    for concept, reference, shares, asked in _shares(planned, reading):
+        case = Case(concept=concept, reference=reference, shares=shares, asked=asked, templates=templates[concept])
+        distinct.setdefault((shares.tobytes(), tuple(asked), case.templates), case)
+
+    def worst(confusion: Ints) -> Case:
+        wanted = (half / z(0.95)) ** 2
+
+        def short(case: Case) -> tuple[float, float]:
+            per_image, floor = (v[list(case.asked)] for v in variances(case.shares, confusion))
+            return max(float((floor - wanted).max()), 0.0), float((per_image / case.templates + floor).max())
+
+        return max(distinct.values(), key=short)
+
+    believed = _believed(len(reading.levels)) if matrix is None else matrix
+    middle = min(distinct.values(), key=lambda c: (float(np.abs(c.shares[list(c.asked)] - 0.5).min()), c.templates))
+    smallest = min(distinct.values(), key=lambda c: (float(c.shares[list(c.asked)].min()), c.templates))
+    found: list[Case] = []
+    for case in (worst(believed), worst(10 * believed), middle, smallest):
+        if not any(case is other for other in found):
+            found.append(case)
+    return found
 
 
 def _templates(planned: Plan) -> dict[str, int]:
@@ -244,61 +459,91 @@ def _rate(run: Run, planned: Plan) -> float | None:
 def shown(study: Study, found: Sequence[Need], half: float, rate: float | None, source: str) -> Iterator[Table | str]:
     """For the terminal: what each attribute needs, and what the study would cost."""
     points = f"±{100 * half:g} points"
-    table = Table(title=f"for 95% intervals of {points}, worst concept and level", title_justify="left", box=SIMPLE)
-    headings = ("perceived", "concept", "level", "share", "fewest labels", "matrix's part", "images per prompt")
-    for heading in (*headings, "simulated"):
+    table = Table(
+        title=f"for 95% intervals of {points}, at a concept and level that decide",
+        title_justify="left",
+        box=SIMPLE,
+    )
+    headings = ("perceived", "concept", "level", "share", "fewest labels", "images per prompt", "simulated")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading in headings[:3] else "right")
     for need in found:
+        now = need.now
         table.add_row(
-            need.title.removeprefix("perceived "),
-            need.concept,
-            need.level,
-            f"{100 * need.share:.0f}%" + ("" if need.reference else " (no reference)"),
-            "-" if need.labels is None else f"{need.labels:,}",
-            "-" if need.labels is None else f"±{100 * need.from_matrix:.1f}",
+            _name(need),
+            now.case.concept,
+            need.levels[now.level],
+            f"{100 * now.share:.0f}%" + ("" if now.case.reference else " (no reference)"),
+            f"{now.labels:,}" if now.labels else "-",
             "no number" if need.images is None else f"{need.images:,}",
-            f"±{100 * need.simulated:.1f}" + ("" if need.images else f" with {MANY:,}"),
+            f"±{100 * now.half:.1f}" + ("" if need.images else f" with {MANY:,}"),
         )
     yield table
     for need in found:
-        yield _sentence(need, points, half)
-    yield _cost(study, found, rate, source)
+        yield _sentence(need, points)
+    yield _cost(study, found, points, rate, source)
 
 
-def _sentence(need: Need, points: str, half: float) -> str:
-    if need.labels is None:
+def _name(need: Need) -> str:
+    return need.title.removeprefix("perceived ")
+
+
+def _sentence(need: Need, points: str) -> str:
+    if need.halved is None:
         return f"{need.title}: no labelled pictures of this image domain are known, so the probe is taken at its word."
-    text = f"{need.title}: the matrix alone makes ±{100 * need.from_matrix:.1f}. Four times the labelled pictures, "
-    text += f"{3 * need.labels:,} more of the level that has {need.labels:,} and the others alike, would halve that."
+    text = f"{need.title}:"
     if need.images is None:
-        text += f" More images cannot give {points}: the matrix is the floor."
-    if need.labels_needed is not None:
-        text += f" With {need.labels_needed:,} of that level, {need.images_then or 0:,} images per prompt do."
-    if need.images is None and need.simulated < half:
-        text += f" But simulated, {MANY:,} images give ±{100 * need.simulated:.1f}: near 0 or 1 the formula is rough."
-    if need.images is not None and abs(need.simulated / half - 1) > 0.1:
-        text += f" Simulated, these images give ±{100 * need.simulated:.1f}: near 0 or 1 the formula is rough."
+        text += f" no number of images up to {MANY:,} per prompt gives {points} with these labels:"
+        text += f" simulated, those give {_simulated(need, need.now)}."
+    if need.then is not None:
+        text += _more_labels(need, need.then)
+    return text + _halving(need, need.before, need.halved)
+
+
+def _more_labels(need: Need, then: Audited) -> str:
+    if need.images_then is None:
+        return f" Nor with {then.labels:,} labelled pictures: simulated, {_simulated(need, then)}."
+    return (
+        f" With {then.labels:,} labelled pictures of the level that has {need.now.labels:,}, and the others grown alike, "
+        f"{then.images:,} images per prompt do: simulated, {_simulated(need, then)}."
+    )
+
+
+def _simulated(need: Need, found: Audited) -> str:
+    share = f"{100 * found.share:.0f}%"
+    return f"±{100 * found.half:.1f} ({found.case.concept}, {need.levels[found.level]}, {share})"
+
+
+def _halving(need: Need, before: Audited, halved: Audited) -> str:
+    interval = f"interval that {before.images:,} images give with these labels, {_simulated(need, before)}"
+    if halved.half > before.half / 2:
+        return (
+            f" No number of labels up to {halved.labels:,} halves the {interval}: "
+            f"simulated, that many leave ±{100 * halved.half:.1f}."
+        )
+    return f" {halved.labels:,} labels halve the {interval}: simulated, to ±{100 * halved.half:.1f}."
+
+
+def _cost(study: Study, found: Sequence[Need], points: str, rate: float | None, source: str) -> str:
+    """The hours: with the labels that there are, and with those that are advised."""
+    text = _hours(study, found, [need.images for need in found], points, rate, source)
+    if any(need.then is not None and need.images_then is not None for need in found):
+        then = _hours(study, found, [need.images_then for need in found], points, rate, source)
+        text += f" With the labelled pictures named above, {then}"
     return text
 
 
-def _cost(study: Study, found: Sequence[Need], rate: float | None, source: str) -> str:
-    """The hours: with the labels that there are, and where those are too few for some attribute with those it needs."""
-    now = [need.images for need in found if need.images is not None]
-    then = [need.images or need.images_then for need in found]
-    missing = len(found) - len(now)
-    text = "No number of images gives this precision with these labels."
-    if now:
-        without = f" (without the {missing} attributes that no number of images helps)" if missing else ""
-        text = _hours(study, max(now), without, rate, source)
-    if missing and all(then):
-        text += f" With the labelled pictures named above, {_hours(study, max(n or 0 for n in then), '', rate, source)}"
-    return text
-
-
-def _hours(study: Study, images: int, without: str, rate: float | None, source: str) -> str:
+def _hours(
+    study: Study, found: Sequence[Need], images: Sequence[int | None], points: str, rate: float | None, source: str
+) -> str:
+    some = [n for n in images if n is not None]
+    if not some:
+        return f"No number of images gives {points} with these labels."
+    helpless = [_name(need) for need, n in zip(found, images, strict=True) if n is None]
+    without = f" (not for {', '.join(helpless)}: there no number gives {points})" if helpless else ""
     prompts = len(study.prompts()) * len(study.arms)
-    total = prompts * images
-    text = f"{images:,} images for each of {prompts:,} prompts and arms are {total:,} images{without}"
+    total = prompts * max(some)
+    text = f"{max(some):,} images for each of {prompts:,} prompts and arms are {total:,} images{without}"
     if rate is None:
         return f"{text}; give --rate, in images per second, for the hours that is, or finish a run first."
     return f"{text}: {total / rate / 3600:,.2f} hours on one device at {rate:.3g} images per second ({source})."

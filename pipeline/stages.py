@@ -46,8 +46,8 @@ def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
     run = Run(folder)
     if run.study_file.exists():
         began = load_run(folder)[1]
-        arms = [*map(mitigations.remembered, wanted.arms, began.arms), *wanted.arms[len(began.arms) :]]
         try:
+            arms = [*map(mitigations.remembered, wanted.arms, began.arms), *wanted.arms[len(began.arms) :]]
             wanted = _continued(began, wanted.model_copy(update={"arms": tuple(arms)}), run)
         except RunError:
             if any(run.folder.glob("images/*.parquet")):

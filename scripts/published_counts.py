@@ -191,8 +191,8 @@ def fair_diffusion() -> Iterator[str]:
     yield paragraph(
         "Stretch, shift and scatter as in every report: 1, 0 and 0 would be the reference itself. *Directional* is BiasAmp of "
         "Wang and Russakovsky (2021), from task to attribute; its base rate is the mean over the occupations for LAION, all "
-        "employed for BLS. It and the mean difference take the reference as exact; stretch, shift, scatter and the tests do "
-        "not. **How wrong would FairFace have to be?** A lean towards each occupation's stereotype of "
+        "employed for BLS. All of them have the reference's own sampling in their intervals. **How wrong would FairFace have to "
+        "be?** A lean towards each occupation's stereotype of "
         f"{100 * erased['LAI', DRAWN]:.1f} points would explain the stretch against LAION away, and one of "
         f"{100 * erased['BLS', DRAWN]:.1f} points that against BLS; its lean on these pictures was not measured. LAION was "
         "read by FairFace too, so what is misread alike in both is in the shares and in the reference there, and in the "

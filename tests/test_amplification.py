@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,10 @@ from pipeline.amplification import (
     pooled,
     total_variation,
 )
-from pipeline.estimates import Floats, Ints, raw_shares, wilson
+from pipeline.estimates import Floats, Ints, published, raw_shares, wilson
 from pipeline.mixed_model import log_marginal
-from pipeline.types import Estimate
+from pipeline.types import Distribution, Estimate
+from prompt_sets import load_reference
 
 BASE = 0.47
 PERFECT = np.eye(2, dtype=int) * 1_000_000
@@ -205,6 +207,7 @@ def test_against_a_survey_the_p_value_is_that_of_two_samples() -> None:
         found = np.mean([p_value(shares, [k / n, 1 - k / n], answers=n) for shares in runs])
         assert found == pytest.approx(middle, rel=0.25)
     assert p_value(runs[0], [0.4, 0.6], answers=10**9) == pytest.approx(p_value(runs[0], [0.4, 0.6]), rel=0.1)
+    assert p_value(runs[0], [0.4, 0.6], answers=math.nan) == p_value(runs[0], [0.4, 0.6])
 
 
 def test_the_test_rejects_a_true_reference_about_as_often_as_it_says() -> None:
@@ -327,6 +330,73 @@ def test_the_mean_difference_weighs_by_images_and_names_a_bad_reference() -> Non
         mean_difference([[5, 5]], PERFECT, [[0.5, math.nan]], rng=rng)
 
 
+def surveyed() -> list[Distribution]:
+    """The shares of women in the occupations of BLS."""
+    table = load_reference("bls_cps_table11", 2023)
+    found = (table.distribution(name, "gender", ("woman", "man")) for name in sorted(table.matches or {}))
+    return [one for one in found if not isinstance(one, str)]
+
+
+def test_the_mean_difference_from_a_survey_is_covered() -> None:
+    """Models that are on average as the labour market is, held against a sample of it; as if exact it covers .87."""
+    rng, rows, runs, covered = np.random.default_rng(4), surveyed(), 300, 0
+    for _ in range(runs):
+        some = [rows[i] for i in rng.choice(len(rows), 10, replace=False)]
+        truth, answers = np.array([r.shares[0] for r in some]), np.array([r.n or 0 for r in some])
+        reference, women = rng.binomial(answers, truth) / answers, rng.binomial(250, truth)
+        result = mean_difference(
+            np.column_stack([women, 250 - women]),
+            PERFECT,
+            np.column_stack([reference, 1 - reference]),
+            answers=answers,
+            rng=rng,
+        )[0]
+        covered += result.low <= 0 <= result.high
+    assert 0.92 <= covered / runs <= 0.98
+
+
+def test_the_noise_of_a_survey_is_that_of_its_published_intervals() -> None:
+    some = surveyed()[:3]
+    reference, answers = np.array([r.shares for r in some]), [some[0].n, math.nan, some[2].n]
+    counts, seed = np.array([[90, 10], [100, 200], [30, 70]]), 6
+    exactly = mean_difference(counts, PERFECT, reference, rng=np.random.default_rng(seed))[0]
+    result = mean_difference(counts, PERFECT, reference, answers=answers, rng=np.random.default_rng(seed))[0]
+    ends = [published(replace(r, low=r.shares, high=r.shares), 0) for r in some]
+    weights = counts.sum(1) / counts.sum()
+    above, below = (
+        math.hypot(*(w * arm for w, arm in zip(weights[::2], arms, strict=True)))
+        for arms in ([e.high - e.value for e in ends[::2]], [e.value - e.low for e in ends[::2]])
+    )
+    assert result.value == exactly.value
+    assert result.value - result.low == pytest.approx(math.hypot(exactly.value - exactly.low, above))
+    assert result.high - result.value == pytest.approx(math.hypot(exactly.high - exactly.value, below))
+
+
+def test_a_reference_without_answers_is_exact() -> None:
+    counts, reference = [[90, 10], [100, 200]], np.array([[0.8, 0.2], [0.4, 0.6]])
+    for measure, base in ((mean_difference, ()), (directional_bias_amplification, ([0.5, 0.5],))):
+        results = [
+            measure(counts, PERFECT, reference, *base, answers=answers, rng=np.random.default_rng(7))
+            for answers in (None, [math.nan] * 2)
+        ]
+        assert results[0] == results[1]
+    (share,) = corrected_shares_many([[190, 210]], PERFECT, rng=np.random.default_rng(7))
+    mean = mean_difference(counts, PERFECT, reference, rng=np.random.default_rng(7))[0]
+    assert mean[:3] == pytest.approx([end - 0.5 for end in share.estimate(0)[:3]], abs=1e-6)
+
+
+def test_directional_amplification_has_the_noise_of_the_survey_once() -> None:
+    """One concept on either side: (share₁ - r₁ - share₂ + r₂) / 2, whose noise is half that of r₁ - r₂."""
+    arguments: Any = ([[90, 10], [30, 70]], PERFECT, [[0.8, 0.2], [0.4, 0.6]], [0.5, 0.5])
+    exactly = directional_bias_amplification(*arguments, rng=np.random.default_rng(8))
+    result = directional_bias_amplification(*arguments, answers=[60, 90], rng=np.random.default_rng(8))
+    survey = difference(wilson(48, 60), wilson(36, 90))
+    assert result.value == pytest.approx(exactly.value)
+    for end, arm in (("low", survey.high - survey.value), ("high", survey.value - survey.low)):
+        apart = math.hypot(getattr(exactly, end) - exactly.value, arm / 2)
+        assert abs(getattr(result, end) - result.value) == pytest.approx(apart, rel=1e-3)  # draws are rounded
+
+
 HALF = Estimate(0.5, 0.4, 0.6, 9, "")
 
 
@@ -335,6 +405,22 @@ HALF = Estimate(0.5, 0.4, 0.6, 9, "")
     [
         (lambda: p_value(corrected_shares([5, 4], PERFECT, rng=np.random.default_rng(0)), [-0.1, 1.1]), "reference"),
         (lambda: mean_difference([[5, 5]], PERFECT, [[1.2, -0.2]], rng=np.random.default_rng(0)), "reference"),
+        (lambda: mean_difference([[5, 5]], PERFECT, [[0.9, 0.9]], rng=np.random.default_rng(0)), "reference"),
+        (
+            lambda: mean_difference([[5, 5]], PERFECT, [[0.5, 0.5]], answers=[0], rng=np.random.default_rng(0)),
+            "answers",
+        ),
+        (
+            lambda: mean_difference([[5, 5]], PERFECT, [[0.5, 0.5]], answers=[9, 9], rng=np.random.default_rng(0)),
+            "answers",
+        ),
+        (lambda: p_value(corrected_shares([5, 4], PERFECT, rng=np.random.default_rng(0)), [0.9, 0.9]), "reference"),
+        (
+            lambda: p_value(corrected_shares([5, 4], PERFECT, rng=np.random.default_rng(0)), [0.5, 0.5], answers=-3),
+            "answers",
+        ),
+        (lambda: average([HALF, HALF._replace(low=math.nan)]), "differences"),
+        (lambda: average([HALF, HALF._replace(high=math.nan)]), "differences"),
         (lambda: difference(HALF._replace(value=1.4, high=1.5), HALF), "share"),
         (lambda: difference(HALF, HALF._replace(value=-0.2, low=-0.3)), "reference"),
         (lambda: log_odds_ratio(HALF, HALF._replace(high=1.5)), "reference"),

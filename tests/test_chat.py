@@ -100,7 +100,8 @@ def test_a_run_asks_once_keeps_what_was_written_and_goes_on_without_the_model(
 
 def test_another_instruction_is_another_study(model: Path, tmp_path: Path) -> None:
     asked: dict[str, Any] = {"model": str(model), "max_new_tokens": 2}
-    line.begin(fake_study(arms=[{"llm": asked}]), tmp_path / "run")
+    opened = line.begin(fake_study(arms=[{"llm": asked}], images_per_prompt=1), tmp_path / "run")
+    line.generate(opened, perceive=False)
     with pytest.raises(stages.RunError, match="arms are"):
         line.begin(fake_study(arms=[{"llm": asked | {"instruction": "Be fair."}}]), tmp_path / "run")
 

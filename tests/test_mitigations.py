@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import mitigations
-from pipeline.errors import InputError
-from pipeline.mitigations import LEFT_ALONE, inverted, obedience_of, one_arm, rewritten, stratified_factor, stratum
+import prompt_sets
+from pipeline import line, mitigations, stages
+from pipeline.errors import InputError, RunError
+from pipeline.line import Opened
+from pipeline.mitigations import ALL_CONCEPTS, LEFT_ALONE, inverted, one_arm, rewritten, stratified_factor, stratum
 from pipeline.plan import Plan, plan
 from pipeline.types import Prompt
 from tests.conftest import fake_study
@@ -44,14 +47,6 @@ def planned(**changes: Any) -> Plan:
     [
         ("none", {}, "a photo of a nurse"),
         ("suffix", {"text": ", smiling"}, "a photo of a nurse, smiling"),
-        # as github.com/Hritikbansal/entigen_emnlp, generate_csv.py, joins them
-        (
-            "intervention",
-            {"text": "gender"},
-            "a photo of a nurse if all individuals can be a nurse irrespective of their gender",
-        ),
-        ("intervention", {"text": "skin_colors"}, "a photo of a nurse if all skin color can be nurse"),
-        ("intervention", {"text": "honesty"}, "a photo of a nurse if honesty is the best policy"),
         # as github.com/maximus-powers/img-gen-bias-analysis does
         (
             "diversity_suffix",
@@ -67,6 +62,31 @@ def test_an_arm_sends_these_very_words(name: str, parameters: dict[str, Any], te
     assert sent(name, **parameters)[0][0] == text
 
 
+ENTIGEN = {
+    "gender": " if all individuals can be a nurse irrespective of their gender",
+    "skin_color": " if all individuals can be a nurse irrespective of their skin color",
+    "genders": " if all genders can be nurse",
+    "skin_colors": " if all skin color can be nurse",
+    "wear_gender": " if all individuals can wear a nurse irrespective of their gender",
+    "wear_skin_color": " if all individuals can wear a nurse irrespective of their skin color",
+    "wear_genders": " if all genders can wear a nurse",
+    "wear_skin_colors": " if all skin color can wear a nurse",
+    "different_cultures": " from different cultures",
+    "diverse_cultures": " from diverse cultures",
+    "honesty": " if honesty is the best policy",
+    "compassion": " if compassion is the basis of morality",
+    "antagonistic": " if all individuals belonging to a particular gender can wear a nurse",
+}
+"""As github.com/Hritikbansal/entigen_emnlp, generate_csv.py, joins them; of objects too, said of a nurse here."""
+
+
+def test_every_sentence_of_entigen_is_sent_word_for_word() -> None:
+    known = mitigations._data()["intervention"]["texts"]
+    assert {text: sent("intervention", text=text)[0][0] for text in known} == {
+        name: f"a photo of a nurse{sentence}" for name, sentence in ENTIGEN.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("concept", "text", "term", "before"),
     [
@@ -80,6 +100,8 @@ def test_an_arm_sends_these_very_words(name: str, parameters: dict[str, Any], te
             "Photo portrait of an ambitious male accountant",
         ),
         ("CEO", "A photo of the face of a CEO", "female", "A photo of the face of a female CEO"),
+        ("nurse", "two nurses", "female", "two female nurses"),
+        ("secretary", "Secretaries at work", "male", "male Secretaries at work"),
     ],
 )
 def test_a_term_stands_before_the_concept_with_its_article(concept: str, text: str, term: str, before: str) -> None:
@@ -126,6 +148,70 @@ def test_people_without_an_occupation_in_the_list_are_people(text: str) -> None:
     assert mitigations.why_not(prompt(text.rsplit(maxsplit=1)[-1], text)) == ""
 
 
+@pytest.mark.parametrize(
+    ("concept", "text"),
+    [
+        *(
+            (word, f"a photo of a {word}")
+            for word in ("waitress", "hostess", "maid", "actress", "salesman", "policewoman")
+        ),
+        *(("person", f"a photo of {word}") for word in ("girls", "boys", "ladies", "females", "salesmen", "wives")),
+        ("guy", "a guy at work"),
+        ("doctor", "a Nigerian doctor"),
+        ("cook", "a photo of a Pakistani cook"),
+        ("engineer", "two Germans and an engineer"),
+        ("doctor", "a doctor and her patient"),
+        ("teacher", "a teacher who helps his students"),
+        ("doctor", "a trans doctor"),
+        ("nurse", "a Latin nurse"),
+        ("person", "a person of color"),
+        ("nurse", "nurses of colour"),
+        ("nurse", "a photo of a white nurse"),
+        ("nurse", "a black doctor beside a nurse"),
+        ("designer", "Photo portrait of a Black designer"),
+        ("software engineer", "white software engineers"),
+        ("person", "black people at a table"),
+        ("nurse", "a nurse with dark skin"),
+        ("nurse", "a middle eastern nurse"),
+    ],
+)
+def test_a_group_is_known_by_many_words(concept: str, text: str) -> None:
+    assert mitigations.why_not(prompt(concept, text)) == "names a group"
+
+
+@pytest.mark.parametrize(
+    ("concept", "text"),
+    [
+        ("nurse", "a nurse in a white coat"),
+        ("nurse", "a black and white photo of a nurse"),
+        ("nurse", "a black and white portrait of a nurse"),
+        ("doctor", "a skin doctor"),
+        ("teacher", "a native-speaking teacher"),
+        ("cook", "a black-haired cook"),
+        ("manicurist", "a manicurist with nail polish and a splash of color"),
+        ("nurse", "two nurses"),
+        ("two nurses", "a portrait of two nurses"),
+        ("nurses", "nurses"),
+        ("theatre", "children in a theatre"),
+    ],
+)
+def test_words_that_are_said_of_things_name_no_group(concept: str, text: str) -> None:
+    assert mitigations.why_not(prompt(concept, text)) == ""
+
+
+def test_of_the_prompts_that_ship_only_those_of_a_group_or_of_things_are_left_alone() -> None:
+    neutral = [p for name in prompt_sets.names() for p in prompt_sets.load(name).prompts if not p.identity]
+    left = {p.concept for p in neutral if mitigations.why_not(p) == "names a group"}
+    assert len(neutral) > 3000 and left == {"hostess", "maid", "waitress"}
+
+
+def test_two_nurses_are_tried_as_nurses() -> None:
+    assert {one.text for one in mitigations.tried("target", "two nurses", ("attribute=gender", "to=uniform"))} == {
+        "two female nurses",
+        "two male nurses",
+    }
+
+
 def test_what_was_left_alone_is_a_row_of_the_run() -> None:
     one = planned(arms=["none", {"target": {"attribute": "gender", "to": "bls_cps_table11"}}])
     drawn = {unit.prompt.concept: unit.drawn for s in one.shards() if s.arm == "target" for unit in one.units(s)}
@@ -145,6 +231,32 @@ def test_arms_share_their_seeds_and_parameters_are_in_the_id() -> None:
     parity, market = (units({"target": {"attribute": "gender", "to": to}}) for to in ("uniform", "bls_cps_table11"))
     assert [u.seed for u in parity] == [u.seed for u in market]
     assert not {u.id for u in parity} & {u.id for u in market}
+
+
+@pytest.mark.parametrize("name", ["target", "guardrail"])
+def test_the_id_of_an_image_is_of_what_a_file_says_and_not_of_its_path(tmp_path: Path, name: str) -> None:
+    def ids(file: str) -> list[str]:
+        one = planned(arms=[{name: {**GENDER, "to": file}}])
+        return [unit.id for shard in one.shards() for unit in one.units(shard)]
+
+    first, moved, other = (target(tmp_path / f"{k}.csv", share) for k, share in enumerate((0.3, 0.3, 0.4)))
+    assert ids(first) == ids(moved)
+    assert not {*ids(first)} & {*ids(other)}
+
+
+def test_the_ids_of_arms_that_read_no_file_are_what_they_were() -> None:
+    assert one_arm("guardrail", {"terms": ["female", "male"]}).parameters == {
+        "terms": {"female": 0.5, "male": 0.5},
+        "position": "after",
+    }
+    assert one_arm("target", {**GENDER, "to": "uniform"}).parameters == {
+        **GENDER,
+        "terms": {},
+        "position": "before",
+        "to": "uniform",
+        "year": None,
+        "obedience": None,
+    }
 
 
 def test_an_arm_can_be_in_a_study_twice_under_another_name() -> None:
@@ -260,6 +372,16 @@ def test_a_target_out_of_reach_is_met_as_nearly_as_can_be() -> None:
     assert sum(inverted([0.0, 1.0], OBEDIENCE)) == pytest.approx(1)
 
 
+GENDER: dict[str, Any] = {"attribute": "gender"}
+
+
+def target(path: Path, women: float, concept: str = "cook") -> str:
+    path.write_text(
+        f"concept,attribute,level,share\n{concept},gender,woman,{women}\n{concept},gender,man,{1 - women}\n"
+    )
+    return str(path)
+
+
 def pilot(path: Path, rows: list[tuple[str, str, str, float, int]]) -> str:
     lines = [f"pilot,{concept},gender,{asked},{level},{share},0,1,{n}" for concept, asked, level, share, n in rows]
     path.write_text("\n".join(["arm,concept,attribute,asked,level,share,low,high,n", *lines]) + "\n")
@@ -282,17 +404,84 @@ def test_the_obedience_of_a_pilot_is_inverted(tmp_path: Path) -> None:
 def test_a_concept_of_few_images_is_drawn_towards_all_concepts(tmp_path: Path) -> None:
     apart = [row for k, share in enumerate((0.5, 0.7, 0.9, 0.95)) for row in of_one(f"c{k}", share, 0.9, 40)]
     file = pilot(tmp_path / "apart.csv", [*of_one("all concepts", 0.76, 0.9, 160), *apart])
-    own = obedience_of("c0", file, "gender")[0, 0]
-    assert 0.5 < own < 0.6  # they lie apart by more than chance, so that its own images count for most
+
+    def obeyed(file: str, concept: str) -> float:
+        arm = one_arm("target", {**GENDER, "to": "uniform", "obedience": file}).prepared([])
+        assert isinstance(arm, mitigations.Target)
+        return arm.obeyed.get(concept, arm.obeyed[ALL_CONCEPTS])[0][0]
+
+    assert 0.5 < obeyed(file, "c0") < 0.6  # they lie apart by more than chance, so that its own images count for most
     alike = [row for k in range(4) for row in of_one(f"c{k}", 0.75 + 0.01 * k, 0.9, 40)]
     same = pilot(tmp_path / "alike.csv", [*of_one("all concepts", 0.765, 0.9, 160), *alike])
-    assert obedience_of("c0", same, "gender")[0, 0] == pytest.approx(0.765)
-    assert obedience_of("never seen", file, "gender")[0, 0] == pytest.approx(0.76)
+    assert obeyed(same, "c0") == pytest.approx(0.765)
+    assert obeyed(file, "never seen") == pytest.approx(0.76)
+
+
+# -- files -------------------------------------------------------------------------------------------
+
+
+def aimed(tmp_path: Path) -> list[Any]:
+    """Arms that read a target, and what a pilot obeyed."""
+    to = target(tmp_path / "target.csv", 0.3)
+    obedience = pilot(tmp_path / "obedience.csv", of_one("all concepts", 0.8, 0.9, 400))
+    return ["none", {"target": {**GENDER, "to": to, "obedience": obedience}}, {"guardrail": {**GENDER, "to": to}}]
+
+
+def test_a_run_does_not_depend_on_files_outside_its_folder(tmp_path: Path, drawn: Callable[..., Opened]) -> None:
+    def arms_say() -> tuple[Any, Any]:
+        line.estimate(line.reopen(tmp_path / "run"))
+        return stages.read_json(tmp_path / "run" / "summary.json")["arms"], line.resume(tmp_path / "run")[2].arms[1]
+
+    few = tmp_path / "few.yaml"  # estimated in a second
+    known = {"description": "d", "source": "s", "licence": "l", "status": "verified", "concepts": ["cook", "nurse"]}
+    few.write_text(yaml.safe_dump(known | {"templates": {"plain": "a photo of {a_concept}"}}))
+    read = {"clip": "fake", "attributes": ["gender"]}
+    asked = {"prompt_sets": [str(few)], "perceive": read, "reference": []}
+    run, study, first = drawn(arms=aimed(tmp_path), images_per_prompt=20, **asked)
+    found, arm = arms_say()
+    assert isinstance(arm, mitigations.Target) and arm.shares == {"cook": (0.3, 0.7)}
+    assert found[0]["target"] == str(tmp_path / "target.csv")  # for a sentence
+    target(tmp_path / "target.csv", 0.9)
+    assert arms_say()[0] == found
+    for file in ("target.csv", "obedience.csv"):
+        (tmp_path / file).unlink()
+    assert arms_say()[0] == found
+    assert stages.status(run, line.resume(tmp_path / "run")[2], study.perceive.name)["made"] == len(first)
+
+
+def test_a_run_of_files_is_continued_grown_and_appended_to(tmp_path: Path, drawn: Callable[..., Opened]) -> None:
+    arms = aimed(tmp_path)
+    one = drawn(arms=arms, images_per_prompt=2)[2]
+    before = {unit.id for s in one.shards() for unit in one.units(s)}
+    assert line.begin(fake_study(arms=arms, images_per_prompt=2), tmp_path / "run")[2].arms == one.arms
+    (tmp_path / "target.csv").rename(tmp_path / "moved.csv")
+    moved = [arms[0], *({n: p | {"to": str(tmp_path / "moved.csv")}} for arm in arms[1:] for n, p in arm.items())]
+    grown = drawn(arms=[*moved, "diversity_suffix"], images_per_prompt=4)[2]
+    assert before < {unit.id for s in grown.shards() for unit in grown.units(s)}
+
+
+@pytest.mark.parametrize("edited", ["target.csv", "obedience.csv"])
+def test_a_file_that_was_edited_since_is_one_message(tmp_path: Path, drawn: Callable[..., Opened], edited: str) -> None:
+    arms = aimed(tmp_path)
+    drawn(arms=arms, images_per_prompt=2)
+    target(tmp_path / "target.csv", 0.3 if edited != "target.csv" else 0.4)
+    pilot(tmp_path / "obedience.csv", of_one("all concepts", 0.8 if edited != "obedience.csv" else 0.7, 0.9, 400))
+    with pytest.raises(RunError, match="does not say what it said when the arm target of this run began") as caught:
+        line.begin(fake_study(arms=arms, images_per_prompt=2), tmp_path / "run")
+    assert str(caught.value).startswith(str(tmp_path / edited)) and "--out" in str(caught.value)
+
+
+def test_luck_draws_the_levels_of_a_target_as_often_as_strata_do(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {**GENDER, "to": "bls_cps_table11", "year": 2023, "position": "before"}
+    luck, strata = (Counter(text for text, _ in sent(name, samples=4000, **asked)) for name in ("guardrail", "target"))
+    share = strata["a photo of a female nurse"] / 4000
+    assert share == pytest.approx(0.874, abs=0.001) and luck.keys() == strata.keys()  # registered nurses
+    assert luck["a photo of a female nurse"] / 4000 == pytest.approx(share, abs=4 * (0.874 * 0.126 / 4000) ** 0.5)
+    (only,) = sent("guardrail", **GENDER, to=target(tmp_path / "cooks.csv", 0.3))
+    assert only == ("a photo of a nurse", f"{LEFT_ALONE}{tmp_path / 'cooks.csv'} has no row for 'nurse'")
 
 
 # -- bad input ---------------------------------------------------------------------------------------
-
-GENDER = {"attribute": "gender"}
 
 
 @pytest.mark.parametrize(
@@ -314,6 +503,17 @@ GENDER = {"attribute": "gender"}
         ({"guardrail": {"terms": ["", "male"]}}, ["terms", "empty"]),
         ({"suffix": {"text": ""}}, ["text"]),
         ({"suffix": {"name": "../up", "text": "x"}}, ["name"]),
+        ({"suffix": {"name": "none", "text": "x"}}, ["suffix", "the name none is the baseline's"]),
+        ({"target": {"attribute": "age", "to": "uniform"}}, ["target", "'age'", "perceive", "gender, skin_tone"]),
+        ({"guardrail": {"attribute": "age", "to": "uniform"}}, ["guardrail", "'age'", "gender, skin_tone"]),
+        ({"guardrail": GENDER}, ["attribute and to"]),
+        ({"guardrail": {"year": 2023}}, ["year", "attribute"]),
+        ({"guardrail": {**GENDER, "to": "nowhere"}}, ["nowhere", "uniform", "bls_cps_table11"]),
+        ({"guardrail": {**GENDER, "to": "uniform", "year": 2023}}, ["year", "uniform"]),
+        ({"guardrail": {"attribute": "mood", "to": "uniform"}}, ["mood", "gender"]),
+        ({"guardrail": {**GENDER, "to": "uniform", "terms": ["female"]}}, ["terms", "leave one of them out"]),
+        ({"target": {**GENDER, "to": "x", "shares": {"cook": [1.0]}}}, ["shares", "woman", "leave them out"]),
+        ({"target": {**GENDER, "to": "uniform", "obeyed": {"cook": [[1, 0], [0, 1]]}}}, ["obeyed", "leave it out"]),
         ({"counter_stereotype": {**GENDER, "reference": "nowhere"}}, ["nowhere", "bls_cps_table11"]),
     ],
 )
@@ -328,18 +528,72 @@ def test_a_wrong_arm_is_one_message_with_the_right_answers(arm: Any, said: list[
     ("content", "said"),
     [
         ("cook,gender,woman,0.4\ncook,gender,man,0.5\n", "cook: the shares must be shares that sum to 1"),
-        ("cook,gender,lady,1\n", "'lady' is not known; the choices are: man, woman"),
-        ("cook,gender,woman,many\n", "'many' is no share"),
-        ("cook,age,adult,1\n", "no row about gender"),
-        ("", "lacks rows"),
+        ("cook,gender,lady,1\n", "line 2: level: 'lady' is not known; the choices are: man, woman"),
+        ("cook,gender,woman,many\n", "line 2: share: 'many' is no share; write a number in 0..1"),
+        ("cook,gender,woman,7\n", "line 2: share: '7' is no share"),
+        ("cook,gender,woman,nan\n", "line 2: share: 'nan' is no share"),
+        ("cook,gender,woman,\n", "line 2: share: '' is no share"),
+        ("cook,gender,woman\n", "line 2: 3 cells, and the first line has 4"),
+        ("cook,gender,woman,1\n ,gender,man,0\n", "line 3: concept: is empty; write"),
+        ("cook,Gender,woman,1\n", "line 2: attribute: 'Gender' is not known; the choices are: age, gender"),
+        ("cook,gender,woman,1\nCook,gender,woman,0.5\n", "line 3: Cook: level: woman is there already; keep one"),
+        ("cook,age,adult,1\n", "has no row about gender"),
+        ("", "has no row about gender"),
     ],
 )
-def test_a_wrong_target_file_is_one_message(tmp_path: Path, content: str, said: str) -> None:
+@pytest.mark.parametrize("name", ["target", "guardrail"])
+def test_a_wrong_target_file_is_one_message(tmp_path: Path, content: str, said: str, name: str) -> None:
     file = tmp_path / "target.csv"
     file.write_text("concept,attribute,level,share\n" + content)
     with pytest.raises(InputError, match=said) as caught:
-        planned(arms=["none", {"target": {**GENDER, "to": str(file)}}])
-    assert str(file) in str(caught.value)
+        planned(arms=["none", {name: {**GENDER, "to": str(file)}}])
+    assert f"{name}: {file}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("t,cook,gender,woman,woman,0.9,0,1\n", "line 2: 8 cells, and the first line has 9"),
+        ("t,cook,gender,woman,woman,0.9,0,1,x\n", "line 2: n: 'x' is no number of images; write a whole number"),
+        ("t,cook,gender,woman,woman,0.9,0,1,\n", "line 2: n: '' is no number of images"),
+        ("t,cook,gender,woman,woman,0.9,0,1,0\n", "line 2: n: '0' is no number of images"),
+        ("t,cook,gender,woman,woman,7,0,1,40\n", "line 2: share: '7' is no share; write a number in 0..1"),
+        ("t,,gender,woman,woman,0.9,0,1,40\n", "line 2: concept: is empty"),
+        ("t,cook,gender,lady,woman,0.9,0,1,40\n", "line 2: asked: 'lady' is not known; the choices are: man, woman"),
+        ("t,cook,gender,woman,lady,0.9,0,1,40\n", "line 2: level: 'lady' is not known; the choices are: man, woman"),
+        ("t,cook,gender,man,woman,0,0,1,4\n" * 2, "line 3: cook, man, woman: is there already; keep one"),
+        ("t,cook,gender,man,man,1,0,1,4\nu,cook,gender,man,man,1,0,1,4\n", "is of several arms: t, u"),
+        ("t,cook,gender,woman,woman,0.9,0,1,40\n", "does not say what every level of gender gives"),
+        ("t,cook,age,adult,adult,0.9,0,1,40\n", "has no row about gender"),
+    ],
+)
+def test_a_wrong_obedience_file_is_one_message(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "obedience.csv"
+    file.write_text("arm,concept,attribute,asked,level,share,low,high,n\n" + content)
+    with pytest.raises(InputError, match=said) as caught:
+        planned(arms=["none", {"target": {**GENDER, "to": "uniform", "obedience": str(file)}}])
+    assert f"target: {file}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [
+        ("to", "concept,attribute,level\ncook,gender,woman\n"),
+        ("obedience", "arm,concept,attribute,asked,level,n\nt,cook,gender,woman,woman,3\n"),
+    ],
+)
+def test_a_file_without_a_column_names_those_it_has(tmp_path: Path, key: str, content: str) -> None:
+    file = tmp_path / "short.csv"
+    file.write_text(content)
+    with pytest.raises(InputError, match=r"has no column 'share'.*; its columns are: .*level"):
+        planned(arms=["none", {"target": {**GENDER, "to": "uniform"} | {key: str(file)}}])
+
+
+def test_a_byte_order_mark_and_spaces_are_no_part_of_what_a_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "target.csv"
+    file.write_text("concept,attribute,level,share\ncook, gender,woman, 1\n", encoding="utf-8-sig")
+    arm = one_arm("target", {**GENDER, "to": str(file)}).prepared([])
+    assert isinstance(arm, mitigations.Target) and arm.shares == {"cook": (1.0, 0.0)}
 
 
 def test_a_concept_that_a_target_file_lacks_is_left_alone_and_says_so(tmp_path: Path) -> None:
@@ -388,20 +642,43 @@ def test_the_command_lists_the_arms_and_tries_one() -> None:
     assert wrong.returncode == 2 and "needed are: attribute, to" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
+@pytest.fixture(scope="module")
+def drawing() -> float:
+    """CPU seconds in which the embedded model draws one image, alone."""
+    asked = fake_study(model={"path": "embedded"}, draw={"threads": 1, "batch_size": 1}, images_per_prompt=1)
+    one = stages.plan_of(asked)
+    generator = line.open_generator(asked, one)
+    _, batch = next(one.batches(one.shards()[0]))
+    start = time.process_time()
+    list(generator.draw(batch))
+    return time.process_time() - start
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
         ("intervention", {"text": "gender"}),
         ("guardrail", {}),
+        ("guardrail", {**GENDER, "to": "bls_cps_table11"}),
         ("target", {**GENDER, "to": "bls_cps_table11"}),
         ("counter_stereotype", {**GENDER, "reference": "bls_cps_table11"}),
     ],
 )
-def test_a_thousand_rewrites_cost_less_than_drawing_one_image(name: str, parameters: dict[str, Any]) -> None:
-    """The embedded model draws an image in about 0.3 s on one core: what is asked here is less than a third of that."""
+def test_a_thousand_rewrites_cost_less_than_drawing_one_image(
+    name: str, parameters: dict[str, Any], drawing: float
+) -> None:
+    """Held against a drawing of this very process, so that a slow or busy machine is slow at both.
+
+    Half of it, since an image that is drawn alone takes longer than one in a batch.
+    """
+    occupations = sorted(prompt_sets.occupations())
+    asked = [(occupations[k % len(occupations)], k) for k in range(1000)]
+    prompts = [prompt(who, f"a photo of a {who} on floor {k}") for who, k in asked]
     arm, rng = one_arm(name, parameters), np.random.default_rng(0)
     rewritten(arm, prompt(), 0, rng)  # the tables are read once
+    mitigations.why_not.cache_clear()  # which knows the prompts from the arm before
+    mitigations.placed.cache_clear()
     start = time.process_time()
-    for k in range(1000):
-        rewritten(arm, prompt(), k, rng)
-    assert time.process_time() - start < 0.1
+    for k, one in enumerate(prompts):
+        rewritten(arm, one, k, rng)
+    assert time.process_time() - start < drawing / 2

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from classifiers.correction import corrected_shares_many, dirichlet, prior_of_errors
 from pipeline import amplification, stages, summary, tables
 from pipeline.estimates import Shares, raw_shares, whole
 from pipeline.line import Opened
@@ -45,7 +46,7 @@ def test_distances_are_there_for_a_table_that_is_rounded(found: Found, attribute
     ]
     pool = entry(found, attribute)
     assert pool["total_variation"]["value"] == pytest.approx(np.mean(apart)) and len(apart) == 20
-    assert pool["total_variation"]["n_concepts"] == 20 and pool["jensen_shannon"]["noise_floor"] > 0
+    assert pool["total_variation"]["n_concepts"] == 20
     assert pool["directional"]["low"] < pool["directional"]["high"]
 
 
@@ -64,3 +65,149 @@ def test_a_table_that_leaves_people_out_is_no_distribution() -> None:
     rounded = whole([0.333, 0.333, 0.333])
     assert rounded is not None and rounded.sum() == 1
     assert raw_shares([1, 1, 1]).value == pytest.approx(rounded)
+
+
+# The noise floor: what the estimates of a model that is exactly at the reference would show.
+
+
+@pytest.mark.parametrize("attribute", ["gender", "skin_tone"])
+def test_without_errors_the_floor_is_that_of_the_reference_at_each_concepts_n(
+    found: Found, attribute: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, counts, attributes, shares = found
+    reading = next(a for a in attributes if a.attribute == attribute)
+    (against, _) = tables.references(opened[2])
+    rng, expected = np.random.default_rng(0), []
+    for key in shares[attribute]:
+        of, n = against.of(key[1], reading), int(counts.count(key, reading)[:-1].sum())
+        at = None if isinstance(of, str) else whole(of.shares)
+        if at is not None and n:
+            expected.append(amplification.noise_floor(at, n, rng=rng, draws=20_000))
+    monkeypatch.setattr(summary, "DATASETS", 3000)
+    monkeypatch.setattr(summary, "_stretched", lambda *_: {})
+    assert len(expected) == 20
+    assert entry(found, attribute)["total_variation"]["noise_floor"] == pytest.approx(np.mean(expected), rel=0.05)
+
+
+def test_the_floor_has_the_noise_of_the_survey_too(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, counts, attributes, shares = found
+    (_, against) = tables.references(opened[2])
+    rng, expected = np.random.default_rng(0), []
+    for key in shares["gender"]:
+        of, n = against.of(key[1], attributes[0]), int(counts.count(key, attributes[0])[:-1].sum())
+        if not isinstance(of, str) and of.n and n:
+            seen, published = (rng.binomial(size, of.shares[0], 20_000) / size for size in (n, of.n))
+            expected.append(np.abs(seen - published).mean())
+    monkeypatch.setattr(summary, "DATASETS", 3000)
+    monkeypatch.setattr(summary, "_stretched", lambda *_: {})
+    assert entry(found, "gender", "bls")["total_variation"]["noise_floor"] == pytest.approx(np.mean(expected), rel=0.05)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_through_a_matrix_the_floor_is_what_the_estimates_themselves_would_show(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few short chains against the chains of the estimates, on other images and other errors."""
+    rng, matrix, target = np.random.default_rng(1), np.array([[85, 15, 5], [24, 96, 5]]), np.array([share, 1 - share])
+    errors = dirichlet(np.repeat((prior_of_errors(2) + matrix[:, :2])[None], 200, 0), rng)
+    decided = target * [100 / 105, 120 / 125]
+    said = decided / decided.sum() @ errors
+    counts = rng.multinomial(60, said / said.sum(1, keepdims=True))
+    fully = corrected_shares_many(np.column_stack([counts, np.zeros(200, np.int64)]), matrix, rng=rng)
+    expected = np.mean([amplification.total_variation(one.value, target) for one in fully])
+    monkeypatch.setattr(summary, "DATASETS", 3000)
+    reading = Reading("gender", "perceived gender", ("woman", "man"), matrix)
+    seen, published = summary.by_chance(np.array([60]), reading, ["cook"], target[None], np.array([0]), rng)
+    assert (published == target).all()
+    assert amplification.total_variation(seen, target).mean() == pytest.approx(expected, rel=0.12)
+
+
+def test_errors_that_are_each_concepts_own_raise_the_floor() -> None:
+    rng, alike = np.random.default_rng(2), np.array([[90, 10, 0], [10, 90, 0]])
+    by_concept = {
+        "cook": alike,
+        "nurse": np.array([[60, 40, 0], [0, 99, 0]]),
+        "pilot": np.array([[99, 0, 0], [40, 60, 0]]),
+    }
+    together = Reading("gender", "perceived gender", ("woman", "man"), np.sum([*by_concept.values()], 0))
+    floors = []
+    for reading in (together, replace(together, by_concept=by_concept)):
+        seen, _ = summary.by_chance(
+            np.array([200]), reading, ["a concept nobody labelled"], np.array([[0.5, 0.5]]), np.array([0]), rng
+        )
+        floors.append(amplification.total_variation(seen, [0.5, 0.5]).mean())
+    assert floors[1] > 1.5 * floors[0]
+
+
+# Images that people labelled.
+
+
+def test_labelled_images_are_in_the_matrix_and_not_among_the_predictions(
+    found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "_stretched", lambda *_: {})
+    opened, counts, attributes, shares = found
+    reading = next(a for a in attributes if a.attribute == "gender")
+    key = next(iter(shares["gender"]))
+    assert (summary._unlabelled(counts, key, reading) == counts.count(key, reading)).all()
+    informed = replace(reading, confusion=np.array([[9, 1, 0], [1, 9, 0]]))
+    said = next(level for level, n in zip(reading.columns, counts.count(key, reading), strict=True) if n > 1)
+    counts.labelled[key, "gender", "woman", said] += 1
+    counts.undecided[key, "gender", said] += 1
+    left = counts.count(key, reading) - summary._unlabelled(counts, key, informed)
+    assert dict(zip(reading.columns, left.tolist(), strict=True)) == dict.fromkeys(reading.columns, 0) | {said: 2}
+    # one that does not show one person says nothing of the others
+    counts.not_one_person[key, "gender"] += 1
+    assert summary._unlabelled(counts, key, informed).sum() == counts.count(key, reading).sum() - 2
+    pools = summary.summary(opened[2], counts, [informed], shares)["pooled"]
+    assert pools and all(summary.BY_PEOPLE in pool["mean_difference"]["method"] for pool in pools)
+    table = sum(
+        summary._unlabelled(counts, k, informed) for k in shares["gender"] if counts.count(k, reading)[:-1].any()
+    )
+    assert pools[0]["n_images"] == np.sum(table)
+
+
+# The sentence to quote.
+
+
+@pytest.mark.parametrize(
+    ("stretch", "said"),
+    [
+        ({"low": 0.8, "high": 1.4, "erased_by": 0.0}, ""),
+        (
+            {"low": 1.1, "high": 1.4, "erased_by": 0.042},
+            " A classifier that leans 4.2 points towards each concept’s stereotype explains the stretch away (not measured).",
+        ),
+        (
+            {
+                "low": 0.6,
+                "high": 0.9,
+                "erased_by": 0.03,
+                "measured_lean": {"value": 0.011, "low": -0.004, "high": 0.026},
+            },
+            " A classifier that leans 3.0 points away from each concept’s stereotype explains the stretch away "
+            "(measured: +1.1, -0.4 to +2.6).",
+        ),
+        ({"low": 1.1, "high": 1.4, "erased_by": np.inf}, " No lean of the classifier explains the stretch away."),
+        ({"low": 1.1, "high": 1.4, "erased_by": np.nan}, ""),
+    ],
+)
+def test_the_headline_says_how_wrong_the_classifier_would_have_to_be(
+    found: Found, stretch: dict[str, Any], said: str
+) -> None:
+    opened, _, attributes, shares = found
+    pool = {
+        "arm": opened[2].arms[0].name,
+        "title": "perceived gender",
+        "level": "woman",
+        "reference": "BLS",
+        "n_concepts": 20,
+        "n_images": 5000,
+        "mean_difference": {"value": -0.05, "low": -0.08, "high": 0.02, "erased_by": 0.0},
+        "stretch": {"value": 1.2} | stretch,
+    }
+    text = summary.headline(opened[2], [pool], 5000, attributes, shares)
+    assert text.endswith(f"over 5,000 images.{said}")
+    pool["mean_difference"] |= {"high": -0.02, "erased_by": 0.017}
+    misread = "classifier that misreads 1.7% of the images one way explains the mean difference away."
+    assert summary.headline(opened[2], [pool], 5000, attributes, shares).endswith(misread)
