@@ -127,9 +127,7 @@ def rows(first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.ra
     One test per concept, and per prompt that names a group; Holm over all of them.
     """
     reading = first.reading
-    moved = dict(
-        zip(pairs, _paired([counts for counts, _ in pairs.values()], reading, other.reading, rng), strict=True)
-    )
+    moved = paired({key: counts for key, (counts, _) in pairs.items()}, reading, other.reading, rng)
     blocks = []
     for key in keys:
         at = {"attribute": reading.attribute, **dict(zip(KEY, key, strict=True))}
@@ -145,11 +143,13 @@ def rows(first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.ra
     return [row | {"p_adjusted": adjusted[key]} for key, block in zip(keys, blocks, strict=True) for row in block]
 
 
-def _paired(counts: Sequence[Counts], mine: Reading, theirs: Reading, rng: np.random.Generator) -> list[Paired]:
-    """The change in every table of pairs, by the errors on all labelled pictures together.
+def paired(counts: Mapping[Key, Counts], mine: Reading, theirs: Reading, rng: np.random.Generator) -> dict[Key, Paired]:
+    """The change in every table of pairs, by the errors on all labelled pictures together."""
+    return dict(zip(counts, _paired([*counts.values()], mine, theirs, rng), strict=True))
 
-    Where no matrix is known the classifier is taken at its word, and then nothing is known of the undecided.
-    """
+
+def _paired(counts: Sequence[Counts], mine: Reading, theirs: Reading, rng: np.random.Generator) -> list[Paired]:
+    """Where no matrix is known the classifier is taken at its word, and then nothing is known of the undecided."""
     if not counts:
         return []
     tables_of_pairs, levels = np.array(counts), len(mine.levels)

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from pipeline.mitigations import (
     Target,
     stratified_factor,
 )
-from pipeline.pairs import p_of_no_change
+from pipeline.pairs import Paired, p_of_no_change
 from pipeline.plan import Plan
 from pipeline.store import Run
 from pipeline.tables import KEY, Key, Reading, Tally
@@ -223,13 +223,14 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
     found = []
     for arm in read.treated():
         before, after = read.arms[BASELINE], read.arms[arm.name]
+        shares = _on_pairs(read, arm.name)
         pairs = [(_before(key), key) for key in tables.concepts(read.keys(arm.name))]
         shared = {
             "arm": arm.name,
             "baseline": BASELINE,
             "paired": True,
             "left_alone": _left_alone(after.drawn),
-            "diversity": {r.attribute: entropy(read.shares[r.attribute], pairs) for r in read.readings},
+            "diversity": {r.attribute: entropy(shares[r.attribute], pairs) for r in read.readings},
             "fidelity": _fidelity(before, after, len({prompt.concept for prompt in read.planned.prompts})),
             "cost": _cost(before, after, kwh),
         }
@@ -237,10 +238,44 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
             reading = next((r for r in read.readings if r.attribute == goal.attribute), None)
             entry = shared | {"attribute": goal.attribute, "target": goal.title}
             if reading:
-                entry |= towards(goal, read.shares[goal.attribute], pairs, read.errors(reading, arm.name)[1])
+                entry |= towards(goal, shares[goal.attribute], pairs, read.errors(reading, arm.name)[1])
             if isinstance(arm, Target):
                 entry["allocation"] = _allocation(arm, tables.concepts(read.keys(arm.name)), followed)
             found.append(entry | {"verdict": verdict(entry)})
+    return found
+
+
+def _on_pairs(read: Read, arm: str) -> dict[str, dict[Key, Shares]]:
+    """The shares of every attribute, those of two levels as the pairs of an arm with the baseline hang together.
+
+    Of more levels the sides are as if they were independent: to put them in order would take all levels at once.
+    """
+    found = dict(read.shares)
+    keys = tables.concepts(read.keys(arm))
+    two = [reading for reading in read.readings if len(reading.levels) == 2 and not reading.of]
+    counted = changes.as_pairs(read.arms[arm].pairs, two, keys, read.counts.parts)
+    for reading in two:
+        mine = {key: table for (key, name), (table, _) in counted.items() if name == reading.attribute}
+        moved = changes.paired(mine, *read.errors(reading, arm), read.chance(arm, reading.attribute, "helped"))
+        found[reading.attribute] = read.shares[reading.attribute] | coupled(read.shares[reading.attribute], moved)
+    return found
+
+
+def coupled(shares: Mapping[Key, Shares], moved: Mapping[Key, Paired]) -> dict[Key, Shares]:
+    """Shares of two levels by the key of the arm and of the baseline, whose draws go together as those of their pairs do.
+
+    Each side keeps its own posterior, and takes the order of its draws from the joint posterior of the pairs, in which what
+    the seeds have in common cancels, and the errors of one matrix: Iman and Conover (1982), Communications in Statistics B
+    11:311.
+    """
+    found = {}
+    for key, both in moved.items():
+        for place, side in ((_before(key), both.first), (key, both.second)):
+            own = shares[place]
+            if own.joint is not None and side.draws is not None:
+                rank = (side.draws[:, 0].argsort().argsort() + 0.5) / len(side.draws)
+                first = np.quantile(own.joint[:, 0], rank)
+                found[place] = replace(own, joint=np.column_stack([first, 1 - first]))
     return found
 
 

@@ -17,7 +17,7 @@ from pipeline import changes, effects, labels, line, mitigations, store, tables
 from pipeline.effects import verdict
 from pipeline.estimates import Shares
 from pipeline.line import Opened
-from pipeline.tables import Reading, Tally
+from pipeline.tables import Key, Reading, Tally
 from pipeline.types import Attribute, Perceived, digest
 from tests import tiny
 
@@ -390,6 +390,46 @@ def counted(rng: np.random.Generator, truth: np.ndarray, n: int) -> list[Shares]
     draws = [rng.dirichlet([k + 0.5, n - k + 0.5], 500) for k in women]
     means = [d.mean(0) for d in draws]
     return [Shares(value=m, low=m, high=m, n=n, method="", draws=d, joint=d) for m, d in zip(means, draws, strict=True)]
+
+
+def test_pairs_make_did_it_help_surer_and_it_still_covers() -> None:
+    """Eighteen concepts of 12 pairs, of which 9 in 10 show the same: a true gain of 8 points, and none."""
+    rng, names = np.random.default_rng(4), [str(c) for c in range(18)]
+    right, wide, surer = 0, [], []
+    for audit in range(60):
+        truth, gain = rng.uniform(0.1, 0.4, 18), 0.08 * (audit % 2)
+        keys: list[Key] = [("s", name, "t", "", "arm") for name in names]
+        was = rng.random((18, 12)) < truth[:, None]
+        anew = rng.random((18, 12)) < 0.1
+        now = np.where(anew, rng.random((18, 12)) < truth[:, None], was)
+        now |= ~now & (rng.random((18, 12)) < (gain / (1 - truth))[:, None])
+        counts = {
+            key: np.array([[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]])
+            for key, a, b in zip(keys, was, now, strict=True)
+        }
+        shares = {}
+        for key, table in counts.items():
+            for place, seen in ((effects._before(key), table.sum(1)), (key, table.sum(0))):
+                draws = rng.dirichlet(seen + 0.5, 2000)
+                mean = draws.mean(0)
+                shares[place] = Shares(value=mean, low=mean, high=mean, n=12, method="", draws=draws, joint=draws)
+        reading = Reading("gender", "", ("woman", "man"), None)
+        together = shares | effects.coupled(shares, changes.paired(counts, reading, reading, rng))
+        half = [(0.5, 0.5)] * 18
+        one, other = (
+            effects.nearer(names, [side[effects._before(k)] for k in keys], [side[k] for k in keys], half)[
+                "distance_change"
+            ]
+            for side in (shares, together)
+        )
+        after = truth + gain
+        expected = np.sqrt(np.mean((after - 0.5) ** 2)) - np.sqrt(np.mean((truth - 0.5) ** 2))
+        right += other["low"] <= expected <= other["high"]
+        wide.append((other["high"] - other["low"]) / (one["high"] - one["low"]))
+        surer.append((one["high"] < 0, other["high"] < 0, gain > 0))
+    assert right >= 54 and np.mean(wide) < 0.7
+    alone, paired, gained = np.array(surer).T
+    assert paired[gained].sum() > alone[gained].sum() and paired[~gained].sum() <= 3
 
 
 @pytest.mark.parametrize(("times", "concepts", "n"), [(0.6, 18, 12), (1.0, 18, 12), (1.0, 4, 10)])
