@@ -98,7 +98,7 @@ def seen_together(joined: pa.Table, readings: Sequence[Reading]) -> Together:
 def as_pairs(
     seen: Together, readings: Sequence[Reading], keys: Sequence[Key], parts: Mapping[Key, Sequence[Key]]
 ) -> dict[tuple[Key, str], tuple[Counts, int]]:
-    """`Pairs` by key and attribute: only `keys`, and only those where at least one pair was made.
+    """`Pairs` by key and attribute: only `readings` and `keys`, and only those where at least one pair was made.
 
     `parts` are the keys whose pairs count for a key that takes several together.
     """
@@ -107,6 +107,8 @@ def as_pairs(
     counts = {(key, r.attribute): np.zeros((len(r.columns),) * 2, np.int64) for r in readings for key in keys}
     alone, made = Counter[tuple[Key, str]](), set[tuple[Key, str]]()
     for (key, attribute, left, right), n in seen.items():
+        if attribute not in places:
+            continue
         place = places[attribute]
         for at in ((whole, attribute) for whole in (key, wholes.get(key)) if whole):
             if left is not None and right is not None:

@@ -248,15 +248,19 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
 def _on_pairs(read: Read, arm: str) -> dict[str, dict[Key, Shares]]:
     """The shares of every attribute, those of two levels as the pairs of an arm with the baseline hang together.
 
-    Of more levels the sides are as if they were independent: to put them in order would take all levels at once.
+    Else the sides are as if they were independent. Of more levels, since to put them in order would take all at once; and
+    where each side has errors of its own, since what is not known of them is common to all concepts and does not cancel.
     """
     found = dict(read.shares)
     keys = tables.concepts(read.keys(arm))
     two = [reading for reading in read.readings if len(reading.levels) == 2 and not reading.of]
     counted = changes.as_pairs(read.arms[arm].pairs, two, keys, read.counts.parts)
     for reading in two:
+        sides = read.errors(reading, arm)
+        if sides[0] is not sides[1]:
+            continue
         mine = {key: table for (key, name), (table, _) in counted.items() if name == reading.attribute}
-        moved = changes.paired(mine, *read.errors(reading, arm), read.chance(arm, reading.attribute, "helped"))
+        moved = changes.paired(mine, *sides, read.chance(arm, reading.attribute, "helped"))
         found[reading.attribute] = read.shares[reading.attribute] | coupled(read.shares[reading.attribute], moved)
     return found
 

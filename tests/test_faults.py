@@ -94,7 +94,7 @@ def test_a_full_disk_is_one_message_and_with_more_room_the_run_goes_on(small_dis
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
     *_, message = refused.stderr.splitlines()
     assert re.fullmatch(
-        rf"typecast: {run}/\S+: No space left on device\. What was finished is kept; the same command continues",
+        rf"typecast: {run}/\S+: No space left on device; make room; what was finished is kept, and the same command continues",
         message,
     )
     kept = list(run.glob("images/*.parquet"))

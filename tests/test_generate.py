@@ -623,7 +623,9 @@ def test_what_is_drawn_is_the_commit_that_was_planned(
 
 @pytest.mark.parametrize("commit", [None, COMMIT])
 def test_a_hub_model_that_is_not_in_the_cache_says_to_fetch_it(cache: Path, commit: str | None) -> None:
-    with pytest.raises(ModelError, match=r"someone/absent is not in the local cache.*typecast fetch STUDY"):
+    with pytest.raises(
+        ModelError, match=r"someone/absent is no folder here, is not in the local cache.*typecast fetch STUDY"
+    ):
         DiffusersGenerator("someone/absent", commit, SETTINGS)
 
 

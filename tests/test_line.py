@@ -26,6 +26,7 @@ from tests.conftest import fake_study, pixels_of
 
 DRAW = "import sys; from pathlib import Path; from pipeline import line, stages, study;" + (
     "run, s, p = line.begin(study.load(sys.argv[1]), Path(sys.argv[2]));"
+    "Path(sys.argv[2] + '.draws').touch();"
     "stages.draw(run, p, lambda: line.open_generator(s, p), lambda: line.open_perceiver(s))"
 )
 
@@ -192,13 +193,23 @@ def begin_drawing(tmp_path: Path, folder: str) -> subprocess.Popen[bytes]:
     )
 
 
+def until_it_draws(process: subprocess.Popen[bytes], mark: Path) -> float:
+    """Wait until a process has begun to draw, or has ended; the seconds that it took."""
+    start = time.monotonic()
+    mark.unlink(missing_ok=True)
+    while process.poll() is None and not mark.exists():
+        time.sleep(0.02)
+    return time.monotonic() - start
+
+
 def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: Path) -> None:
     """SIGKILL while the folder is made, a shard is drawn, encoded or written; then the same command again."""
-    wanted = fake_study(name="killed", images_per_prompt=200)
+    wanted = fake_study(name="killed", images_per_prompt=130, draw={"height": 64, "width": 64, "threads": 1})
     store.write_text(tmp_path / "study.yaml", study.dump(wanted))
-    start = time.monotonic()
-    assert begin_drawing(tmp_path, "undisturbed").wait() == 0
-    long = time.monotonic() - start
+    process = begin_drawing(tmp_path, "undisturbed")
+    starting, start = until_it_draws(process, tmp_path / "undisturbed.draws"), time.monotonic()
+    assert process.wait() == 0
+    drawing = time.monotonic() - start
     whole = pixels_of(line.resume(tmp_path / "undisturbed"))
     chance = random.Random(0)
     kills, midway, times = 0, 0, dict[Path, int]()
@@ -206,9 +217,13 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: 
     for attempt in range(200):
         if kills == 20:
             break
-        folder = tmp_path / f"killed-{attempt % 4}"
+        folder = tmp_path / f"killed-{attempt % 5}"
         process = begin_drawing(tmp_path, folder.name)
-        time.sleep(chance.uniform(0.4, 1.0) * long)
+        if attempt % 4:
+            until_it_draws(process, tmp_path / f"{folder.name}.draws")
+            time.sleep(chance.uniform(0.0, drawing))
+        else:
+            time.sleep(chance.uniform(0.0, starting))
         kills += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -216,8 +231,8 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: 
         midway += 0 < len(finished) < shards
         for path in finished:
             times.setdefault(path, path.stat().st_mtime_ns)
-    assert kills == 20 and midway >= 5  # the others fell while Python was starting, or all had been drawn
-    for number in range(4):
+    assert kills == 20 and midway >= 5
+    for number in range(5):
         assert begin_drawing(tmp_path, f"killed-{number}").wait() == 0
         assert pixels_of(line.resume(tmp_path / f"killed-{number}")) == whole
     assert {
