@@ -396,7 +396,7 @@ def test_pairs_make_did_it_help_surer_and_it_still_covers() -> None:
     """Eighteen concepts of 12 pairs, of which 9 in 10 show the same: a true gain of 8 points, and none."""
     rng, names = np.random.default_rng(4), [str(c) for c in range(18)]
     right, wide, surer = 0, [], []
-    for audit in range(60):
+    for audit in range(30):
         truth, gain = rng.uniform(0.1, 0.4, 18), 0.08 * (audit % 2)
         keys: list[Key] = [("s", name, "t", "", "arm") for name in names]
         was = rng.random((18, 12)) < truth[:, None]
@@ -427,22 +427,22 @@ def test_pairs_make_did_it_help_surer_and_it_still_covers() -> None:
         right += other["low"] <= expected <= other["high"]
         wide.append((other["high"] - other["low"]) / (one["high"] - one["low"]))
         surer.append((one["high"] < 0, other["high"] < 0, gain > 0))
-    assert right >= 54 and np.mean(wide) < 0.7
+    assert right >= 26 and np.mean(wide) < 0.7
     alone, paired, gained = np.array(surer).T
-    assert paired[gained].sum() > alone[gained].sum() and paired[~gained].sum() <= 3
+    assert paired[gained].sum() > alone[gained].sum() and paired[~gained].sum() <= 2
 
 
-@pytest.mark.parametrize(("times", "concepts", "n"), [(0.6, 18, 12), (1.0, 18, 12), (1.0, 4, 10)])
+@pytest.mark.parametrize(("times", "concepts", "n"), [(0.6, 18, 12), (1.0, 4, 10)])
 def test_an_arm_that_changes_nothing_is_seldom_over_corrected(times: float, concepts: int, n: int) -> None:
     """The baseline is at so many times the target. When its side was taken as certain, 13 of 100 were."""
     rng, names = np.random.default_rng(5), [str(c) for c in range(concepts)]
     targets = np.linspace(0.05, 0.95, concepts)
     wrong = 0
-    for _ in range(120):
+    for _ in range(60):
         sides = [counted(rng, times * targets, n) for _ in range(2)]
         found = effects.nearer(names, *sides, [(t, 1 - t) for t in targets])
         wrong += found["excess"]["low"] > 0 or found["n_past"] > 0
-    assert wrong <= 11  # of 120; 5 % and three standard deviations are 13
+    assert wrong <= 6  # of 60; 5 % and two standard deviations
 
 
 @pytest.mark.parametrize(

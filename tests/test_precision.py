@@ -88,7 +88,10 @@ def brute_force(shares: list[float], confusion: np.ndarray, images: int, audits:
 
 
 @pytest.mark.filterwarnings("ignore:confusion is almost singular")
-@pytest.mark.parametrize("confusion", [SHARP // 50, np.array([[55, 45], [50, 50]]), GOOD3, SINGULAR3])
+@pytest.mark.parametrize(
+    "confusion",
+    [SHARP // 50, np.array([[55, 45], [50, 50]]), GOOD3, pytest.param(SINGULAR3, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
 def test_four_stratified_audits_are_as_wide_as_many_that_are_drawn_one_by_one(
     share: float, confusion: np.ndarray
@@ -201,7 +204,7 @@ def test_the_images_that_are_named_give_the_width_that_was_wanted_and_fewer_do_n
 
 
 @pytest.mark.filterwarnings("ignore:confusion is almost singular")
-@pytest.mark.parametrize("confusion", [np.array([[55, 45], [50, 50]]), SINGULAR3])
+@pytest.mark.parametrize("confusion", [np.array([[55, 45], [50, 50]]), pytest.param(SINGULAR3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
 def test_a_matrix_that_hardly_tells_levels_apart_has_no_number(share: float, confusion: np.ndarray) -> None:
     levels = len(confusion)
