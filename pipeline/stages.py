@@ -45,6 +45,7 @@ def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
     """
     run = Run(folder)
     if run.study_file.exists():
+        store.sweep(folder)
         began = load_run(folder)[1]
         try:
             arms = [*map(mitigations.remembered, wanted.arms, began.arms), *wanted.arms[len(began.arms) :]]
@@ -222,7 +223,6 @@ def draw(
         for shard in wanted:
             todo += [] if drawn(run, planned, shard) else [shard]
             advance(shard.stop - shard.start, "")
-    store.sweep(run.folder)
     total, missing = images_in(wanted), images_in(todo)
     if not todo:
         return

@@ -273,7 +273,7 @@ def test_what_a_killed_process_left_half_written_is_removed_once_it_is_old(tmp_p
         partial.touch()
     old = time.time() - store.STALE - 1
     os.utime(left[0], (old, old))
-    line.generate(opened, perceive=False)
+    line.begin(opened[1], run.folder)
     assert [partial.exists() for partial in left] == [False, True]
 
 
