@@ -117,11 +117,16 @@ class Plan:
     @property
     def made_with(self) -> dict[str, Any]:
         """The model and its setting."""
-        return {"model": self.study.model.path, "guidance_scale": self.study.draw.guidance_scale}
+        return {
+            "model": self.study.model.path,
+            "guidance_scale": self.study.draw.guidance_scale,
+            "approximations": list(self.settings.approximations),
+        }
 
     def model_of(self, arm: str) -> str:
         """The model with its guidance, the same for every arm."""
-        return f"{self.study.model.path} at guidance {self.study.draw.guidance_scale:g}"
+        how = "".join(f", {told}" for told in self.settings.approximations)
+        return f"{self.study.model.path} at guidance {self.study.draw.guidance_scale:g}{how}"
 
     def __len__(self) -> int:
         """The number of images."""
@@ -181,5 +186,7 @@ def plan(study: Study, *, weights: str) -> Plan:
         batch_size=draw.batch_size,
         threads=draw.threads,
         compile=draw.compile,
+        cache=draw.cache,
+        quantization=draw.quantization,
     )
     return Plan(study=study, settings=settings, prompts=study.prompts(), arms=study.rewriters())

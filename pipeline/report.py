@@ -768,6 +768,11 @@ def _limits(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[str]:
             f"Spearman's ρ between them is {plain(tones['spearman'])}. Colour reads the light as well as the skin: a face "
             "in the shade is darker to it, whoever's it is."
         )
+    how = summary.get("approximations")
+    if how:
+        said.insert(
+            0, f"Drawn with {' and '.join(how)}: what is said here is of the model so changed, not as it was released."
+        )
     return [*known, *said, *_left_out(summary.get("left_out") or {})]
 
 

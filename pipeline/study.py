@@ -67,6 +67,16 @@ class Draw(Part):
     on every machine, whatever it has."""
     compile: Literal["regional", "whole"] | None = None
     """torch.compile: the blocks that repeat, or the whole network and decoder. Pays for many images on a GPU."""
+    cache: Literal["attention"] | None = None
+    """The network's attention kept for every other step (Zhao et al. 2024): faster, and *not the same distribution*."""
+    quantization: Literal["float8"] | None = None
+    """The network's weights in 8 bits: half the memory, and *not the same distribution*."""
+
+    @model_validator(mode="after")
+    def _compiled_as_it_is(self) -> Draw:
+        if self.compile and (self.cache or self.quantization):
+            raise ValueError("compile goes with neither cache nor quantization; leave it null, or both of them")
+        return self
 
 
 class Perceive(Part):

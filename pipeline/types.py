@@ -109,6 +109,16 @@ class DrawSettings:
     """CPU threads per worker: two thread counts give different bytes."""
     compile: str | None = None
     """`regional` or `whole`, by torch.compile: other roundings, the same distribution."""
+    cache: str | None = None
+    """`attention`: kept for every other step. Another distribution."""
+    quantization: str | None = None
+    """`float8`: the network's weights in 8 bits. Another distribution."""
+
+    @property
+    def approximations(self) -> tuple[str, ...]:
+        """What makes these images another model's than the one that is named, in words."""
+        cached = ("attention kept for every other step",) if self.cache else ()
+        return (*cached, "weights in float8") if self.quantization else cached
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -529,6 +529,50 @@ def test_compiled_code_draws_the_same_but_for_rounding(
             assert np.abs(pixels(one).astype(int) - pixels(whole)).max() <= 2
 
 
+@pytest.mark.parametrize("family", ["stable_diffusion", "sdxl", "sd3"])
+def test_kept_attention_is_computed_in_seven_of_ten_steps_and_draws_another_picture(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """Kept where between 100 and 800 of 1,000 timesteps are left, at every other step: the 4th, 6th and 8th of ten."""
+    exact = drawing(models[family], num_inference_steps=10)
+    kept = drawing(models[family], num_inference_steps=10, cache="attention")
+    names = (diffusers.models.attention_processor.Attention, diffusers.models.attention.AttentionModuleMixin)
+    attention = next(m for m in generate._network(kept._pipe).modules() if isinstance(m, names))
+    computed = []
+    forward = attention._diffusers_hook._fn_refs[0].original_forward
+    counting = lambda *a, **k: computed.append(1) or forward(*a, **k)  # noqa: E731
+    monkeypatch.setattr(attention._diffusers_hook._fn_refs[0], "original_forward", counting)
+    first = kept.draw((NURSE, PILOT, None, COOK))
+    assert len(computed) == 7
+    assert not same(first[0], exact.draw((NURSE, None, None, None))[0])
+    assert same(first[0], kept.draw((NURSE, None, CLERK, None))[0])
+
+
+def test_attention_is_not_kept_where_one_branch_of_guidance_would_be_given_the_other_s(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    two_branches = tiny.flux(tmp_path / "flux", distilled=False)
+    with pytest.raises(ModelError, match=r"draw\.cache: FluxPipeline .* null, or one of StableDiffusionPipeline"):
+        drawing(two_branches, cache="attention")
+    batch = (NURSE, None, None, None)
+    for path, settings in ((two_branches, {"guidance_scale": 1.0}), (models["flux"], {})):
+        exact = drawing(path, num_inference_steps=10, **settings)
+        assert not same(
+            exact.draw(batch)[0], drawing(path, num_inference_steps=10, cache="attention", **settings).draw(batch)[0]
+        )
+
+
+@pytest.mark.parametrize("family", ["stable_diffusion", "sdxl", "sd3", "flux"])
+def test_weights_in_8_bits_draw_another_picture_whatever_the_neighbours(
+    models: dict[str, Path], generators: dict[str, DiffusersGenerator], family: str
+) -> None:
+    coarse = drawing(models[family], quantization="float8")
+    assert torch.float8_e4m3fn in {p.dtype for p in generate._network(coarse._pipe).parameters()}
+    one, other = coarse.draw((NURSE, PILOT, None, COOK)), coarse.draw((NURSE, None, CLERK, None))
+    assert same(one[0], other[0])
+    assert not same(one[0], generators[family].draw((NURSE, None, None, None))[0])
+
+
 def test_a_study_of_many_texts_keeps_a_bounded_number_of_embeddings(
     models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

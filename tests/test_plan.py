@@ -61,10 +61,12 @@ def test_the_id_notices_everything_that_changes_a_pixel() -> None:
         ("num_inference_steps", 5),
         ("dtype", "bfloat16"),
         ("threads", 2),
+        ("cache", "attention"),
+        ("quantization", "float8"),
     ):
         other = replace(base, settings=replace(base.settings, **{name: value}))
         ids.add(other.units(other.shards()[0])[0].id)
-    assert len(ids) == 6
+    assert len(ids) == 8
 
 
 def test_an_id_is_the_same_on_a_machine_with_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:

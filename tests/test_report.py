@@ -396,6 +396,13 @@ def test_all_cannot_tell_is_the_whole_interval_and_no_number(tmp_path: Path) -> 
     assert "0.0 to 100.0" in seen.text and "nan" not in seen.text.lower().split()
 
 
+def test_a_model_that_was_changed_to_be_faster_is_named_as_changed(tmp_path: Path, page: Seen) -> None:
+    how = ["attention kept for every other step", "weights in float8"]
+    made = a_run(tmp_path / "run", attributes=("gender",), images=0, summary={"approximations": how})
+    said = "Drawn with attention kept for every other step and weights in float8"
+    assert said in read(write_report(made)).text and "Drawn with" not in page.text
+
+
 def test_a_summary_of_nothing_is_a_page(tmp_path: Path) -> None:
     made = a_run(tmp_path / "run", attributes=("gender",), images=0)
     store.write_json(made / "summary.json", {})

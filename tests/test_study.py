@@ -38,6 +38,8 @@ def test_every_study_that_ships_is_valid_and_survives_its_own_dump(name: str) ->
         ({"draw": {"guidence_scale": 5}}, ["draw.guidence_scale", "guidance_scale"]),
         ({"draw": {"dtype": "int8"}}, ["draw.dtype", "bfloat16"]),
         ({"draw": {"num_inference_steps": "many"}}, ["draw.num_inference_steps", "many"]),
+        ({"draw": {"quantization": "int4"}}, ["draw.quantization", "float8"]),
+        ({"draw": {"cache": "attention", "compile": "whole"}}, ["draw", "compile goes with neither cache nor"]),
         ({"images_per_prompt": 0}, ["images_per_prompt"]),
         ({"images_per_prompt": 2.5}, ["images_per_prompt"]),
         ({"images_per_prompt": True}, ["images_per_prompt", "a whole number"]),
