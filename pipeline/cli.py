@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pipeline.errors import InputError, TypecastError, of_the_device, without_secrets
+from pipeline.errors import InputError, ModelError, TypecastError, of_the_device, without_secrets
 
 if TYPE_CHECKING:
     from pipeline.line import Readable
@@ -109,7 +111,21 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(130)
 
 
+def _naming_its_study(command: Callable[..., None]) -> Callable[..., None]:
+    """A model that cannot be used is somebody's mistake in a study: say which."""
+
+    @functools.wraps(command)
+    def named(**options: Any) -> None:
+        try:
+            command(**options)
+        except ModelError as error:
+            raise ModelError(f"{options['study']}: {error}") from error
+
+    return named
+
+
 @app.command()
+@_naming_its_study
 def run(
     study: StudyName,
     out: Out = None,
@@ -154,6 +170,7 @@ def run(
 
 
 @app.command()
+@_naming_its_study
 def launch(
     study: StudyName,
     slurm: Annotated[
@@ -219,6 +236,7 @@ def worker(
 
 
 @app.command()
+@_naming_its_study
 def generate(study: StudyName, out: Out = None, change: Changes = None) -> None:
     """Only draw: the images of a study, or those that a run folder still lacks."""
     from pipeline import line
@@ -383,6 +401,7 @@ def compare(
 
 
 @app.command()
+@_naming_its_study
 def plan(
     study: StudyName,
     precision: Annotated[float, typer.Option("--precision", help="Half-width of the 95% intervals, in points.")],
@@ -632,6 +651,7 @@ def validate(
 
 
 @app.command()
+@_naming_its_study
 def fetch(study: StudyName, change: Changes = None) -> None:
     """Download the models of a study once, for machines without a network."""
     from pipeline import line

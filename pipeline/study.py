@@ -354,7 +354,7 @@ def load(name_or_path: str, changes: tuple[str, ...] = ()) -> Study:
     path, raw = _read(name_or_path)
     for change in changes:
         checks.set_by_path(raw, change)
-    return parse(raw, where=str(path))
+    return parse(raw, where=" ".join([str(path), *(f"--set {change}" for change in changes)]))
 
 
 def load_import(name_or_path: str) -> tuple[ImportStudy, Path]:

@@ -102,6 +102,31 @@ def table(found: Sequence[Tested]) -> list[str]:
     return [text for text in lines if text]
 
 
+def others(found: Sequence[Tested]) -> list[str]:
+    """A line per run and arm: what does not depend on the target, diversity, fidelity and cost."""
+    arms = {(one.run, one.entry["arm"]): one for one in found}
+    attributes = list(dict.fromkeys(name for one in arms.values() for name in one.entry["diversity"]))
+    titles = [f"diversity of {name.replace('_x_', ' × ').replace('_', ' ')}" for name in attributes]
+    columns = ["guidance", "arm", *titles, "recognised, points", "CLIP score", "tokens more", "not made, points"]
+    columns.append("kWh for 1,000 images")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for one in arms.values():
+        fidelity, cost = one.entry["fidelity"], one.entry["cost"]
+        score = fidelity.get("clip_score_change")
+        cells = [
+            f"{one.guidance:g}",
+            one.entry["arm"],
+            *(points(one.entry["diversity"].get(name)) for name in attributes),
+            points(fidelity.get("recognised_change")),
+            "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**score).replace("-", "−") if score else "–",
+            "–" if cost["tokens"] is None else f"{cost['tokens']:.1f}",
+            points(cost["not_made_change"]),
+            " → ".join(f"{kwh:.2g}" for kwh in cost["kwh_per_1000_images"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def figure(found: Sequence[Tested]) -> None:
     """`docs/mitigations.png`: the change of distance with its interval, a panel per target, a colour per guidance."""
     targets = list(dict.fromkeys(one.entry["target"] for one in found))
@@ -136,7 +161,8 @@ def main() -> None:
     found = [one for folder in parser.parse_args().runs for one in tested(folder)]
     figure(found)
     fill(PAGE, table(found))
-    print("\n".join(table(found)))
+    fill(PAGE, others(found), "others")
+    print("\n".join([*table(found), "", *others(found)]))
 
 
 if __name__ == "__main__":

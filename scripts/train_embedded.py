@@ -15,6 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -411,6 +412,15 @@ def scrambled(x: Tensor, rng: np.random.Generator) -> Tensor:
     return 2 * ((x.gather(1, order) + 1) / 2).clamp(0, 1) ** gamma - 1
 
 
+def recoloured(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Pictures whose channels went through random curves: fair hair may be dark, and a dark suit light."""
+    knots = torch.from_numpy(rng.uniform(-1, 1, (len(x), 3, 5)).astype(np.float32))
+    place = (x.flatten(2) + 1) * 2
+    below = place.floor().clamp(0, 3)
+    low, high = (knots.gather(2, below.long() + step) for step in (0, 1))
+    return torch.lerp(low, high, place - below).reshape(x.shape)
+
+
 def shuffled(x: Tensor, rng: np.random.Generator, patch: int = 16) -> Tensor:
     """Pictures cut into patches and put together in random order: colours as they were, and no shape."""
     n, side = len(x), x.shape[-1] // patch
@@ -425,21 +435,36 @@ class Album:
     """The pictures of a split as drawn and as the autoencoder renders them, and random views of them."""
 
     def __init__(self, split: str, device: torch.device) -> None:
-        self.pictures = [p for p in emoji_world.pictures() if p.taught and p.split == split]
-        self.drawn = to_unit(emoji_world.pixels()[[p.tile for p in self.pictures]])
+        mine = [p for p in emoji_world.pictures() if p.split == split]
+        self.pictures = [p for p in mine if p.taught]
+        yellow = [p for p in mine if replace(p, tone="light").taught and not p.taught]
+        self.drawn = to_unit(emoji_world.pixels()[[p.tile for p in [*self.pictures, *yellow]]])
         vae = AutoencoderTiny.from_pretrained(TEXT_TO_IMAGE / "vae", torch_dtype=torch.float32)
         with torch.no_grad():
             self.rendered = torch.cat([vae.decode(vae.encode(x).latents).sample for x in self.drawn.split(64)])
         self.rendered = self.rendered.clamp(-1, 1)
         self.device = device
+        drawings: dict[tuple[str, ...], list[int]] = {}
+        for row, p in enumerate([*self.pictures, *yellow]):
+            drawings.setdefault((p.vendor, p.concept, p.gender, p.age), []).append(row)
+        self.tones_of = [drawings[p.vendor, p.concept, p.gender, p.age] for p in self.pictures]
+        """The rows of each picture's drawing in all its tones, yellow too."""
         occupation = np.array([p.occupation for p in self.pictures])
         self.chance = np.where(occupation, 0.7 / occupation.sum(), 0.3 / (~occupation).sum())
 
-    def views(self, n: int, rng: np.random.Generator) -> tuple[list[Picture], Tensor]:
-        """n random pictures: moved, perhaps mirrored, a little brighter or darker, with noise and a hole."""
+    def views(self, n: int, rng: np.random.Generator, blended: int = 0) -> tuple[list[Picture], Tensor]:
+        """n random pictures: moved, perhaps mirrored, a little brighter or darker, with noise and a hole.
+
+        The first `blended` of them are of no tone: between two tones of the same drawing, or beyond them.
+        """
         rows = rng.choice(len(self.pictures), n, p=self.chance)
-        rendered = torch.from_numpy(rng.random(n) < 0.5)
-        x = torch.where(rendered[:, None, None, None], self.rendered[rows], self.drawn[rows])
+        rendered = torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None]
+        x = torch.where(rendered, self.rendered[rows], self.drawn[rows])
+        if blended:
+            others = [rng.choice(self.tones_of[row]) for row in rows[:blended]]
+            other = torch.where(rendered[:blended], self.rendered[others], self.drawn[others])
+            part = torch.from_numpy(rng.uniform(-0.6, 1.6, (blended, 1, 1, 1)).astype(np.float32))
+            x[:blended] = torch.lerp(x[:blended], other, part).clamp(-1, 1)
         x = shifted(x, 5, rng)
         mirrored = torch.from_numpy(rng.random(n) < 0.5)
         x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
@@ -454,9 +479,10 @@ def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> No
     """A CLIP with a ResNet for pictures, trained contrastively.
 
     Many captions are true of many pictures ("a photo of a woman"), so the target of each row and column is spread
-    evenly over all the pairs in the batch that are true. A third of the pictures have scrambled colours and a sixth no
-    shape, or the towers would take the combinations that are held out for impossible (every tone is missing for some
-    occupation and gender); what such a picture can't tell is left out of its row.
+    evenly over all the pairs in the batch that are true. Two thirds of the pictures are between tones, half of these
+    with other colours altogether, and a sixth have no shape, or the towers would take the combinations that are held out
+    for impossible (every tone is missing for some occupation and gender, and the fair hair that goes with it); what such a
+    picture can't tell is left out of its row.
     """
     tokenizer = CLIPTokenizer.from_pretrained(TEXT_TO_IMAGE / "tokenizer")
     config: dict[str, dict[str, Any]] = {
@@ -476,12 +502,12 @@ def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> No
     }
     model = open_clip.CLIP(**config["model_cfg"])
     album = Album("train", accelerator.device)
-    shapes, colours = batch // 3, batch // 6
+    shapes, colours = 2 * batch // 3, batch // 6
 
     def loss_of(step: int, device: torch.device) -> Tensor:
         rng = np.random.default_rng([seed, step])
-        pictures, x = album.views(batch, rng)
-        x[:shapes] = scrambled(x[:shapes], rng)
+        pictures, x = album.views(batch, rng, blended=shapes)
+        x[: shapes // 2] = recoloured(x[: shapes // 2], rng)
         x[shapes : shapes + colours] = shuffled(x[shapes : shapes + colours], rng)
         shape = [not shapes <= i < shapes + colours for i in range(batch)]
         colour = [i >= shapes for i in range(batch)]
@@ -587,7 +613,7 @@ def main() -> None:
         "text": 800,
         "diffusion": 5000,
         "refine": 7000,
-        "clip": 2500,
+        "clip": 3000,
         "judge": 1200,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

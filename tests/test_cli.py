@@ -71,8 +71,8 @@ def test_a_dry_run_makes_nothing(fake: str, tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["run", "nowhere"], "nowhere: no such study file"),
-        (["run", "emoji", "--set", "model.path=./nowhere"], "nowhere"),
-        (["run", "emoji", "--set", "draw.stpes=3"], "stpes"),
+        (["run", "emoji", "--set", "model.path=./nowhere"], "emoji: model.path: './nowhere'"),
+        (["run", "emoji", "--set", "draw.stpes=3"], "emoji.yaml --set draw.stpes=3: draw.stpes"),
         (["status", "nowhere"], "no run here"),
         (["perceive", "nowhere"], "no run here"),
         (["prompts", "nowhere"], "nowhere"),
