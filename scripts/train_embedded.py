@@ -405,13 +405,6 @@ def train_unet(
 # -- CLIP and the judge ------------------------------------------------------------------------------
 
 
-def scrambled(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """Pictures whose shapes are as they were and whose colours tell nothing: channels permuted, each by its own gamma."""
-    gamma = torch.from_numpy(np.exp(rng.normal(0, 0.6, (len(x), 3, 1, 1))).astype(np.float32))
-    order = torch.from_numpy(np.stack([rng.permutation(3) for _ in x]))[:, :, None, None].expand_as(x)
-    return 2 * ((x.gather(1, order) + 1) / 2).clamp(0, 1) ** gamma - 1
-
-
 def recoloured(x: Tensor, rng: np.random.Generator) -> Tensor:
     """Pictures whose channels went through random curves: fair hair may be dark, and a dark suit light."""
     knots = torch.from_numpy(rng.uniform(-1, 1, (len(x), 3, 5)).astype(np.float32))
@@ -455,7 +448,8 @@ class Album:
     def views(self, n: int, rng: np.random.Generator, blended: int = 0) -> tuple[list[Picture], Tensor]:
         """n random pictures: moved, perhaps mirrored, a little brighter or darker, with noise and a hole.
 
-        The first `blended` of them are of no tone: between two tones of the same drawing, or beyond them.
+        The first `blended` of them are of no tone: between two tones of the same drawing, or beyond them, and in every other
+        one skin and hair, which is what differs between tones, have any colour.
         """
         rows = rng.choice(len(self.pictures), n, p=self.chance)
         rendered = torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None]
@@ -464,7 +458,9 @@ class Album:
             others = [rng.choice(self.tones_of[row]) for row in rows[:blended]]
             other = torch.where(rendered[:blended], self.rendered[others], self.drawn[others])
             part = torch.from_numpy(rng.uniform(-0.6, 1.6, (blended, 1, 1, 1)).astype(np.float32))
+            differs = (other - x[:blended]).abs().amax(1, keepdim=True) > 0.05
             x[:blended] = torch.lerp(x[:blended], other, part).clamp(-1, 1)
+            x[:blended:2] = torch.where(differs[::2], recoloured(x[:blended:2], rng), x[:blended:2])
         x = shifted(x, 5, rng)
         mirrored = torch.from_numpy(rng.random(n) < 0.5)
         x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
@@ -479,8 +475,8 @@ def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> No
     """A CLIP with a ResNet for pictures, trained contrastively.
 
     Many captions are true of many pictures ("a photo of a woman"), so the target of each row and column is spread
-    evenly over all the pairs in the batch that are true. Two thirds of the pictures are between tones, half of these
-    with other colours altogether, and a sixth have no shape, or the towers would take the combinations that are held out
+    evenly over all the pairs in the batch that are true. Two thirds of the pictures are of no tone, half of these with
+    other colours altogether, and a sixth have no shape, or the towers would take the combinations that are held out
     for impossible (every tone is missing for some occupation and gender, and the fair hair that goes with it); what such a
     picture can't tell is left out of its row.
     """
@@ -586,19 +582,23 @@ def judge_truth(pictures: Sequence[Picture]) -> Tensor:
 
 
 def judge(accelerator: Accelerator, steps: int, seed: int, batch: int = 64) -> None:
-    """The classifier that judges the drawings, trained on the real pictures and not on any drawing."""
+    """The classifier that judges the drawings, trained on the real pictures and not on any drawing.
+
+    Half of them are of no tone, of which only the shape is learnt: fair hair, which some tones have, is nobody's.
+    """
     network = JudgeNetwork()
     album = Album("train", accelerator.device)
 
     def loss_of(step: int, device: torch.device) -> Tensor:
         rng = np.random.default_rng([seed, step])
-        pictures, x = album.views(batch, rng)
+        half = batch // 2
+        pictures, x = album.views(batch, rng, blended=half)
         truth = judge_truth(pictures).to(device)
-        grey = torch.cat([x[: batch // 4], scrambled(x[batch // 4 :], rng)]).mean(1, keepdim=True)
-        occupation, gender = network.shape(grey).float().split([len(OCCUPATIONS), 2], dim=1)
-        tone = network.tone(shuffled(x, rng)).float()
-        answers = (occupation, gender, tone)
-        return sum((F.cross_entropy(a, truth[:, i]) for i, a in enumerate(answers)), torch.zeros(()))
+        tone = network.tone(shuffled(x[half:], rng)).float()
+        x[1::2] = recoloured(x[1::2], rng)
+        occupation, gender = network.shape(x.mean(1, keepdim=True)).float().split([len(OCCUPATIONS), 2], dim=1)
+        of_shape = F.cross_entropy(occupation, truth[:, 0]) + F.cross_entropy(gender, truth[:, 1])
+        return of_shape + F.cross_entropy(tone, truth[half:, 2])
 
     train("judge", network, loss_of, steps=steps, lr=1e-3, weight_decay=0.05, accelerator=accelerator)
     if accelerator.is_main_process:
@@ -614,7 +614,7 @@ def main() -> None:
         "diffusion": 5000,
         "refine": 7000,
         "clip": 3000,
-        "judge": 1200,
+        "judge": 2000,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=list(steps))

@@ -10,17 +10,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from datasets import load_dataset
 
+from classifiers.clip import ClipModel
 from pipeline import line, stages, store, study
 from pipeline.errors import InputError, ModelError, RunError
 from pipeline.line import Opened
-from pipeline.types import Batch, Drawn
+from pipeline.types import Batch, Drawn, Pixels
 from tests import tiny
 from tests.conftest import fake_study, pixels_of
 
@@ -200,6 +203,35 @@ def until_it_draws(process: subprocess.Popen[bytes], mark: Path) -> float:
     while process.poll() is None and not mark.exists():
         time.sleep(0.02)
     return time.monotonic() - start
+
+
+def test_a_run_encodes_each_image_once_and_each_text_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a whole run with three attributes and two arms. Public tools encode up to three images and eight texts an image."""
+    texts, images = Counter[str](), Counter[bytes]()
+    read, seen = ClipModel.encode_texts, ClipModel.encode_images
+
+    def reading(clip: ClipModel, some: Sequence[str]) -> Any:
+        texts.update(some)
+        return read(clip, some)
+
+    def seeing(clip: ClipModel, some: Sequence[Pixels], *more: Any) -> Any:
+        images.update(pixels.tobytes() for pixels in some)
+        return seen(clip, some, *more)
+
+    monkeypatch.setattr(ClipModel, "encode_texts", reading)
+    monkeypatch.setattr(ClipModel, "encode_images", seeing)
+    wanted = fake_study(
+        images_per_prompt=2,
+        arms=["none", {"negative": {"text": "a man"}}],
+        perceive={"clip": "embedded", "attributes": ["gender", "skin_tone", "age"]},
+    )
+    opened = line.begin(wanted, tmp_path / "run")
+    line.generate(opened, perceive=True)
+    line.perceive(opened)
+    line.estimate(opened)
+    line.report(opened)
+    assert images.total() == len(opened[2]) == 80 and set(texts.values()) == {1}
+    assert {"a photo of a woman", "a photo of a pilot"} <= set(texts)
 
 
 def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: Path) -> None:
