@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -270,6 +270,10 @@ def padded(text: str, rng: np.random.Generator) -> str:
     return f"{text}, {' '.join(words)}"
 
 
+FACTS = ("concept", "gender", "tone", "age")
+"""What a caption may say of a picture."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """What a caption says of a picture; `None` is left open."""
@@ -286,23 +290,24 @@ class Claim:
         return self.concept, self.gender, self.tone, self.age
 
 
-def claim(picture: Picture, rng: np.random.Generator, *, shape: bool = True, colour: bool = True) -> Claim:
-    """A caption for contrastive training: a random part of what can be said of a picture, never nothing.
+def claim(picture: Picture, rng: np.random.Generator, tells: Collection[str] = FACTS) -> Claim:
+    """A caption for contrastive training: a random part of what a picture `tells`, never nothing.
 
-    Without `colour` the tone stays out, without `shape` all else does.
+    `tells` are some of `FACTS`, with the gender or the tone among them.
     """
-    concept, gender, tone, age = rng.random(4) < (0.5, 0.5, 0.5, 0.4)
-    concept, gender, age, tone = concept and shape, gender and shape, age and shape, (tone and colour) or not shape
+    chosen = dict(zip(FACTS, rng.random(4) < (0.5, 0.5, 0.5, 0.4), strict=True))
+    concept, gender, tone, age = (chosen[fact] and fact in tells for fact in FACTS)
+    tone = tone or set(tells) == {"tone"}
     age = age and picture.age in AGES
     if concept and picture.concept != "plain":
         text = caption(picture if picture.occupation else replace(picture, age=""), _naming(gender, tone), rng)
         return Claim(text, picture.concept, picture.gender if gender else None, picture.tone if tone else None, None)
-    gender = gender or not (tone or age)
+    gender = gender or ("gender" in tells and not (tone or age))
     plain = replace(picture, occupation=False, concept="plain", age=picture.age if age else "")
     text = caption(plain, _naming(gender, tone), rng, adult=bool(age))
     said_age = picture.age if age and aged(text) else None
     if said_age is None and not (gender or tone):
-        return claim(picture, rng, shape=shape, colour=colour)
+        return claim(picture, rng, tells)
     return Claim(text, None, picture.gender if gender else None, picture.tone if tone else None, said_age)
 
 

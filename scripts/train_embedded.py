@@ -445,22 +445,19 @@ class Album:
         occupation = np.array([p.occupation for p in self.pictures])
         self.chance = np.where(occupation, 0.7 / occupation.sum(), 0.3 / (~occupation).sum())
 
-    def views(self, n: int, rng: np.random.Generator, blended: int = 0) -> tuple[list[Picture], Tensor]:
+    def views(self, n: int, rng: np.random.Generator, toneless: int = 0) -> tuple[list[Picture], Tensor]:
         """n random pictures: moved, perhaps mirrored, a little brighter or darker, with noise and a hole.
 
-        The first `blended` of them are of no tone: between two tones of the same drawing, or beyond them, and in every other
-        one skin and hair, which is what differs between tones, have any colour.
+        In the first `toneless` of them skin and hair, which is what differs between the tones of a drawing, have any colour.
         """
         rows = rng.choice(len(self.pictures), n, p=self.chance)
         rendered = torch.from_numpy(rng.random(n) < 0.5)[:, None, None, None]
         x = torch.where(rendered, self.rendered[rows], self.drawn[rows])
-        if blended:
-            others = [rng.choice(self.tones_of[row]) for row in rows[:blended]]
-            other = torch.where(rendered[:blended], self.rendered[others], self.drawn[others])
-            part = torch.from_numpy(rng.uniform(-0.6, 1.6, (blended, 1, 1, 1)).astype(np.float32))
-            differs = (other - x[:blended]).abs().amax(1, keepdim=True) > 0.05
-            x[:blended] = torch.lerp(x[:blended], other, part).clamp(-1, 1)
-            x[:blended:2] = torch.where(differs[::2], recoloured(x[:blended:2], rng), x[:blended:2])
+        if toneless:
+            others = [rng.choice([other for other in self.tones_of[row] if other != row]) for row in rows[:toneless]]
+            other = torch.where(rendered[:toneless], self.rendered[others], self.drawn[others])
+            differs = (other - x[:toneless]).abs().amax(1, keepdim=True) > 0.05
+            x[:toneless] = torch.where(differs, recoloured(x[:toneless], rng), x[:toneless])
         x = shifted(x, 5, rng)
         mirrored = torch.from_numpy(rng.random(n) < 0.5)
         x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
@@ -475,10 +472,10 @@ def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> No
     """A CLIP with a ResNet for pictures, trained contrastively.
 
     Many captions are true of many pictures ("a photo of a woman"), so the target of each row and column is spread
-    evenly over all the pairs in the batch that are true. Two thirds of the pictures are of no tone, half of these with
-    other colours altogether, and a sixth have no shape, or the towers would take the combinations that are held out
-    for impossible (every tone is missing for some occupation and gender, and the fair hair that goes with it); what such a
-    picture can't tell is left out of its row.
+    evenly over all the pairs in the batch that are true. Every tone is missing for some occupation and gender, and the
+    fair hair that goes with it: the towers must not take what is held out for impossible. So gender is learnt only
+    where skin and hair have any colour (two thirds of the pictures, in half of them everything has), and a sixth of the
+    pictures have no shape; what a picture does not tell is left out of its row.
     """
     tokenizer = CLIPTokenizer.from_pretrained(TEXT_TO_IMAGE / "tokenizer")
     config: dict[str, dict[str, Any]] = {
@@ -498,21 +495,19 @@ def clip(accelerator: Accelerator, steps: int, seed: int, batch: int = 96) -> No
     }
     model = open_clip.CLIP(**config["model_cfg"])
     album = Album("train", accelerator.device)
-    shapes, colours = 2 * batch // 3, batch // 6
+    half, toneless, shuffled_ones = batch // 3, 2 * batch // 3, batch // 6
+    tells = [("concept", "gender", "age")] * toneless + [("tone",)] * shuffled_ones
+    tells += [("concept", "tone", "age")] * (batch - len(tells))
 
     def loss_of(step: int, device: torch.device) -> Tensor:
         rng = np.random.default_rng([seed, step])
-        pictures, x = album.views(batch, rng, blended=shapes)
-        x[: shapes // 2] = recoloured(x[: shapes // 2], rng)
-        x[shapes : shapes + colours] = shuffled(x[shapes : shapes + colours], rng)
-        shape = [not shapes <= i < shapes + colours for i in range(batch)]
-        colour = [i >= shapes for i in range(batch)]
-        views = zip(pictures, shape, colour, strict=True)
-        claims = [emoji_world.claim(p, rng, shape=s, colour=c) for p, s, c in views]
-        views = zip(pictures, shape, colour, strict=True)
+        pictures, x = album.views(batch, rng, toneless)
+        x[:half] = recoloured(x[:half], rng)
+        x[toneless : toneless + shuffled_ones] = shuffled(x[toneless : toneless + shuffled_ones], rng)
+        claims = [emoji_world.claim(p, rng, told) for p, told in zip(pictures, tells, strict=True)]
         facts = [
-            (p.concept if s else "", p.gender if s else "", p.tone if c else "", p.age if s else "")
-            for p, s, c in views
+            tuple(getattr(p, fact) if fact in told else "" for fact in emoji_world.FACTS)
+            for p, told in zip(pictures, tells, strict=True)
         ]
         true, open_ = (torch.from_numpy(m).to(device) for m in verdicts(facts, [c.said for c in claims]))
         texts = [c.text for c in claims]
@@ -592,7 +587,7 @@ def judge(accelerator: Accelerator, steps: int, seed: int, batch: int = 64) -> N
     def loss_of(step: int, device: torch.device) -> Tensor:
         rng = np.random.default_rng([seed, step])
         half = batch // 2
-        pictures, x = album.views(batch, rng, blended=half)
+        pictures, x = album.views(batch, rng, half)
         truth = judge_truth(pictures).to(device)
         tone = network.tone(shuffled(x[half:], rng)).float()
         x[1::2] = recoloured(x[1::2], rng)

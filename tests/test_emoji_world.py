@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from scripts import build_emoji_world as build
@@ -175,17 +176,30 @@ def test_a_caption_names_what_it_should_and_is_true(naming: str) -> None:
         assert said(text, "age") in (None, p.age), text
 
 
-@pytest.mark.parametrize(("shape", "colour"), [(True, True), (True, False), (False, True)])
-def test_a_claim_is_what_its_caption_says_and_is_true(shape: bool, colour: bool) -> None:
+@pytest.mark.parametrize(
+    "tells", [emoji_world.FACTS, ("concept", "gender", "age"), ("concept", "tone", "age"), ("tone",)]
+)
+def test_a_claim_is_what_its_caption_says_and_is_true(tells: tuple[str, ...]) -> None:
     rng = np.random.default_rng(0)
     for p in TAUGHT:
-        claim = emoji_world.claim(p, rng, shape=shape, colour=colour)
-        for about, said_of_it in zip(("concept", "gender", "tone", "age"), claim.said, strict=True):
+        claim = emoji_world.claim(p, rng, tells)
+        for about, said_of_it in zip(emoji_world.FACTS, claim.said, strict=True):
             assert said(claim.text, about) == said_of_it, claim
+            assert said_of_it is None or about in tells
             assert said_of_it in (None, getattr(p, about)), claim
         assert claim.said != (None,) * 4
-        assert colour or claim.tone is None
-        assert shape or (claim.concept, claim.gender, claim.age) == (None,) * 3
+
+
+def test_other_colours_are_other_everywhere_alike_and_shapes_stay() -> None:
+    rng = np.random.default_rng(0)
+    x = train_embedded.to_unit(emoji_world.pixels()[:4])
+    new = train_embedded.recoloured(x, rng)
+    assert new.shape == x.shape and new.min() >= -1 and new.max() <= 1
+    for before, after in zip(x.flatten(0, 1), new.flatten(0, 1), strict=True):
+        value, place = before.unique(return_inverse=True)
+        mean = torch.zeros(len(value)).scatter_reduce(0, place.flatten(), after.flatten(), "mean", include_self=False)
+        assert torch.allclose(mean[place], after, atol=1e-5), "a colour became two"
+        assert (before - after).abs().mean() > 0.1
 
 
 def test_what_is_put_after_a_caption_says_nothing_of_the_picture() -> None:
