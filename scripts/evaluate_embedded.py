@@ -237,6 +237,7 @@ def by_eye(read: dict[str, Any], held_out: npt.NDArray[np.int64]) -> dict[str, A
     result = {
         "labelled": len(labels),
         "answers": dict(Counter(g for _, g in labels)),
+        "not_told": dict(Counter(concept[u] for u, g in labels if g not in emoji_world.GENDERS).most_common()),
         "compared": int(counts.sum()),
         "confusion": counts.tolist(),
         "agreement": float(np.trace(counts) / counts.sum()),
@@ -409,7 +410,8 @@ def measured_text_to_image(found: dict[str, Any]) -> list[str]:
     lines += [
         f"{eye['labelled']} drawings (guidance 1) were labelled by eye before the judge was run: "
         f"{', '.join(f'{n} {answer}' for answer, n in eye['answers'].items())}; the judge agrees on gender in "
-        f"{100 * eye['agreement']:.1f} % of {eye['compared']} that could be told. Its errors on drawings "
+        f"{100 * eye['agreement']:.1f} % of {eye['compared']} that could be told (which could not: "
+        f"{', '.join(f'{n} {concept}' for concept, n in eye['not_told'].items())}). Its errors on drawings "
         f"{'are compatible with' if carried else 'differ from'} those on held-out pictures (Fisher's exact test, "
         f"p = {eye['carry_over_p']:.2g}), so the correction below uses "
         f"{'those on held-out pictures' if carried else 'those on the labelled drawings'}.",
