@@ -22,6 +22,7 @@ import pipeline
 import prompt_sets
 from pipeline import figures, imports, stages, store
 from pipeline import study as studies
+from pipeline.effects import BASELINE
 from pipeline.errors import RunError
 from pipeline.figures import Chart, Row, labels, of_reference, references, said_of_arm, title_of, unique
 from pipeline.labels import Sample, asked
@@ -218,6 +219,8 @@ class Finding:
 
     title: str
     sentences: tuple[str, ...]
+    of_arms: tuple[str, ...]
+    """The same of each arm beside the baseline, where there is one: folded away, for the tables say it too."""
 
 
 def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) -> Finding:
@@ -231,12 +234,18 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
     def in_arm(entry: Mapping[str, Any]) -> str:
         return f"{_capital(said_of_arm(entry['arm']))}: " if several else ""
 
-    sentences = [_said(entries, mine, several_arms=several) for entries in pools.values()]
     record = (summary.get("classifier") or {}).get(attribute) or {}
-    if not _read_by_person(record):
-        sentences += [in_arm(e[0]) + said for e in pools.values() if (said := _said_of_lean(e[0]))]
     known = bool(record.get("accuracy"))
-    sentences += [in_arm(e[0]) + said for e in pools.values() if (said := _said_of_distance(e[0], corrected=known))]
+
+    def told(pools: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+        found = [_said(entries, mine, several_arms=several) for entries in pools]
+        if not _read_by_person(record):
+            found += [in_arm(e[0]) + said for e in pools if (said := _said_of_lean(e[0]))]
+        return found + [in_arm(e[0]) + said for e in pools if (said := _said_of_distance(e[0], corrected=known))]
+
+    unchanged = [entries for (_, arm), entries in pools.items() if arm == BASELINE]
+    sentences = told(unchanged or list(pools.values()))
+    of_arms = told([entries for (_, arm), entries in pools.items() if arm != BASELINE]) if unchanged else []
     if not any(row["share"] for row in mine):
         sentences = ["The probe could not tell in any image, so nothing is known: every share is between 0% and 100%."]
     elif not pools:
@@ -246,7 +255,7 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
     rate = _number(record.get("cannot_tell_rate"))
     if rate is not None and not _read_by_person(record):
         sentences.append(f"The probe answered “cannot tell” for {100 * rate:.1f}% of the images it was shown.")
-    return Finding(title=title_of(attribute), sentences=tuple(sentences))
+    return Finding(title=title_of(attribute), sentences=tuple(sentences), of_arms=tuple(of_arms))
 
 
 def _read_by_person(record: Mapping[str, Any]) -> bool:

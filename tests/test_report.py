@@ -346,6 +346,15 @@ def test_arms_show_the_same_samples(page: Seen) -> None:
     assert len(alts) == 16 and alts[:8] == alts[8:]
 
 
+def test_the_unchanged_prompts_are_read_first_and_each_arm_is_folded_away(page: Seen, folder: Path) -> None:
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    finding = text[text.index('id="finding"') : text.index("</section>", text.index('id="finding"'))]
+    opened = finding[: finding.index("<details>")]
+    assert "Prompts unchanged, against" in opened and "Arm suffix" not in opened
+    assert "Arm suffix, against" in finding and "The same of each arm" in page.text
+    assert len(page.all("summary")) == len(page.all("details")) > 0
+
+
 def test_the_words_are_about_perception_and_name_the_reference(page: Seen, folder: Path) -> None:
     text = " ".join(page.text.split())
     assert "Perceived gender presentation" in text and "nobody's gender identity" in text
