@@ -9,7 +9,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,7 +250,10 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
         sentences = ["The probe could not tell in any image, so nothing is known: every share is between 0% and 100%."]
     elif not pools:
         sentences = [f"The shares stand alone. {_why_missing(mine)}"]
-    sentences += _said_of_wordings(summary, attribute, several_arms=several)
+    worded = _said_of_wordings(summary, attribute, several_arms=several)
+    folded = [arm for arm in worded if arm != BASELINE] if BASELINE in worded else []
+    sentences += [said for arm, said in worded.items() if arm not in folded]
+    of_arms += [worded[arm] for arm in folded]
     sentences += [said for other in summary.get("other_perceivers") or [] if (said := _said_by_other(other, attribute))]
     rate = _number(record.get("cannot_tell_rate"))
     if rate is not None and not _read_by_person(record):
@@ -319,8 +322,9 @@ def _said_of_lean(entry: Mapping[str, Any]) -> str:
     )
 
 
-def _said_of_wordings(summary: Mapping[str, Any], attribute: str, *, several_arms: bool) -> Iterator[str]:
-    """How far the share would move with the wording: of the level that moves most, in each arm."""
+def _said_of_wordings(summary: Mapping[str, Any], attribute: str, *, several_arms: bool) -> dict[str, str]:
+    """How far the share would move with the wording: of the level that moves most, a sentence for each arm."""
+    sentences = {}
     mine = [entry for entry in summary.get("wordings") or [] if entry["attribute"] == attribute]
     for arm in dict.fromkeys(entry["arm"] for entry in mine):
         entries = [e for e in mine if e["arm"] == arm and _number(e["low"]) is not None]
@@ -330,13 +334,14 @@ def _said_of_wordings(summary: Mapping[str, Any], attribute: str, *, several_arm
             said += f"The probe asks in {most['n_wordings']} wordings at once"
             low, high = percent(most["low"]), percent(most["high"])
             if low == high:
-                yield f"{said}; each of them alone gives the same shares, before any correction."
+                sentences[arm] = f"{said}; each of them alone gives the same shares, before any correction."
                 continue
-            yield (
+            sentences[arm] = (
                 f"{said}, and says “{most['level']}” of {percent(most['raw_share'])}% of the images that it decides. Asked "
                 f"in one alone it would say so of {low}% (“{most['low_wording']}”) to {high}% (“{most['high_wording']}”), "
                 "before any correction."
             )
+    return sentences
 
 
 def _said_by_other(other: Mapping[str, Any], attribute: str) -> str:
