@@ -236,7 +236,7 @@ def load(folder: Path, clip: ClipModel, attributes: Sequence[Attribute], *, name
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder / WEIGHTS}: not written by `typecast probe fit`: {error}") from None
     seen = fingerprint_of(clip)
-    if fingerprint.shape != seen.shape or float(fingerprint @ seen) < ALIKE:
+    if not alike(fingerprint, seen):
         raise ModelError(
             f"perceive.probe: {folder} was fitted on the CLIP {described['clip']} ({described['pretrained']}), and "
             f"perceive.clip is {clip.name}, which embeds otherwise; name that CLIP, or fit the probe again"
@@ -274,6 +274,11 @@ def _asked_again(clip: ClipModel, attribute: Attribute, head: Head) -> dict[str,
 
 ALIKE = 0.999
 """The least cosine between embeddings of one picture by one CLIP: half precision and another device stay above."""
+
+
+def alike(fingerprint: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> bool:
+    """Are these of one CLIP?"""
+    return fingerprint.shape == other.shape and float(fingerprint @ other) >= ALIKE
 
 
 def fingerprint_of(clip: ClipModel) -> npt.NDArray[np.float32]:

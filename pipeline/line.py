@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import prompt_sets
 from classifiers import probe
 from pipeline import (
@@ -241,8 +243,10 @@ def noted(run: Run, study: Study | FolderStudy, perceiver: Perceiver) -> Perceiv
         "perceive": study.perceive.model_dump(mode="json")
     }
     within = getattr(perceiver, "inner", perceiver)
-    if isinstance(within, probe.Probe) and within.sha256:
-        described["probe_sha256"] = within.sha256
+    if isinstance(within, probe.Probe):
+        described["clip_sees"] = _clip_of(run, study, within)
+        if within.sha256:
+            described["probe_sha256"] = within.sha256
     before = perceivers(run).get(perceiver.name, {})
     for key in ("perceive", "probe_sha256"):
         if key in before and before[key] != described.get(key) and any(folder.glob("*.parquet")):
@@ -256,6 +260,22 @@ def noted(run: Run, study: Study | FolderStudy, perceiver: Perceiver) -> Perceiv
     if len(study.arms) > 1:
         store.write_json(folder / "concepts.json", _concepts(study, perceiver))
     return perceiver
+
+
+def _clip_of(run: Run, study: Study | FolderStudy, by: probe.Probe) -> list[float]:
+    """What the CLIP makes of one fixed picture, `(d,)`. What another of its name has read in this run is refused: its
+    decisions would stand beside this one's errors, or its embeddings be taken for this one's."""
+    sees = probe.fingerprint_of(by.clip)
+    wanted = study.perceive.model_dump(mode="json", include={"clip", "pretrained"})
+    for name, known in perceivers(run).items():
+        folder = run.perceptions(name, "x").parent
+        same_name = wanted.items() <= known.get("perceive", {}).items() and any(folder.glob("*.parquet"))
+        if same_name and not probe.alike(np.array(known.get("clip_sees", []), np.float32), sees):
+            raise RunError(
+                f"{folder}: was read by other weights under the name {study.perceive.clip}, or by a Typecast that did not "
+                "note which; delete the folder, and what was drawn is read again"
+            )
+    return [round(float(value), 5) for value in sees]
 
 
 def _concepts(study: Study | FolderStudy, perceiver: Perceiver) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,8 +231,30 @@ def test_a_run_encodes_each_image_once_and_each_text_once(tmp_path: Path, monkey
     line.perceive(opened)
     line.estimate(opened)
     line.report(opened)
-    assert images.total() == len(opened[2]) == 80 and set(texts.values()) == {1}
+    assert len(opened[2]) == 80 and set(texts.values()) == {1}
+    assert images.total() == 80 + 1  # and once the picture by which the CLIP is told from another of its name
     assert {"a photo of a woman", "a photo of a pilot"} <= set(texts)
+
+
+@pytest.mark.parametrize("noted", [None, "other weights"])
+def test_a_run_is_not_read_by_two_clips_of_one_name(tmp_path: Path, noted: str | None) -> None:
+    """The CLIP that ships is trained anew now and then; a folder of weights is overwritten, and `main` moves on the hub."""
+    asked = {"clip": "embedded", "attributes": ["gender"]}
+    opened = line.begin(fake_study(images_per_prompt=1, perceive=asked), tmp_path / "run")
+    line.generate(opened, perceive=True)
+    file = opened[0].perceptions("embedded-zero_shot", "x").with_name("perceiver.json")
+    known = stages.read_json(file)
+    grown = line.begin(fake_study(images_per_prompt=2, perceive=asked), tmp_path / "run")
+    sees = known.pop("clip_sees")
+    store.write_json(file, known if noted is None else known | {"clip_sees": sees[::-1]})
+    with pytest.raises(RunError, match=r"embedded-zero_shot: was read by other weights under the name embedded"):
+        line.generate(grown, perceive=True)
+    with pytest.raises(RunError, match="other weights"):
+        line.perceive(grown, ["perceive.probe=embedded"])  # would take the kept embeddings
+    shutil.rmtree(file.parent)
+    line.generate(grown, perceive=True)
+    line.perceive(grown, ["perceive.probe=embedded"])
+    assert stages.read_json(file)["clip_sees"] == sees
 
 
 def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: Path) -> None:
