@@ -267,16 +267,19 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: 
     drawing = time.monotonic() - start
     whole = pixels_of(line.resume(tmp_path / "undisturbed"))
     chance = random.Random(0)
-    kills, midway, times = 0, 0, dict[Path, int]()
+    kills, midway, number, times = 0, 0, 0, dict[Path, int]()
     shards = len(line.resume(tmp_path / "undisturbed")[2].shards())
     for attempt in range(200):
         if kills == 20:
             break
-        folder = tmp_path / f"killed-{attempt % 5}"
+        folder = tmp_path / f"killed-{number}"
         process = begin_drawing(tmp_path, folder.name)
         if attempt % 4:
             until_it_draws(process, tmp_path / f"{folder.name}.draws")
-            time.sleep(chance.uniform(0.0, drawing))
+            wanted_shards = chance.randint(len([*folder.glob("images/*.parquet")]), shards - 1)
+            while process.poll() is None and len([*folder.glob("images/*.parquet")]) < wanted_shards:
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0.0, drawing / shards))
         else:
             time.sleep(chance.uniform(0.0, starting))
         kills += process.poll() is None
@@ -284,12 +287,13 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_pixels(tmp_path: 
         process.wait()
         finished = [*folder.glob("images/*.parquet")]
         midway += 0 < len(finished) < shards
+        number += len(finished) == shards
         for path in finished:
             times.setdefault(path, path.stat().st_mtime_ns)
     assert kills == 20 and midway >= 5
-    for number in range(5):
-        assert begin_drawing(tmp_path, f"killed-{number}").wait() == 0
-        assert pixels_of(line.resume(tmp_path / f"killed-{number}")) == whole
+    for each in range(number + 1):
+        assert begin_drawing(tmp_path, f"killed-{each}").wait() == 0
+        assert pixels_of(line.resume(tmp_path / f"killed-{each}")) == whole
     assert {
         path: path.stat().st_mtime_ns for path in times
     } == times  # no finished shard was drawn again, after any kill
