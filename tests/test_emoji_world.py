@@ -201,10 +201,8 @@ def test_other_colours_are_other_everywhere_alike_and_shapes_stay() -> None:
             torch.zeros(len(value)).scatter_reduce(0, place.flatten(), after.flatten(), end, include_self=False)
             for end in ("amin", "amax")
         ]
-        assert torch.allclose(*ends, atol=1e-5), (
-            "a colour became two"
+        assert torch.allclose(*ends, atol=1e-5), "a colour became two"
     assert (x - new).abs().mean() > 0.1
-        )  # vectorised sums round otherwise at the end of a row
 
 
 def test_what_is_put_after_a_caption_says_nothing_of_the_picture() -> None:
