@@ -444,14 +444,15 @@ def _approximate(pipe: Any, settings: DrawSettings, dtype: torch.dtype, *, guide
     looks at how much changed would make an image depend on its neighbours.
     """
     import torch
-    from diffusers import PyramidAttentionBroadcastConfig, apply_pyramid_attention_broadcast
-    from diffusers.hooks import HookRegistry
 
     network = _network(pipe)
     if settings.quantization:
         network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
     if not settings.cache:
         return lambda: None
+    from diffusers import PyramidAttentionBroadcastConfig, apply_pyramid_attention_broadcast
+    from diffusers.hooks import HookRegistry
+
     if guided and type(pipe).__name__ not in CACHED:
         answers = f"null, or one of {', '.join(CACHED)}, or a guidance that runs one branch"
         raise ModelError(

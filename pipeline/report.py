@@ -248,6 +248,7 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
     of_arms = told([entries for (_, arm), entries in pools.items() if arm != BASELINE]) if unchanged else []
     if not any(row["share"] for row in mine):
         sentences = ["The probe could not tell in any image, so nothing is known: every share is between 0% and 100%."]
+        of_arms = []
     elif not pools:
         sentences = [f"The shares stand alone. {_why_missing(mine)}"]
     worded = _said_of_wordings(summary, attribute, several_arms=several)

@@ -64,7 +64,11 @@ def erasing_lean(
         if math.isnan(beyond):
             return math.nan
         if beyond <= 0:
-            return float(optimize.brentq(left, tried, lean, xtol=TOLERANCE))
+            # At 0 these are other draws than the stretch's own: where it ends just beyond 1, they may say that it does not.
+            start = left(tried)
+            if math.isnan(start):
+                return math.nan
+            return tried if start <= 0 else float(optimize.brentq(left, tried, lean, xtol=TOLERANCE))
         tried = lean
     return math.inf
 

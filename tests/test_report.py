@@ -403,6 +403,8 @@ def test_all_cannot_tell_is_the_whole_interval_and_no_number(tmp_path: Path) -> 
     seen = read(write_report(made))
     assert "The probe could not tell in any image, so nothing is known" in seen.text
     assert "0.0 to 100.0" in seen.text and "nan" not in seen.text.lower().split()
+    several = read(write_report(a_run(tmp_path / "arms", cannot_tell=True, images=1, arms=("none", "suffix"))))
+    assert "The probe could not tell in any image" in several.text and "Arm suffix, against" not in several.text
 
 
 def test_a_model_that_was_changed_to_be_faster_is_named_as_changed(tmp_path: Path, page: Seen) -> None:

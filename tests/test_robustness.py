@@ -58,6 +58,16 @@ def test_a_stretch_below_one_is_erased_by_a_lean_the_other_way() -> None:
     assert 0.04 < erasing(predicted, seed=2) < 0.08
 
 
+@pytest.mark.parametrize("ends", [(1.001, 1.9), (0.6, 0.999)])
+def test_a_stretch_that_other_draws_do_not_find_is_erased_by_nothing(ends: tuple[float, float]) -> None:
+    """Seen at one image a prompt: the interval of the estimate just missed 1, that of the search's own draws held it."""
+    predicted = leaning(0, 20)
+    own = stretch(predicted)
+    assert own.low < 1 < own.high
+    found = own._replace(low=ends[0], high=ends[1])
+    assert erasing_lean(found, predicted, SHARP, REFERENCE, BASE, rng=np.random.default_rng(0)) == 0
+
+
 def test_what_has_no_stretch_has_no_lean_that_erases_it() -> None:
     assert math.isnan(erasing([[5, 5], [3, 7]], [0.2, 0.8]))
 
