@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,17 @@ UNLIKE = np.linspace(-12, 6, 73)
 """Logits of the intraclass correlations over which `partially_pooled` averages: from 6e-6, alike, to almost 1."""
 TINY = np.finfo(float).tiny
 METHOD = "joint posterior of shares and confusion matrix"
+
+
+class Errors(NamedTuple):
+    """What labelled pictures say of a classifier's errors: in each of G groups `(G, ...)`, or in all `(...)`."""
+
+    taken_for: Floats
+    """`(..., K, K)` Dirichlet parameters, a row a true level: what a decided picture of it is taken for."""
+    decided: Floats
+    """`(..., K)` first parameter of the beta distribution of each level's chance to be decided."""
+    undecided: Floats
+    """`(..., K)` the second; 0 where there is no `cannot tell`, and all is decided."""
 
 
 def corrected_shares(
@@ -102,7 +114,9 @@ def corrected_shares_many(
     the errors of groups that share one are *not* independent (`amplification.mean_difference` minds that). A group
     whose chains are worth fewer than `ENOUGH` draws has no number but NaN in [0, 1], and its method says why.
     """
-    return _sampled(*_checked(predicted, confusion, labelled), level, rng)
+    counts, matrix, seen = _checked(predicted, confusion, labelled)
+    table = matrix + seen
+    return _sampled(counts, errors_of_all(table) if matrix.ndim == 2 else errors_of_each(table), seen, level, rng)
 
 
 def corrected_shares_each(
@@ -115,25 +129,92 @@ def corrected_shares_each(
     """
     counts = checked_counts("predicted", predicted, dimensions=(2,))
     matrices = checked_confusion(confusion, dimensions=(3,))
-    levels = matrices.shape[1]
     if counts.shape != matrices[:, 0].shape:
         raise ValueError(f"predicted {counts.shape} and confusion {matrices.shape} must be (G, J) and (G, K, J)")
-    errors = prior_of_errors(levels) + matrices[..., :levels]
-    return _sampled(counts, errors, *told(matrices), np.zeros_like(matrices), level, rng)
+    return _sampled(counts, errors_of_all(matrices), np.zeros_like(matrices), level, rng)
 
 
-def _sampled(
-    counts: Ints,
-    errors: Floats,
-    decided: Floats,
-    undecided: Floats,
-    by_person: Ints,
-    level: float,
+def corrected_means(
+    predicted: npt.ArrayLike,
+    confusion: npt.ArrayLike,
+    weights: npt.ArrayLike | None = None,
+    *,
+    level: float = 0.95,
     rng: np.random.Generator,
 ) -> list[Shares]:
-    """The shares of G groups, from what `_checked` gives, a block of them at a time."""
+    """The mean shares of C concepts, weighed in M ways.
+
+    `predicted` `(C, J)` counts; `confusion` `(K, J)` counts for all concepts, or `(G, K, J)` by concept, the first C of
+    which are these. `weights` `(M, C)` of one image of each concept; None is one mean in which all images weigh alike.
+
+    The correction is linear in the counts, so a mean is corrected once, from the summed counts: the uncertainty of the
+    matrix enters once and not C times as if it averaged out, nor do the priors of C small samples add up. Where errors
+    are by concept, the matrix of such a sum is `on_average`'s over its images of each true level, which are taken from
+    the shares that fit each concept's counts. A sum of images of unequal weight counts for as many as its variance is
+    worth: Kish (1965, Survey Sampling, section 11.7).
+    """
+    counts, matrix = checked_concepts(predicted, confusion)
+    levels = matrix.shape[-2]
+    weigh = np.ones((1, len(counts))) if weights is None else np.asarray(weights, dtype=np.float64)
+    total, sizes = weigh @ counts[:, :levels], counts[:, :levels].sum(1)
+    size = (weigh @ sizes) ** 2 / np.maximum(weigh**2 @ sizes, TINY)
+    sums = np.zeros((len(weigh), counts.shape[1]), np.int64)
+    sums[:, :levels] = np.rint(total / np.maximum(total.sum(1), TINY)[:, None] * size[:, None])
+    none = np.zeros((len(weigh), levels, counts.shape[1]), np.int64)
+    return _sampled(sums, errors_of_means(counts, matrix, weigh), none, level, rng)
+
+
+def checked_concepts(predicted: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Ints, Ints]:
+    """Counts `(C, J)` of concepts, and `(K, J)` for all or `(G, K, J)` by concept, G of C or more; or a `ValueError`."""
+    counts = checked_counts("predicted", predicted, dimensions=(2,))
+    matrix = checked_counts("confusion", confusion, dimensions=(2, 3))
+    if matrix.ndim == 3 and len(matrix) < len(counts):
+        raise ValueError(f"predicted has {len(counts)} concepts and confusion only {len(matrix)}")
+    _checked(counts, matrix if matrix.ndim == 2 else matrix.sum(0), None)
+    return counts, matrix
+
+
+def images_behind(counts: Ints, matrix: Ints) -> Floats:
+    """The decided images of each concept, each counted for the undecided of its level: `(C,)`. Arguments as checked."""
+    levels = matrix.shape[-2]
+    errors = errors_of_all(matrix[None]) if matrix.ndim == 2 else errors_of_each(matrix)
+    each = (errors.decided + errors.undecided) / errors.decided
+    return np.asarray((counts[:, :levels] * each[: len(counts)]).sum(1))
+
+
+def errors_of_means(counts: Ints, matrix: Ints, weights: Floats) -> Errors:
+    """The errors `(M, ...)` behind the means of `corrected_means`, of arguments that are checked."""
+    if matrix.ndim == 2:
+        return errors_of_all(np.repeat(matrix[None], len(weights), 0))
+    levels, columns = matrix.shape[1:]
+    known = errors_of_each(matrix).taken_for[: len(counts)]
+    rates = known / known.sum(-1, keepdims=True)
+    shares = most_likely(rates[:, None], counts[:, :levels])[:, 0]
+    images = weights[..., None] * counts[:, :levels].sum(1, keepdims=True) * shares
+    taken_for = on_average(matrix[..., :levels], images, prior_of_errors(levels), _louder(rates, images))
+    if columns == levels:
+        return Errors(taken_for, *told(matrix.sum(0)[None].repeat(len(weights), 0)))
+    chance = on_average(_decided(matrix), images, [2 * PRIOR, PRIOR])
+    return Errors(taken_for, chance[..., 0], chance[..., 1])
+
+
+def partially_decided(matrices: Ints, concepts: int) -> tuple[Floats, Floats]:
+    """Of how often the two levels of the first `concepts` of G groups are decided, counts `(G, 2, 3)`: the log of their
+    ratio, from the mean of these, and its variance, `(C,)` both.
+
+    By the delta method, from each group's chance in `partially_pooled`.
+    """
+    errors = errors_of_each(matrices)
+    a, b = errors.decided[:concepts], errors.undecided[:concepts]
+    chance = a / (a + b)
+    apart = np.log(chance / chance.mean(0))
+    return apart[:, 0] - apart[:, 1], (b / (a * (a + b + 1))).sum(1)
+
+
+def _sampled(counts: Ints, errors: Errors, by_person: Ints, level: float, rng: np.random.Generator) -> list[Shares]:
+    """The shares of G groups, a block of them at a time; `by_person` `(G, K, J)`."""
     checked_level(level)
-    levels = errors.shape[1]
+    levels = errors.taken_for.shape[1]
     known = by_person[:, :, :levels].sum(-1)
     sizes = counts.sum(1) + by_person.sum((1, 2))
     result = [_unknown(levels, int(n), METHOD) for n in sizes]
@@ -141,14 +222,14 @@ def _sampled(
     together = max(1, min(BLOCK, CELLS // levels**2))
     for start in range(0, len(some), together):
         block = some[start : start + together]
-        sampled = _posterior(counts[block, :levels], errors[block], known[block], rng)
+        sampled = _posterior(counts[block, :levels], errors.taken_for[block], known[block], rng)
         for group, seen in zip(block.tolist(), sampled, strict=True):
             n = int(sizes[group])
             if len(seen) == 0:
                 why = "not sampled: the images contradict the confusion matrix, or outnumber its labels too far"
                 result[group] = _unknown(levels, n, why)
             else:
-                result[group] = _summary(seen, decided[group], undecided[group], n, level, rng)
+                result[group] = _summary(seen, errors.decided[group], errors.undecided[group], n, level, rng)
     return result
 
 
@@ -168,6 +249,14 @@ def partially_pooled(confusion: npt.ArrayLike, prior: npt.ArrayLike = PRIOR) -> 
     """
     counts = checked_counts("confusion", confusion, dimensions=(3,))
     weak = np.broadcast_to(np.asarray(prior, dtype=np.float64), counts.shape[1:])
+    mean, apart, weight = _alike(counts, weak)
+    expected = (weight[:, None] * apart).sum(0)
+    return np.asarray(np.maximum((1 / expected - 1)[..., None] * mean, weak) + counts)
+
+
+def _alike(counts: Ints, weak: Floats) -> tuple[Floats, Floats, Floats]:
+    """How alike G groups are, by their counts `(G, K, J)`: the mean m of each group's others `(G, K, J)`; by how much the
+    group's chance varies around it, as an intraclass correlation, for R values of ρ `(R, G, K)`; their weights `(R, K)`."""
     own, others = counts.sum(-1), (counts.sum(0) - counts).sum(-1)
     mean = (weak + counts.sum(0) - counts) / (weak.sum(-1) + others)[..., None]
     rho = special.expit(UNLIKE)[:, None, None]
@@ -178,9 +267,67 @@ def partially_pooled(confusion: npt.ArrayLike, prior: npt.ArrayLike = PRIOR) -> 
     likely = special.gammaln(prior_counts + counts) - special.gammaln(prior_counts)
     total = likely.sum(-1) + special.gammaln(1 / apart - 1) - special.gammaln(1 / apart - 1 + own)
     # Steps in logit ρ; a uniform ρ has density ρ (1 - ρ) there.
-    weight = special.softmax(total.sum(1) + np.log(rho * (1 - rho))[:, 0], axis=0)
-    expected = (weight[:, None] * apart).sum(0)
-    return np.asarray(np.maximum((1 / expected - 1)[..., None] * mean, weak) + counts)
+    return mean, apart, special.softmax(total.sum(1) + np.log(rho * (1 - rho))[:, 0], axis=0)
+
+
+def on_average(
+    confusion: npt.ArrayLike,
+    images: npt.ArrayLike,
+    prior: npt.ArrayLike = PRIOR,
+    louder: npt.ArrayLike = 1.0,
+) -> Floats:
+    """What G groups' labels say of the chances in a mean of C of them: Dirichlet parameters `(M, K, J)` from counts
+    `(G, K, J)`, for M means with so many `images` `(M, C, K)` of each true level in each of the first C groups.
+
+    A group's chance varies around the mean with intraclass correlation ρ, weighed as in `partially_pooled`. For each ρ
+    the mean Σ v_g D_g is the best linear predictor from the labels (Henderson 1975, Biometrics 31:423): with κ = 1/ρ - 1
+    each group's chance is (κ m + its hits) / (κ + its labels), m its generalized least squares mean. The labels are worth
+    as many as a binomial with the variance of what this misses: all of them where groups are alike; where they differ,
+    those of the groups with the images, and fewer, however many there are, the fewer groups they are of. What it misses in
+    a group counts `louder` `(M, C, K)` times. `prior` `(K, J)` or one number comes on top, once.
+    """
+    counts = checked_counts("confusion", confusion, dimensions=(3,))
+    some = np.asarray(images, dtype=np.float64)
+    weak = np.broadcast_to(np.asarray(prior, dtype=np.float64), counts.shape[1:])
+    weight = _alike(counts, weak)[2]
+    share = np.zeros((2, len(some), *counts.shape[:2]))
+    share[0, :, : some.shape[1]] = some / np.maximum(some.sum(1, keepdims=True), TINY)
+    share[1, :, : some.shape[1]] = share[0, :, : some.shape[1]] * louder
+    own, rho = counts.sum(-1), special.expit(UNLIKE)[:, None, None]
+    loose = 1 + rho * (own - 1)
+    every = weak + counts.sum(0)
+    spread = 1 - ((every / every.sum(-1, keepdims=True)) ** 2).sum(-1)
+
+    def of_each_label(share: Floats) -> Floats:
+        """What one label of a group adds to the mean: `(R, G, K)`."""
+        pooled = (share * (1 - rho) / loose).sum(1, keepdims=True) / (own / loose).sum(1, keepdims=True)
+        return np.asarray((share * rho + pooled) / loose)
+
+    result = []
+    for mine, loud in zip(*share, strict=True):
+        found = (of_each_label(mine)[..., None] * counts).sum(1)
+        mean = (weight[..., None] * found).sum(0)
+        each = of_each_label(loud)
+        missed = (rho * (each * own - loud) ** 2 + (1 - rho) * each**2 * own).sum(1)
+        missed += ((found - mean) ** 2).sum(-1) / spread  # what of the mean hangs on ρ
+        result.append(weak + mean / np.maximum((weight * missed).sum(0), TINY)[:, None])
+    return np.array(result)
+
+
+def _louder(rates: Floats, images: Floats) -> Floats:
+    """By how much more a mistake about a group's errors moves its corrected shares than one about the mean matrix moves
+    those of the mean, `(M, C, K)`: `rates` `(C, K, K)`, `images` `(M, C, K)`.
+
+    Corrected shares are D⁻ᵀ times what is predicted, so an error δ in row k moves them by D⁻ᵀ δ times the level's share.
+    δ has the covariance of one label; of its movement the root mean square is compared.
+    """
+    share = images / np.maximum(images.sum(1, keepdims=True), TINY)
+    mean = np.einsum("mck,ckj->mkj", share, rates)
+    unsure = mean[..., None] * (np.eye(mean.shape[-1]) - mean[..., None, :])  # (M, K, J, J) of each row
+    of_groups, of_mean = np.linalg.pinv(rates), np.linalg.pinv(mean)
+    own = np.einsum("mkab,cbj,caj->mck", unsure, of_groups, of_groups)
+    whole = np.einsum("mkab,mbj,maj->mk", unsure, of_mean, of_mean)
+    return np.asarray(np.sqrt(np.maximum(own, TINY) / np.maximum(whole, TINY)[:, None]))
 
 
 def checked_confusion(confusion: npt.ArrayLike, *, dimensions: tuple[int, ...] = (2,)) -> Ints:
@@ -232,9 +379,8 @@ def told(confusion: Ints) -> tuple[Floats, Floats]:
 
 def _checked(
     predicted: npt.ArrayLike, confusion: npt.ArrayLike, labelled: npt.ArrayLike | None
-) -> tuple[Ints, Floats, Floats, Floats, Ints]:
-    """The counts; Dirichlet parameters of the errors among the decided `(G, K, K)`; the two beta parameters of the
-    chance to be decided `(G, K)`; what a person labelled `(G, K, J)`."""
+) -> tuple[Ints, Ints, Ints]:
+    """The counts, the matrix or matrices, and what a person labelled `(G, K, J)`."""
     counts = checked_counts("predicted", predicted, dimensions=(2,))
     matrix = checked_counts("confusion", confusion, dimensions=(2, 3))
     shape = (len(counts), *matrix.shape[-2:])
@@ -244,18 +390,30 @@ def _checked(
     if matrix.ndim == 3 and len(matrix) != len(counts):
         raise ValueError(f"predicted has {len(counts)} groups and confusion {len(matrix)}; they must agree")
     checked_confusion(matrix if matrix.ndim == 2 else (matrix + seen).sum(0))
-    levels, columns = matrix.shape[-2:]
-    if counts.shape[1] != columns:
-        raise ValueError(f"predicted has {counts.shape[1]} columns and confusion {columns}; they must agree")
-    table = matrix + seen
-    if matrix.ndim == 2:
-        return counts, prior_of_errors(levels) + table[..., :levels], *told(table), seen
-    errors = partially_pooled(table[..., :levels], prior_of_errors(levels))
+    if counts.shape[1] != shape[2]:
+        raise ValueError(f"predicted has {counts.shape[1]} columns and confusion {shape[2]}; they must agree")
+    return counts, matrix, seen
+
+
+def errors_of_all(matrices: Ints) -> Errors:
+    """The errors `(G, ...)` of groups of which each has all that is known, counts `(G, K, J)`."""
+    levels = matrices.shape[-2]
+    return Errors(prior_of_errors(levels) + matrices[..., :levels], *told(matrices))
+
+
+def errors_of_each(matrices: Ints) -> Errors:
+    """The errors `(G, ...)` of groups of one classifier, which tell of each other as far as they are alike."""
+    levels, columns = matrices.shape[-2:]
+    taken_for = partially_pooled(matrices[..., :levels], prior_of_errors(levels))
     if columns == levels:
-        return counts, errors, *told(table), seen
-    answers = np.stack([table[..., :levels].sum(-1), table[..., levels]], -1)
-    chance = partially_pooled(answers, [2 * PRIOR, PRIOR])
-    return counts, errors, chance[..., 0], chance[..., 1], seen
+        return Errors(taken_for, *told(matrices))
+    chance = partially_pooled(_decided(matrices), [2 * PRIOR, PRIOR])
+    return Errors(taken_for, chance[..., 0], chance[..., 1])
+
+
+def _decided(matrices: Ints) -> Ints:
+    """How many pictures of each level were decided, and how many not: `(..., K, K + 1)` -> `(..., K, 2)`."""
+    return np.stack([matrices[..., :-1].sum(-1), matrices[..., -1]], -1)
 
 
 def _among_all(seen: Floats, chance: Floats) -> Floats:

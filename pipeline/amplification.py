@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import special, stats
 from scipy.spatial import distance as scipy_distance
 
-from classifiers.correction import checked_confusion, corrected_shares_many, told
+from classifiers.correction import checked_concepts, corrected_means, images_behind
 from pipeline import mixed_model
 from pipeline.estimates import (
     Floats,
@@ -262,26 +262,24 @@ def mean_difference(
 ) -> list[Estimate]:
     """Mean over concepts of corrected share − reference, per level: K estimates in -1..1.
 
-    `predicted` `(C, J)` counts per concept, `confusion` `(K, J)` counts, `reference` `(C, K)` shares, which may sum to
-    less than 1 where a table leaves people out. `answers` `(C,)` is how many independent answers of a survey each
-    concept's reference stands on, NaN or None where it is exact. The correction is linear in the counts, so the mean is
-    corrected once, from the summed counts, and the matrix's uncertainty enters once and not C times as if it averaged
-    out; nor do the priors of C small samples add up. Each concept weighs as many images as were decided, each counted
-    for the undecided of its level. With nothing decided the value is NaN.
+    `predicted` `(C, J)` counts per concept; `confusion` `(K, J)` counts, or `(G, K, J)` by concept, the first C of which are
+    these; `reference` `(C, K)` shares, which may sum to less than 1 where a table leaves people out. `answers` `(C,)` is how
+    many independent answers of a survey each concept's reference stands on, NaN or None where it is exact. The shares are
+    corrected together, as in `classifiers.correction.corrected_means`. Each concept weighs as many images as were decided,
+    each counted for the undecided of its level. With nothing decided the value is NaN.
 
     The interval has the sampling of the images, the errors of the matrix and the sampling of the survey, by MOVER as
     in `difference`. It is about the reference in its one year: that the table differs between years, which `difference`
     has from `estimates.published`, is not in it (all concepts of a year move together, and five years do not say how).
     """
-    counts = checked_counts("predicted", predicted, dimensions=(2,))
-    shares = corrected_shares_many(counts.sum(0)[None], confusion, level=level, rng=rng)[0]
+    shares = corrected_means(predicted, confusion, level=level, rng=rng)[0]
+    counts, matrix = checked_concepts(predicted, confusion)
     target = _within_table(reference, (len(counts), len(shares.value)))
     sizes = _checked_answers(answers, (len(counts),))
-    decided, undecided = told(checked_counts("confusion", confusion, dimensions=(2,)))
-    weights = counts[:, : len(decided)] @ ((decided + undecided) / decided)
+    weights = images_behind(counts, matrix)
     weights = weights / max(weights.sum(), 1)
     method = f"mean of {np.count_nonzero(weights)} concepts by decided images, {shares.method}"
-    means = [(shares.estimate(k), _survey_mean(target[:, k], weights, sizes, level)) for k in range(len(decided))]
+    means = [(shares.estimate(k), _survey_mean(target[:, k], weights, sizes, level)) for k in range(len(shares.value))]
     return [Estimate(e.value - r.value, *_mover(e, r), e.n, method) for e, r in means]
 
 
@@ -298,38 +296,39 @@ def directional_bias_amplification(
     """How far the shares lie on the stereotype's side of the reference, averaged over concepts and levels, in -1..1.
 
     BiasAmp from task to attribute of Wang and Russakovsky (2021), ICML, arXiv:2102.12594, equation 3; the task is the
-    concept, fixed by the prompt: (1 / CK) Σ sign(reference - base) · (share - reference), sign 0 counted as 0. `predicted`
-    `(C, J)` and `confusion` `(K, J)` counts, `reference` `(C, K)` and `base` `(K,)` shares, the base's of all employed;
-    `answers` `(C,)` as in `mean_difference`, and as much of the reference's noise is in the interval. Corrected for the
-    classifier's errors; concepts without a decided image are left out. Positive and negative cancel: near 0 is no proof of
-    no amplification.
+    concept, fixed by the prompt: (1 / CK) Σ sign(reference - base) · (share - reference), sign 0 counted as 0. `predicted`,
+    `confusion`, `reference` `(C, K)` and `answers` as in `mean_difference`, and as much of the reference's noise is in the
+    interval; `base` `(K,)` the shares of all employed. Corrected for the classifier's errors; concepts without a decided
+    image are left out. Positive and negative cancel: near 0 is no proof of no amplification.
 
-    Per level the concepts above the base are corrected together from the counts of `_evenly`, and so are those below,
-    which makes the matrix's errors count once. Their difference is taken by MOVER as if the two were independent: an
-    error of the matrix moves both the same way, so the interval errs on the wide side. Levels depend on each other,
+    Per level the concepts above the base are corrected together, each weighing alike, and so are those below (as in
+    `classifiers.correction.corrected_means`), which makes the matrix's errors count once. Their difference is taken by
+    MOVER as if the two were independent: an error of the matrix moves both the same way, so the interval errs on the
+    wide side. Levels depend on each other,
     so their intervals' arms are added, which holds for any dependence; for two levels, mirror images, it adds nothing.
 
     The base only says on which side a concept is, so its noise adds nothing else. The sides are the published ones: a
     reference that is within a survey's noise of the base may be on the wrong one, which pulls the value down (by 0.3
     points for women in the 178 occupations of BLS, by 1.1 in the forty nearest to the base) and is not in the interval.
     """
-    counts = checked_counts("predicted", predicted, dimensions=(2,))
-    matrix = checked_confusion(confusion)
-    concepts, levels = len(counts), len(matrix)
+    counts, matrix = checked_concepts(predicted, confusion)
+    concepts, levels = len(counts), matrix.shape[-2]
     overall = _distribution("base", base)
     target = np.asarray(reference, dtype=np.float64)
     if target.shape != (concepts, levels) or overall.shape != (levels,):
         raise ValueError(f"reference must be ({concepts}, {levels}) and base ({levels},)")
     _distributions("reference", target)
+    sizes = _checked_answers(answers, (concepts,))
     used = counts[:, :levels].sum(1) > 0
-    counts, target, sizes = counts[used], target[used], _checked_answers(answers, (concepts,))[used]
+    matrix, counts = _first(matrix, used), counts[used]
+    target, sizes = target[used], sizes[used]
     method = f"directional bias amplification over {len(counts)} concepts, corrected, MOVER"
     if not len(counts):
         return Estimate(math.nan, -1.0, 1.0, 0, method)
     sign = np.sign(target - overall).T
     sides = np.stack([sign > 0, sign < 0], 1)
-    sums = np.array([_evenly(counts[side], matrix) for side in sides.reshape(-1, len(counts))])
-    shares = corrected_shares_many(sums, matrix, level=level, rng=rng)
+    weights = sides.reshape(-1, len(counts)) / images_behind(counts, matrix)
+    shares = corrected_means(counts, matrix, weights, level=level, rng=rng)
     value, below, above = 0.0, 0.0, 0.0
     for k in range(levels):
         parts = []
@@ -348,22 +347,13 @@ def directional_bias_amplification(
     return Estimate(value / levels, (value - below) / levels, (value + above) / levels, n, method)
 
 
-def _evenly(counts: Ints, confusion: Ints) -> Ints:
-    """What C concepts of equal weight are worth in images: `(C, J)` -> `(J,)` counts, with the mean of their shares.
-
-    The size is Kish's effective one (1965, Survey Sampling, section 11.7), the sum where all have as many images. An
-    image counts for the undecided of its level, as in `mean_difference`.
-    """
-    decided, undecided = told(confusion)
-    levels = len(decided)
-    weight = 1 / (counts[:, :levels] @ ((decided + undecided) / decided))
-    sizes = counts[:, :levels].sum(1)
-    total = weight @ counts[:, :levels]
-    size = (weight @ sizes) ** 2 / max(weight**2 @ sizes, TINY)
-    result = np.zeros(counts.shape[1], np.int64)
-    if len(counts):
-        result[:levels] = np.rint(total / total.sum() * size)
-    return result
+def _first(matrix: Ints, used: npt.NDArray[np.bool_]) -> Ints:
+    """Counts by concept `(G, K, J)` with the `used` `(C,)` of the first C before all others; one for all stays."""
+    if matrix.ndim == 2:
+        return matrix
+    these = np.zeros(len(matrix), bool)
+    these[: len(used)] = used
+    return np.concatenate([matrix[these], matrix[~these]])
 
 
 def pooled(
@@ -380,7 +370,8 @@ def pooled(
     """Shift, stretch and scatter of one level over C concepts.
 
     `predicted` `(C, 2)` or `(C, 3)` counts: the level, any other level, and perhaps `cannot tell`. `confusion` `(2, 2)`
-    or `(2, 3)` counts on labelled pictures, rows true, in the same order. `reference` `(C,)` shares of the level,
+    or `(2, 3)` counts on labelled pictures, rows true, in the same order; or `(G, 2, J)` by concept, the first C of which are
+    these. `reference` `(C,)` shares of the level,
     strictly between 0 and 1; `base` the same among all employed, taken as exact. `answers` `(C,)` is how many
     independent answers of a survey each reference stands on, NaN or None where it is exact. `concepts` are names for
     messages.
@@ -388,9 +379,9 @@ def pooled(
     Model (design, section 7): logit p = logit base + shift + stretch · (logit r - logit base) + u, u ~ N(0, scatter²),
     for a concept's share p; what is predicted of the decided images is binomial through the confusion matrix, and a
     level that is more often decided has more odds there, as in `classifiers.correction`. The matrix is learnt along
-    with the rest, once for all concepts. Priors: shift ~ 2.5 t₃, stretch ~ Cauchy(1, 1), scatter half-Cauchy(1) (Gelman
-    2006, Bayesian Analysis 1:515), Dirichlet ½ on the matrix's rows. u is integrated out, the rest
-    sampled in `pipeline.mixed_model`.
+    with the rest, once for all concepts; or where errors are by concept, their mean and how far concepts differ.
+    Priors: shift ~ 2.5 t₃, stretch ~ Cauchy(1, 1), scatter half-Cauchy(1) (Gelman 2006, Bayesian Analysis 1:515),
+    Dirichlet ½ on the matrix's rows. u is integrated out, the rest sampled in `pipeline.mixed_model`.
 
     Values are posterior medians, intervals equal-tailed, for the scatter the shortest, which may start at 0. Fewer
     than three concepts say nothing about scatter or stretch: all three are NaN. References that are all alike say
@@ -438,12 +429,12 @@ def checked_pool(
 ) -> tuple[Ints, Ints, Floats, Floats]:
     """The arguments of `pooled`: counts of the concepts that have any, matrix, logit reference − logit base, and the
     variance of the error in it, 1 / (n r (1 - r)) by the delta method."""
-    """Counts and references, on the logit scale from the base, of the concepts that have images."""
     counts = checked_counts("predicted", predicted, dimensions=(2,))
-    matrix = checked_confusion(confusion)
+    matrix = checked_counts("confusion", confusion, dimensions=(2, 3))
     shares = np.asarray(reference, dtype=np.float64)
-    if len(matrix) != 2 or counts.shape[1] != matrix.shape[1]:
+    if matrix.shape[-2] != 2 or counts.shape[1] != matrix.shape[-1]:
         raise ValueError(f"predicted {counts.shape} and confusion {matrix.shape} must be (C, J) and (2, J), J = 2 or 3")
+    checked_concepts(counts, matrix)
     if shares.shape != (len(counts),) or (concepts and len(concepts) != len(counts)):
         raise ValueError(f"reference and concepts must have one entry for each of the {len(counts)} concepts")
     if not 0 < base < 1:
@@ -454,7 +445,12 @@ def checked_pool(
     used = counts.sum(1) > 0
     n = _checked_answers(answers, shares.shape)
     doubt = np.where(np.isnan(n), 0.0, 1 / (n * shares * (1 - shares)))
-    return counts[used], matrix, np.asarray(special.logit(shares[used]) - special.logit(base)), doubt[used]
+    return (
+        counts[used],
+        _first(matrix, used),
+        np.asarray(special.logit(shares[used]) - special.logit(base)),
+        doubt[used],
+    )
 
 
 # What the formulas above share.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special, stats
 
-from classifiers.correction import PRIOR, told
+from classifiers.correction import PRIOR, errors_of_means, partially_decided
 from pipeline.estimates import Floats, Ints
 
 WIDE = 2.5
@@ -46,83 +46,159 @@ def posterior(
 ) -> Floats | None:
     """Draws `(3, S)` of shift, stretch and scatter, if the fit is good enough.
 
-    `counts` `(C, 2)`, `confusion` `(2, J)`; `x` `(C,)` is logit reference − logit base and `doubt` `(C,)` the variance of
-    the error in it, 0 where the reference is exact. A slope on a noisy x is too flat, so x is replaced by what is to be
-    expected of its true value given the noisy one, if the true values are normal, and what remains unsure of it is
-    scatter: regression calibration (Carroll, Ruppert, Stefanski and Crainiceanu 2006, Measurement Error in Nonlinear
-    Models, chapter 4).
+    `counts` `(C, 2)`, `confusion` `(2, J)` or `(G, 2, J)`; `x` `(C,)` is logit reference − logit base and `doubt`
+    `(C,)` the variance of the error in it, 0 where the reference is exact. A slope on a noisy x is too flat, so x is
+    replaced by what is to be expected of its true value given the noisy one, if the true values are normal, and what
+    remains unsure of it is scatter: regression calibration (Carroll, Ruppert, Stefanski and Crainiceanu 2006,
+    Measurement Error in Nonlinear Models, chapter 4).
 
     Every parameter is written as a function of a standard normal that has its prior, for the matrix its posterior
     given the labels. What the counts add is then a smooth weight, whatever corner a cell of the matrix sits in.
+
+    Where errors are by concept, a concept's chance h to be predicted the level is Beta(κ m + its labels), κ = 1/ρ - 1,
+    with m ~ Beta(½, ½) and ρ uniform for each true level, and all labels are in the likelihood. Its own h is integrated
+    out: given a share, what is predicted is taken as beta-binomial with the mean and variance that this leaves. Of how
+    often a concept's levels are decided, what its labels say is added to its mean, and what they leave unsure to its scatter.
     """
-    decided, undecided = told(confusion)
-    right = np.asarray(PRIOR + confusion[:, :2])
+    apart, concepts = confusion.ndim == 3, len(counts)
+    errors = errors_of_means(np.asarray(counts, np.int64), confusion, np.ones((1, concepts)))
+    right, decided, undecided = errors.taken_for[0], errors.decided[0], errors.undecided[0]
     between = max(float(x.var(ddof=1) - doubt.mean()), 0.0)
     trust = np.where(doubt > 0, between / (between + np.where(doubt > 0, doubt, 1.0)), 1.0)
     x, unsure = x.mean() + trust * (x - x.mean()), trust * doubt
+    offset, loose = partially_decided(confusion, concepts) if apart and undecided.any() else (0.0, 0.0)
 
     def log_likelihood(state: Floats) -> Floats:
         shift, stretch = _shift(state[:, :1]), _stretch(state[:, 1:2])
         hit = _beta(state[:, 3:5], right[:, 0], right[:, 1])
-        mean = base + x + shift + (stretch - 1) * (x if spread else 0 * x)
+        mean = base + x + shift + (stretch - 1) * (x if spread else 0 * x) + offset
         if undecided.any():
             rate = np.log(_beta(state[:, 5:7], decided, undecided))
             mean += rate[:, :1] - rate[:, 1:]
-        own = np.sqrt(_scatter(state[:, 2:3]) ** 2 + stretch**2 * unsure)
-        return np.asarray(log_marginal(counts, hit, mean, own).sum(-1))
+        own = np.sqrt(_scatter(state[:, 2:3]) ** 2 + stretch**2 * unsure + loose)
+        if not apart:
+            return np.asarray(log_marginal(counts, hit[:, None], mean, own).sum(-1))
+        told, each, variance = _of_concepts(hit, special.ndtr(state[:, -2:]), confusion[..., :2], right)
+        return np.asarray(told + log_marginal(counts, each[:, :concepts], mean, own, variance[:, :concepts]).sum(-1))
 
-    state = _adaptive_sample(log_likelihood, 7 if undecided.any() else 5, rng)
+    state = _adaptive_sample(log_likelihood, 5 + 2 * bool(undecided.any()) + 2 * apart, rng)
     if state is None:
         return None
     return np.stack([_shift(state[:, 0]), _stretch(state[:, 1]), _scatter(state[:, 2])])
 
 
-def log_marginal(counts: Ints | Floats, hit: Floats, mean: Floats, scatter: Floats) -> Floats:
+def _of_concepts(hit: Floats, rho: Floats, labels: Ints, right: Floats) -> tuple[Floats, Floats, Floats]:
+    """Given the mean chances m = `hit` and intraclass correlations `(M, 2)`: the log likelihood of the `labels` `(G, 2, 2)`,
+    over the density `right` that m was drawn from, `(M,)`; mean and variance of each concept's chances `(M, G, 2)`."""
+    kappa = (1 / np.clip(rho, 1e-6, 1 - 1e-6) - 1)[:, None]
+    a, b = (np.maximum(kappa * m[:, None], TINY) for m in (hit, 1 - hit))
+    hits, misses = labels[..., 0] + a, labels[..., 1] + b
+    told = (special.betaln(hits, misses) - special.betaln(a, b)).sum((1, 2))
+    told += ((PRIOR - right) * np.log(np.maximum(np.stack([hit, 1 - hit], -1), TINY))).sum((1, 2))
+    mean = hits / (hits + misses)
+    return told, mean, mean * (1 - mean) / (hits + misses + 1)
+
+
+def log_marginal(
+    counts: Ints | Floats, hit: Floats, mean: Floats, scatter: Floats, variance: Floats | None = None
+) -> Floats:
     """log ∫ Binomial(counts | ω h₁ + (1 - ω) h₂) N(logit ω | mean, scatter²) d logit ω, but for the coefficient.
 
-    `counts` `(C, 2)` predicted to be the level or not; `hit` `(M, 2)` the chances h that an image of the level, and
-    one that is not, is predicted to be; `mean` and `scatter` `(M, C)` -> `(M, C)`, for M settings of these.
+    `counts` `(C, 2)` predicted to be the level or not; `hit` `(M, C, 2)`, or `(M, 1, 2)` for all concepts, the chances h
+    that an image of the level, and one that is not, is predicted to be; `mean` and `scatter` `(M, C)` -> `(M, C)`, for M
+    settings of these. With a `variance` of the shape of `hit`, h is unsure by it, and `_unsure` takes the binomial's place.
 
     Adaptive Gauss-Hermite quadrature (Liu and Pierce 1994, Biometrika 81:624): nodes around the peak, which a few steps
     of Fisher scoring find; fixed nodes miss a peak that is narrower than their distance.
     """
     precision = np.broadcast_to(1 / scatter**2, mean.shape)
-    peak, information = _peak(counts, hit, mean, precision)
+    peak, information = _peak(counts, hit, mean, precision, variance)
     nodes, weights = np.polynomial.hermite.hermgauss(NODES)
     width = np.sqrt(2 / (information + precision))
     at = peak[..., None] + width[..., None] * nodes
-    chance = _chance(special.expit(at), hit[:, :, None, None])
-    likelihood = counts[:, :1] * np.log(chance) + counts[:, 1:] * np.log1p(-chance)
+    share, hits, misses = special.expit(at), counts[:, :1], counts[:, 1:]
+    if variance is None:
+        chance = _chance(share, hit[..., None])
+        likelihood = hits * np.log(chance) + misses * np.log1p(-chance)
+    else:
+        likelihood = _unsure(hits, misses, share, hit[..., None], variance[..., None])
     inner = likelihood - (at - mean[..., None]) ** 2 * precision[..., None] / 2
     total = special.logsumexp(inner + nodes**2 + np.log(weights), axis=-1)
     return np.asarray(total + np.log(width) + np.log(precision / (2 * math.pi)) / 2)
 
 
-def _peak(counts: Ints | Floats, hit: Floats, mean: Floats, precision: Floats) -> tuple[Floats, Floats]:
+def _unsure(hits: Ints | Floats, misses: Ints | Floats, share: Floats, hit: Floats, variance: Floats) -> Floats:
+    """log ∫ p^hits (1 - p)^misses over p = ω h₁ + (1 - ω) h₂, where h₁ and h₂ are beta with mean `hit` and their `variance`.
+
+    p is low + width · B with B beta. Where one h alone is unsure, B is that h; else low, width and B's mean and variance
+    are between the two, by how much of p's variance each makes. The powers of p are taken as powers of B and 1 - B, by
+    the tangent of log p and log (1 - p) at B's mean given the counts. That is exact where B is p itself (beta-binomial)
+    and where p is B from `low` on and there are no hits: images that show the level are hits, however few B makes.
+    """
+    one, other = share**2 * variance[:, :, 0], (1 - share) ** 2 * variance[:, :, 1]
+    both = np.maximum(one + other, TINY)
+    part = other / both
+    of_one, of_other = share * hit[:, :, 0], (1 - share) * hit[:, :, 1]
+    low = part * of_one + (1 - part) * of_other
+    width = part * (1 - share) + (1 - part) * share
+    mean = (part * of_other + (1 - part) * of_one) / width
+    size = np.clip(mean * (1 - mean) * width**2 / both - 1, 1e-3, 1e8)
+    a, b = mean * size, (1 - mean) * size
+    at = mean
+    for _ in range(4):
+        at = np.clip(at, TINY, 1 - EPSILON)
+        p = np.clip(low + width * at, TINY, 1 - EPSILON)
+        up, down = hits * width * at / p, misses * width * (1 - at) / (1 - p)
+        now, at = at, (a + up) / (size + up + down)
+    tilted = hits * np.log(p) + misses * np.log1p(-p) - up * np.log(now) - down * np.log1p(-now)
+    # Both logs lie above their tangents; the mean of the gap, from their curvature and the delta method's variance.
+    steep, flat = width * now / p, width * (1 - now) / (1 - p)
+    gap = (up * (1 - steep) * (1 - now) / now + down * (1 - flat) * now / (1 - now)) / (size + up + down)
+    tilted += gap / 2
+    return np.asarray(tilted + special.betaln(a + up, b + down) - special.betaln(a, b))
+
+
+def _peak(
+    counts: Ints | Floats, hit: Floats, mean: Floats, precision: Floats, variance: Floats | None
+) -> tuple[Floats, Floats]:
     """Where the integrand of `log_marginal` peaks, in logit ω, and the information of the counts there: `(M, C)`.
 
     Climbed from 0, where the counts are heard best, and from the mean, where they may say nothing: near a share of 0
     or 1 the counts are flat, a step is short of a far mean, and from a far mean no step leads back. The higher wins.
     """
     n = counts.sum(-1)
+
+    def seen(at: Floats) -> tuple[Floats, Floats, Floats]:
+        """Share, chance, and how many images of a binomial each image is worth."""
+        share = special.expit(at)
+        chance = _chance(share, hit)
+        worth = 1.0 if variance is None else 1 / (1 + (n - 1) / (1 + _size(share, chance, variance)))
+        return share, chance, np.asarray(worth)
+
     at = np.stack([np.zeros_like(mean), mean])
     for _ in range(6):
-        share = special.expit(at)
-        chance = _chance(share, hit[:, :, None])
-        change = share * (1 - share) * (hit[:, :1] - hit[:, 1:])
-        score = (counts[:, 0] - n * chance) * change / (chance * (1 - chance)) - (at - mean) * precision
-        information = n * change**2 / (chance * (1 - chance))
+        share, chance, worth = seen(at)
+        change = share * (1 - share) * (hit[..., 0] - hit[..., 1])
+        score = worth * (counts[:, 0] - n * chance) * change / (chance * (1 - chance)) - (at - mean) * precision
+        information = worth * n * change**2 / (chance * (1 - chance))
         # Far from the peak the information is a poor guide; a step of two is a factor of seven in the odds.
         at = at + np.clip(score / (information + precision), -2, 2)
-    chance = _chance(special.expit(at), hit[:, :, None])
-    height = counts[:, 0] * np.log(chance) + counts[:, 1] * np.log1p(-chance) - (at - mean) ** 2 * precision / 2
+    _, chance, worth = seen(at)
+    said = counts[:, 0] * np.log(chance) + counts[:, 1] * np.log1p(-chance)
+    height = worth * said - (at - mean) ** 2 * precision / 2
     second = height[1] > height[0]
     return np.where(second, at[1], at[0]), np.where(second, information[1], information[0])
 
 
+def _size(share: Floats, chance: Floats, variance: Floats) -> Floats:
+    """a + b of the beta distribution of the chance, whose variance at a share ω is ω² that of h₁ and (1 - ω)² that of h₂."""
+    unsure = share**2 * variance[:, :, 0] + (1 - share) ** 2 * variance[:, :, 1]
+    return np.asarray(np.clip(chance * (1 - chance) / np.maximum(unsure, TINY) - 1, 1e-3, 1e8))
+
+
 def _chance(share: Floats, hit: Floats) -> Floats:
     """Chance that a decided image is predicted to be the level."""
-    return np.clip(share * hit[:, 0] + (1 - share) * hit[:, 1], TINY, 1 - EPSILON)
+    return np.clip(share * hit[:, :, 0] + (1 - share) * hit[:, :, 1], TINY, 1 - EPSILON)
 
 
 def _shift(normal: Floats) -> Floats:

@@ -12,19 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from classifiers import evaluation
-from classifiers.correction import (
-    PRIOR,
-    dirichlet,
-    gibbs,
-    most_likely,
-    partially_pooled,
-    prior_of_errors,
-    told,
-)
+from classifiers.correction import dirichlet, errors_of_all, errors_of_each, gibbs, most_likely
 from pipeline import amplification, robustness
 from pipeline.estimates import Floats, Ints, Shares, whole
 from pipeline.plan import Asked
-from pipeline.tables import PERFECT, Against, Key, Reading, Tally, concepts, estimated, references
+from pipeline.tables import PERFECT, Against, Key, Reading, Tally, concepts, errors_by_concept, estimated, references
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
 DATASETS = 300
@@ -87,6 +79,9 @@ def _pool(
     matrix = reading.confusion
     if matrix is None:
         table, matrix = table[:, :-1], np.eye(len(reading.levels), dtype=np.int64) * PERFECT
+    together = matrix
+    if reading.confusion is not None and reading.by_concept:
+        matrix = errors_by_concept(reading, [key[1] for key, _ in known])
     chance = int(rng.integers(2**63))  # the same for both ends of a bounded reference
     means = amplification.mean_difference(table, matrix, reference, answers=answers, rng=np.random.default_rng(chance))
     ends = means
@@ -105,7 +100,7 @@ def _pool(
         }
         bounded = (least[:, k] < reference[:, k]).any()
         mean = _hull(means[k], ends[k]) if bounded else means[k]
-        erased = {"erased_by": robustness.erasing_difference(mean, matrix, k)}
+        erased = {"erased_by": robustness.erasing_difference(mean, together, k)}
         entry["mean_difference"] = mean._asdict() | erased
         if len(reading.levels) == 2:
             inside = _inside(reference[:, k], answers)
@@ -261,19 +256,13 @@ def by_chance(
 def _errors(reading: Reading, matrix: Ints, concepts: Sequence[str]) -> tuple[Floats, Floats]:
     """Dirichlet parameters `(C, K, K)` of the errors among the decided, and each level's chance to be decided `(C, K)`, as
     `tables.corrected` has them: of all concepts together, which is the `matrix`, or of each."""
-    levels = len(reading.levels)
-    if not reading.by_concept:
-        decided, undecided = told(matrix)
-        errors = prior_of_errors(levels) + matrix[:, :levels]
-        return np.repeat(errors[None], len(concepts), 0), np.tile(decided / (decided + undecided), (len(concepts), 1))
-    groups = list(dict.fromkeys([*concepts, *reading.by_concept]))
-    none = np.zeros((levels, levels + 1), np.int64)
-    table = np.array([reading.by_concept.get(group, none) for group in groups])
-    answers = np.stack([table[..., :levels].sum(-1), table[..., levels]], -1)
-    chance = partially_pooled(answers, [2 * PRIOR, PRIOR])
+    groups = list(dict.fromkeys(concepts))
+    if reading.by_concept:
+        errors = errors_of_each(errors_by_concept(reading, groups))
+    else:
+        errors = errors_of_all(np.repeat(matrix[None], len(groups), 0))
     mine = [groups.index(concept) for concept in concepts]
-    errors = partially_pooled(table[..., :levels], prior_of_errors(levels))
-    return errors[mine], (chance[..., 0] / chance.sum(-1))[mine]
+    return errors.taken_for[mine], (errors.decided / (errors.decided + errors.undecided))[mine]
 
 
 def _roughly_corrected(counts: Ints, errors: Floats, rng: np.random.Generator) -> Floats:

@@ -431,15 +431,21 @@ def _block(
         return [_uncorrected(row, reading, rng) for row in table]
     if reading.confusion is not None and not reading.by_concept:
         return corrected_shares_many(table, reading.confusion, labelled=labelled, rng=rng)
-    concepts = [key[1] for key in block]
-    unseen = [concept for concept in reading.by_concept if concept not in concepts]  # their labels count all the same
-    none = np.zeros((len(reading.levels), len(reading.columns)), np.int64)
-    matrices = np.array([reading.by_concept.get(concept, none) for concept in (*concepts, *unseen)])
-    padded = np.concatenate([table, np.zeros((len(unseen), table.shape[1]), np.int64)])
+    matrices = errors_by_concept(reading, [key[1] for key in block])
+    unseen = len(matrices) - len(block)
+    padded = np.concatenate([table, np.zeros((unseen, table.shape[1]), np.int64)])
     if labelled is not None:
-        labelled = np.concatenate([labelled, np.zeros((len(unseen), *none.shape), np.int64)])
+        labelled = np.concatenate([labelled, np.zeros((unseen, *matrices.shape[1:]), np.int64)])
     shares = corrected_shares_many(padded, matrices, labelled=labelled, rng=rng)[: len(block)]
     return [replace(share, method=f"{share.method}, errors by concept") for share in shares]
+
+
+def errors_by_concept(reading: Reading, concepts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The counts `(G, K, K + 1)` of these concepts, and after them of all others that have labels: these count as far as
+    concepts are alike. One that comes twice, in two prompt sets, has its labels once."""
+    left, none = dict(reading.by_concept), np.zeros((len(reading.levels), len(reading.columns)), np.int64)
+    own = [left.pop(concept, none) for concept in concepts]
+    return np.array([*own, *left.values()])
 
 
 def _labelled(block: Sequence[Key], counts: Tally, reading: Reading, rng: np.random.Generator) -> list[Shares]:
@@ -484,7 +490,12 @@ def informed(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> Reading:
         return reading
     if reading.confusion is not None:
         matrix = matrix + reading.confusion
-    return reading if (matrix[:, :-1].sum(1) == 0).any() else replace(reading, confusion=matrix)
+    if (matrix[:, :-1].sum(1) == 0).any():
+        return reading
+    apart = dict(reading.by_concept)
+    for key in keyed if apart else ():
+        apart[key[1]] = apart.get(key[1], 0) + counts.by_people(key, reading)
+    return replace(reading, confusion=matrix, by_concept=apart)
 
 
 def by_arm(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, Reading]:

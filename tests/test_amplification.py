@@ -520,7 +520,7 @@ def test_the_integral_over_a_concepts_scatter_agrees_with_a_fine_sum(counts: Any
     share = special.expit(mean + scatter * u)
     exact = stats.binom.logpmf(counts[0], sum(counts), share * hit[0] + (1 - share) * hit[1]) + stats.norm.logpdf(u)
     coefficient = math.log(math.comb(sum(counts), counts[0]))
-    result = log_marginal(np.array([counts]), hit[None], np.array([[mean]]), np.array([scatter]))[0, 0]
+    result = log_marginal(np.array([counts]), hit[None, None], np.array([[mean]]), np.array([scatter]))[0, 0]
     assert result + coefficient == pytest.approx(special.logsumexp(exact) + math.log(u[1] - u[0]), abs=0.02)
 
 
@@ -535,7 +535,7 @@ def test_the_integral_holds_where_a_large_stretch_sends_the_mean_far_out(
     share = special.expit(mean + scatter * u)
     chance = share * hit[0] + (1 - share) * hit[1]
     exact = counts[0] * np.log(chance) + counts[1] * np.log1p(-chance) + stats.norm.logpdf(u)
-    result = log_marginal(np.array([counts]), hit[None], np.array([[mean]]), np.array([scatter]))[0, 0]
+    result = log_marginal(np.array([counts]), hit[None, None], np.array([[mean]]), np.array([scatter]))[0, 0]
     assert result == pytest.approx(special.logsumexp(exact) + math.log(u[1] - u[0]), abs=0.3)
 
 
@@ -564,6 +564,92 @@ def test_shift_stretch_and_scatter_are_covered() -> None:
         found = (result.shift, result.stretch, result.scatter)
         covered += [e.low <= t <= e.high for e, t in zip(found, truth, strict=True)]
     assert (covered >= 0.88 * runs).all(), covered / runs
+
+
+@pytest.mark.parametrize("scatter", [0.05, 0.4, 2.0])
+@pytest.mark.parametrize(
+    ("mean", "counts"),
+    [
+        (-0.8, [25, 75]),
+        (-0.8, [40, 60]),
+        (-0.8, [2, 0]),
+        (-0.8, [0, 0]),
+        (-3.0, [3, 97]),
+        (-5.0, [0, 400]),
+        (2.0, [65, 35]),
+    ],
+)
+def test_the_integral_over_chances_that_are_unsure_agrees_with_draws_of_them(
+    mean: float, counts: Any, scatter: float
+) -> None:
+    rng, draws, parameters = np.random.default_rng(1), 100_000, np.array([[30, 5], [2, 40]])
+    hit, size = parameters[:, 0] / parameters.sum(1), parameters.sum(1)
+    one, other = (rng.beta(*row, draws) for row in parameters)
+    share = special.expit(mean + scatter * rng.standard_normal(draws))
+    chance = share * one + (1 - share) * other
+    expected = special.logsumexp(counts[0] * np.log(chance) + counts[1] * np.log1p(-chance)) - math.log(draws)
+    shape = np.array([counts]), hit[None, None], np.array([[mean]]), np.array([scatter])
+    variance = hit * (1 - hit) / (size + 1)
+    assert log_marginal(*shape, variance[None, None])[0, 0] == pytest.approx(expected, abs=0.12)
+    sure = log_marginal(*shape, np.full((1, 1, 2), 1e-12))[0, 0]
+    assert sure == pytest.approx(log_marginal(*shape)[0, 0], abs=1e-3)
+
+
+@pytest.mark.parametrize("counts", [[25, 75], [0, 400], [7, 3]])
+def test_where_no_image_shows_the_level_it_is_beta_binomial(counts: Any) -> None:
+    hit, variance = np.array([0.9, 0.05]), np.array([0.004, 0.003])
+    size = 0.05 * 0.95 / 0.003 - 1
+    expected = stats.betabinom(sum(counts), 0.05 * size, 0.95 * size).logpmf(counts[0])
+    where = hit[None, None], np.array([[-25.0]]), np.array([0.01]), variance[None, None]
+    found = log_marginal(np.array([counts]), *where)[0, 0] + math.log(math.comb(sum(counts), counts[0]))
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_errors_that_are_each_concepts_own_are_no_scatter_and_where_they_lean_no_stretch() -> None:
+    """Women are misread where most women are expected, as by a probe that reads the occupation. One matrix for all
+    concepts takes it for a model that narrows the differences, and what is left for each concept's own."""
+    rng, runs, truth = np.random.default_rng(10), 24, (0.0, 1.0, 0.3)
+    reference = special.expit(np.linspace(-2.5, 2.5, 16))
+    told = np.where(reference > 0.7, 0.7, 0.97)
+    covered, by_one = np.zeros(3), np.zeros(3)
+    for _ in range(runs):
+        p = special.expit(special.logit(reference) + 0.3 * rng.standard_normal(16))
+        women = rng.binomial(200, p)
+        hits = rng.binomial(women, told) + rng.binomial(200 - women, 0.02)
+        rows = np.stack([rng.binomial(20, told), rng.binomial(20, 0.02, 16)], 1)
+        labels = np.stack([rows, 20 - rows], -1)
+        for matrix, held in ((labels, covered), (labels.sum(0), by_one)):
+            found = pooled(np.stack([hits, 200 - hits], 1), matrix, reference, 0.5, rng=rng)
+            both = zip((found.shift, found.stretch, found.scatter), truth, strict=True)
+            held += [e.low <= t <= e.high for e, t in both]
+    assert (covered >= 0.8 * runs).all(), covered / runs
+    assert (by_one[1:] <= 0.5 * runs).all(), by_one / runs
+
+
+def test_abstention_that_is_a_concepts_own_is_no_shift_and_no_scatter() -> None:
+    rng, reference = np.random.default_rng(11), np.linspace(0.1, 0.9, 12)
+    told = np.where(np.arange(12) % 2, 0.5, 1.0)  # of women
+    predicted = np.rint(600 * np.column_stack([reference * told, 1 - reference, reference * (1 - told)])).astype(int)
+    labels = np.array([[[300 * t, 0, 300 * (1 - t)], [0, 300, 0]] for t in told])
+    both = [pooled(predicted, m, reference, 0.5, rng=rng) for m in (labels, labels.sum(0))]
+    assert both[0].scatter.value < 0.15 < both[1].scatter.low
+    assert both[0].stretch.value == pytest.approx(1, abs=0.06) and both[0].shift.value == pytest.approx(0, abs=0.1)
+
+
+def test_concepts_without_images_still_tell_of_the_errors() -> None:
+    rng = np.random.default_rng(12)
+    predicted, labels, reference = audit(
+        rng, concepts=8, n=60, shift=0, stretch=1, scatter=0.3, accuracy=0.9, labels=200, told=(1, 1)
+    )
+    apart = np.tile(labels // 10, (12, 1, 1))[:, :, :2]
+    predicted = predicted[:, :2]
+    without = [*predicted[:3], [0, 0], *predicted[3:]]
+    more = np.insert(apart, 3, apart[11], 0)[:12]  # the concept without images has the labels of another
+    least, most = (
+        pooled(rows, m, r, BASE, rng=np.random.default_rng(0)).stretch
+        for rows, m, r in ((predicted, apart, reference), (without, more, np.insert(reference, 3, 0.5)))
+    )
+    assert most[:3] == pytest.approx(least[:3])
 
 
 def test_a_noisy_reference_flattens_the_stretch_only_where_its_noise_is_not_told() -> None:

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from classifiers.correction import corrected_shares, corrected_shares_each, corrected_shares_many, partially_pooled
+from classifiers import correction
+from classifiers.correction import (
+    corrected_means,
+    corrected_shares,
+    corrected_shares_each,
+    corrected_shares_many,
+    on_average,
+    partially_pooled,
+)
 from pipeline.estimates import Floats, Shares, wilson
 from pipeline.simulation import Cell, labelled
 
@@ -370,3 +378,79 @@ def test_audits_that_know_nothing_of_each_other_say_what_each_says_alone() -> No
     assert widths[0] == pytest.approx(widths[1], rel=0.05) and widths[0] > 2 * widths[2]
     with pytest.raises(ValueError, match=r"^predicted "):
         corrected_shares_each(predicted[:3], labels, rng=rng)
+
+
+# Several concepts together.
+
+
+@pytest.mark.parametrize("rho", [0.02, 0.3, 0.9])
+def test_the_mean_of_groups_is_what_kriging_of_their_shares_gives(rho: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correction, "UNLIKE", np.array([math.log(rho / (1 - rho))]))
+    hits, n = np.array([19, 12, 4, 30]), np.array([20, 20, 5, 31])
+    weights = np.array([10.0, 60.0, 5.0, 0.0, 25.0])  # the last group has no label
+    counts = np.stack([np.append(hits, 0), np.append(n - hits, 0)], -1)[:, None]
+    # Universal kriging (Cressie 1993, Statistics for Spatial Data, section 3.4): weights of the four shares for the mean.
+    share = weights / weights.sum()
+    seen = rho * np.eye(4) + (1 - rho) * np.diag(1 / n)
+    system = np.block([[seen, np.ones((4, 1))], [np.ones((1, 4)), np.zeros((1, 1))]])
+    of_each = np.linalg.solve(system, np.append(rho * share[:4], 1))[:4]
+    missed = rho * share @ share - 2 * rho * of_each @ share[:4] + of_each @ seen @ of_each
+    result = on_average(counts, weights[None, :, None], 0.5)[0, 0] - 0.5
+    assert result[0] / result.sum() == pytest.approx(of_each @ (hits / n), rel=1e-9)
+    assert result.sum() == pytest.approx(1 / missed, rel=1e-9)
+
+
+def test_the_mean_of_groups_that_are_alike_counts_nearly_all_labels_and_no_more() -> None:
+    counts = np.tile([[45, 5], [10, 40]], (30, 1, 1))
+    result = on_average(counts, np.ones((1, 30, 2)))[0] - 0.5
+    assert (result / result.sum(1, keepdims=True)).ravel() == pytest.approx([0.9, 0.1, 0.2, 0.8])
+    assert (result.sum(1) > 1350).all() and (result.sum(1) < 1515).all()
+
+
+def test_a_mean_over_concepts_is_corrected_by_the_errors_of_those_that_show_the_level() -> None:
+    """Women are misread where most women are: by the mean matrix of all concepts their share is too low, and surely so."""
+    rng, runs = np.random.default_rng(21), 60
+    truth = np.array([0.02, 0.05, 0.05, 0.1, 0.1, 0.2, 0.2, 0.3, 0.4, 0.8, 0.9, 0.9])
+    told = np.where(truth > 0.5, 0.75, 0.98)
+    covered, held_by_one, wide = 0, 0, []
+    for _ in range(runs):
+        labels = np.array(
+            [
+                [[h, 40 - h], [m, 40 - m]]
+                for h, m in zip(rng.binomial(40, told), rng.binomial(40, 0.02, 12), strict=True)
+            ]
+        )
+        women = rng.binomial(100, truth)
+        hits = rng.binomial(women, told) + rng.binomial(100 - women, 0.02)
+        predicted = np.stack([hits, 100 - hits], -1)
+        by_concept = corrected_means(predicted, labels, rng=rng)[0].estimate(0)
+        by_one = corrected_means(predicted, labels.sum(0), rng=rng)[0].estimate(0)
+        covered += by_concept.low <= truth.mean() <= by_concept.high
+        held_by_one += by_one.low <= truth.mean() <= by_one.high
+        wide.append((by_concept.high - by_concept.low) / (by_one.high - by_one.low))
+    assert covered >= 0.88 * runs, covered / runs
+    assert held_by_one < 0.5 * runs, held_by_one / runs
+    assert np.mean(wide) < 2
+
+
+def test_a_mean_over_concepts_that_are_alike_is_hardly_less_sure_by_concept() -> None:
+    rng, wide = np.random.default_rng(22), []
+    for _ in range(12):
+        errors = [rng.multinomial(30, row, 10) for row in matrix(0.9, 3)]
+        labels = np.stack(errors, 1)
+        predicted = rng.multinomial(60, np.array([0.6, 0.3, 0.1]) @ matrix(0.9, 3), 10)
+        both = [corrected_means(predicted, m, rng=rng)[0] for m in (labels, labels.sum(0))]
+        wide.append((both[0].high - both[0].low) / (both[1].high - both[1].low))
+    assert 0.95 < np.mean(wide) < 1.15
+
+
+def test_means_of_concepts_are_weighed_by_image_and_name_what_is_wrong() -> None:
+    rng, sure = np.random.default_rng(23), np.eye(2, dtype=int) * 10**6
+    predicted = [[900, 100], [10, 90], [0, 0]]
+    by_image, alike = corrected_means(predicted, sure, [[1, 1, 1], [0.1, 1, 1]], rng=rng)
+    assert by_image.value[0] == pytest.approx(910 / 1100, abs=2e-3) and by_image.n == 1100
+    # Kish: 100 + 100 images' weight, of 1,000 that count a tenth and 100 that count one
+    assert alike.value[0] == pytest.approx(0.5, abs=6e-3) and alike.n == round(200**2 / (0.01 * 1000 + 100))
+    assert math.isnan(corrected_means([[0, 0]], sure, rng=rng)[0].value[0])
+    with pytest.raises(ValueError, match="predicted has 3 concepts and confusion only 2"):
+        corrected_means(predicted, np.array([sure, sure]), rng=rng)

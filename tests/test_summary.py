@@ -139,6 +139,30 @@ def test_errors_that_are_each_concepts_own_raise_the_floor() -> None:
     assert floors[1] > 1.5 * floors[0]
 
 
+def test_pooled_numbers_are_corrected_by_the_errors_of_each_concept(
+    found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "_stretched", lambda *_: {})
+    seen: list[Any] = []
+    real = amplification.mean_difference
+    monkeypatch.setattr(amplification, "mean_difference", lambda *a, **k: seen.append(a[1]) or real(*a, **k))
+    opened, counts, attributes, shares = found
+    reading = next(a for a in attributes if a.attribute == "gender")
+    pairs = {key[1]: np.array([[9, 1, 0], [i, 9, 0]]) for i, key in enumerate(shares["gender"])}
+    pairs |= {"a concept that was not drawn": np.array([[30, 2, 0], [1, 30, 0]])}
+    apart = replace(reading, confusion=np.sum([*pairs.values()], 0), by_concept=pairs)
+    summary.summary(opened[2], counts, [apart], shares)
+    assert seen and all(table.shape == (len(pairs), 2, 3) for table in seen)
+    assert (seen[0][-1] == pairs["a concept that was not drawn"]).all()
+    # what people labelled of a concept is known of that concept
+    key = next(iter(shares["gender"]))
+    counts.labelled[key, "gender", "woman", "man"] += 4
+    informed = tables.informed(apart, counts, [*shares["gender"]])
+    assert (informed.by_concept[key[1]] - pairs[key[1]]).tolist() == [[0, 4, 0], [0, 0, 0]]
+    assert informed.confusion is not None and (informed.confusion == np.sum([*informed.by_concept.values()], 0)).all()
+    assert (tables.errors_by_concept(apart, [key[1], key[1]])[:2].sum((1, 2)) > 0).tolist() == [True, False]
+
+
 # Images that people labelled.
 
 
