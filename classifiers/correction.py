@@ -38,6 +38,7 @@ UNLIKE = np.linspace(-12, 6, 73)
 """Logits of the intraclass correlations over which `partially_pooled` averages: from 6e-6, alike, to almost 1."""
 TINY = np.finfo(float).tiny
 METHOD = "joint posterior of shares and confusion matrix"
+BY_CONCEPT = "errors by concept"
 
 
 class Errors(NamedTuple):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import special, stats
 from scipy.spatial import distance as scipy_distance
 
-from classifiers.correction import checked_concepts, corrected_means, images_behind
+from classifiers.correction import BY_CONCEPT, checked_concepts, corrected_means, images_behind
 from pipeline import mixed_model
 from pipeline.estimates import (
     Floats,
@@ -278,7 +278,7 @@ def mean_difference(
     sizes = _checked_answers(answers, (len(counts),))
     weights = images_behind(counts, matrix)
     weights = weights / max(weights.sum(), 1)
-    method = f"mean of {np.count_nonzero(weights)} concepts by decided images, {shares.method}"
+    method = f"mean of {np.count_nonzero(weights)} concepts by decided images, {shares.method}{_of_errors(matrix)}"
     means = [(shares.estimate(k), _survey_mean(target[:, k], weights, sizes, level)) for k in range(len(shares.value))]
     return [Estimate(e.value - r.value, *_mover(e, r), e.n, method) for e, r in means]
 
@@ -322,7 +322,7 @@ def directional_bias_amplification(
     used = counts[:, :levels].sum(1) > 0
     matrix, counts = _first(matrix, used), counts[used]
     target, sizes = target[used], sizes[used]
-    method = f"directional bias amplification over {len(counts)} concepts, corrected, MOVER"
+    method = f"directional bias amplification over {len(counts)} concepts, corrected, MOVER{_of_errors(matrix)}"
     if not len(counts):
         return Estimate(math.nan, -1.0, 1.0, 0, method)
     sign = np.sign(target - overall).T
@@ -345,6 +345,10 @@ def directional_bias_amplification(
     if math.isnan(value):
         return Estimate(math.nan, -1.0, 1.0, n, f"not known: {method}")
     return Estimate(value / levels, (value - below) / levels, (value + above) / levels, n, method)
+
+
+def _of_errors(matrix: Ints) -> str:
+    return f", {BY_CONCEPT}" if matrix.ndim == 3 else ""
 
 
 def _first(matrix: Ints, used: npt.NDArray[np.bool_]) -> Ints:
@@ -396,7 +400,7 @@ def pooled(
     draws = mixed_model.posterior(counts[:, :2], matrix, x, doubt, float(special.logit(base)), rng, spread=spread)
     if draws is None:
         return _not_fitted(n, len(counts), f"the fit did not reach {mixed_model.WORTH} effective draws")
-    method = "binomial mixed model through the confusion matrix"
+    method = f"binomial mixed model through the confusion matrix{_of_errors(matrix)}"
     stretch = _estimate(draws[1], level, n, method)
     if not spread:
         stretch = Estimate(math.nan, -math.inf, math.inf, n, "not known: the references are all alike")

@@ -95,7 +95,7 @@ def _of_concepts(hit: Floats, rho: Floats, labels: Ints, right: Floats) -> tuple
     hits, misses = labels[..., 0] + a, labels[..., 1] + b
     told = (special.betaln(hits, misses) - special.betaln(a, b)).sum((1, 2))
     told += ((PRIOR - right) * np.log(np.maximum(np.stack([hit, 1 - hit], -1), TINY))).sum((1, 2))
-    mean = hits / (hits + misses)
+    mean = np.clip(hits / (hits + misses), 1e-12, 1 - 1e-12)  # neither end is sure, and rounding must not make it so
     return told, mean, mean * (1 - mean) / (hits + misses + 1)
 
 
@@ -140,7 +140,7 @@ def _unsure(hits: Ints | Floats, misses: Ints | Floats, share: Floats, hit: Floa
     part = other / both
     of_one, of_other = share * hit[:, :, 0], (1 - share) * hit[:, :, 1]
     low = part * of_one + (1 - part) * of_other
-    width = part * (1 - share) + (1 - part) * share
+    width = np.maximum(part * (1 - share) + (1 - part) * share, TINY)
     mean = (part * of_other + (1 - part) * of_one) / width
     size = np.clip(mean * (1 - mean) * width**2 / both - 1, 1e-3, 1e8)
     a, b = mean * size, (1 - mean) * size

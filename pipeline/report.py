@@ -20,6 +20,7 @@ from PIL import Image
 
 import pipeline
 import prompt_sets
+from classifiers.correction import BY_CONCEPT
 from pipeline import figures, imports, stages, store
 from pipeline import study as studies
 from pipeline.effects import BASELINE
@@ -317,9 +318,11 @@ def _said_of_lean(entry: Mapping[str, Any]) -> str:
         if value is None
         else f"on labelled pictures it leans {interval(measured_lean, 'points')} points"
     )
+    by_concept = BY_CONCEPT in str(stretch.get("method"))
     return (
-        f"A probe that leaned {100 * lean:.1f} points towards (or, for a stretch below 1, away from) each concept’s "
-        f"stereotype would explain the stretch against “{entry['reference']}” away; {measured}."
+        f"A probe that leaned {100 * lean:.1f} points {'further ' if by_concept else ''}towards (or, for a stretch below 1, away "
+        f"from) each concept’s stereotype{' than on labelled pictures' if by_concept else ''} would explain the stretch against "
+        f"“{entry['reference']}” away; {measured}{', which is corrected' if by_concept and value is not None else ''}."
     )
 
 

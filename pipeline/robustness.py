@@ -3,13 +3,15 @@ that was measured.
 
 A lean δ: among decided images of the same true level, the probe says "the level" δ more often (a share of them) where
 the reference lies above the base rate, and δ less often where it lies below: it reads the occupation as gender. Such
-an error makes amplification that no matrix measured over all concepts together can take out.
+an error makes amplification that no matrix measured over all concepts together can take out. Where errors are by concept,
+the lean that labelled pictures show is taken out already, and what erases a finding is a lean beyond it.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +44,8 @@ def erasing_lean(
     below 1 a lean away from it. What the lean alone would have predicted, δ of a concept's decided images, is taken
     back out of its counts (not beyond none or all of them), the model is fitted again, and δ is sought where the
     interval just reaches 1, to 0.002 (Brent's method; all fits share their chance, so that they differ by δ alone).
-    0 where the interval holds 1 already, inf where no lean is enough, NaN where there is no stretch.
+    0 where the interval holds 1 already, inf where no lean is enough, NaN where there is no stretch or a fit of those in
+    between is not good enough.
     """
     counts, matrix, x, doubt = checked_pool(predicted, confusion, reference, base, answers, ())
     if not stretch.known:
@@ -56,19 +59,23 @@ def erasing_lean(
     def left(lean: float) -> float:
         """How far the interval's end is still beyond 1."""
         fitted = _stretch(counts[:, :2], lean * towards, matrix, x, doubt, base, level, np.random.default_rng(chance))
-        return math.nan if fitted is None else float(fitted[0] - 1 if upwards else 1 - fitted[1])
+        if fitted is None:
+            raise ArithmeticError(f"no fit at a lean of {lean}")
+        return float(fitted[0] - 1 if upwards else 1 - fitted[1])
 
+    try:
+        return _where_it_ends(left)
+    except ArithmeticError:
+        return math.nan
+
+
+def _where_it_ends(left: Callable[[float], float]) -> float:
+    """The smallest lean at which nothing is left of a finding, inf where that is never."""
     tried = 0.0
     for lean in (0.02, 0.05, 0.12, 0.3, 0.6, 1.0):
-        beyond = left(lean)
-        if math.isnan(beyond):
-            return math.nan
-        if beyond <= 0:
+        if left(lean) <= 0:
             # At 0 these are other draws than the stretch's own: where it ends just beyond 1, they may say that it does not.
-            start = left(tried)
-            if math.isnan(start):
-                return math.nan
-            return tried if start <= 0 else float(optimize.brentq(left, tried, lean, xtol=TOLERANCE))
+            return tried if left(tried) <= 0 else float(optimize.brentq(left, tried, lean, xtol=TOLERANCE))
         tried = lean
     return math.inf
 

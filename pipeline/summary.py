@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classifiers import evaluation
-from classifiers.correction import dirichlet, errors_of_all, errors_of_each, gibbs, most_likely
+from classifiers.correction import BY_CONCEPT, dirichlet, errors_of_all, errors_of_each, gibbs, most_likely
 from pipeline import amplification, robustness
 from pipeline.estimates import Floats, Ints, Shares, whole
 from pipeline.plan import Asked
@@ -337,11 +337,14 @@ def _said_of_errors(stretch: dict[str, Any], mean: dict[str, Any]) -> str:
         said.append("no lean of the classifier explains the stretch away")
     elif lean > 0:  # and not NaN
         where = "towards" if stretch["low"] > 1 else "away from"
-        known = "not measured"
+        known, further = "not measured", BY_CONCEPT in stretch.get("method", "")
         if not math.isnan(measured["value"]):
             value, low, high = (100 * measured[end] for end in ("value", "low", "high"))
-            known = f"measured: {value:+.1f}, {low:+.1f} to {high:+.1f}"
+            known = f"{'there' if further else 'measured'}: {value:+.1f}, {low:+.1f} to {high:+.1f}"
         leans = f"a classifier that leans {100 * lean:.1f} points {where} each concept’s stereotype"
+        if further:
+            leans = f"a classifier that leans {100 * lean:.1f} points further {where} each concept’s stereotype than on labelled "
+            leans += "pictures"
         said.append(f"{leans} explains the stretch away ({known})")
     if (mean.get("erased_by") or 0.0) > 0:
         said.append(

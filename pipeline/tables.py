@@ -24,7 +24,14 @@ from scipy import stats
 
 import prompt_sets
 from classifiers.attributes import ATTRIBUTES, MONK_TONE, PEOPLE, SKIN_TONE
-from classifiers.correction import PRIOR, checked_confusion, corrected_shares_many, partially_pooled, prior_of_errors
+from classifiers.correction import (
+    BY_CONCEPT,
+    PRIOR,
+    checked_confusion,
+    corrected_shares_many,
+    partially_pooled,
+    prior_of_errors,
+)
 from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import LABELS, Shares, checked_counts, prediction_powered, published, raw_shares
@@ -437,7 +444,7 @@ def _block(
     if labelled is not None:
         labelled = np.concatenate([labelled, np.zeros((unseen, *matrices.shape[1:]), np.int64)])
     shares = corrected_shares_many(padded, matrices, labelled=labelled, rng=rng)[: len(block)]
-    return [replace(share, method=f"{share.method}, errors by concept") for share in shares]
+    return [replace(share, method=f"{share.method}, {BY_CONCEPT}") for share in shares]
 
 
 def errors_by_concept(reading: Reading, concepts: Sequence[str]) -> npt.NDArray[np.int64]:

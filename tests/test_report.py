@@ -288,6 +288,14 @@ def test_the_page_says_how_wrong_the_probe_would_have_to_be_and_what_chance_woul
     assert "would show about 3.6" in text
 
 
+def test_the_page_says_that_a_lean_that_was_measured_is_corrected() -> None:
+    lean = {"value": 0.011, "low": -0.004, "high": 0.026}
+    stretch = {"erased_by": 0.023, "measured_lean": lean, "method": "a fit, errors by concept"}
+    said = report._said_of_lean({"reference": "BLS", "stretch": stretch})
+    assert "leaned 2.3 points further towards" in said and "than on labelled pictures would explain" in said
+    assert said.endswith("on labelled pictures it leans +1.1 (−0.4 to +2.6) points, which is corrected.")
+
+
 def test_the_headline_is_the_one_of_the_summary(page: Seen, folder: Path) -> None:
     headline = json.loads((folder / "summary.json").read_text())["headline"]
     assert headline in " ".join(page.text.split())

@@ -212,6 +212,17 @@ def test_labelled_images_are_in_the_matrix_and_not_among_the_predictions(
             " A classifier that leans 3.0 points away from each concept’s stereotype explains the stretch away "
             "(measured: +1.1, -0.4 to +2.6).",
         ),
+        (
+            {
+                "low": 1.1,
+                "high": 1.4,
+                "erased_by": 0.03,
+                "measured_lean": {"value": 0.011, "low": -0.004, "high": 0.026},
+                "method": "a fit, errors by concept",
+            },
+            " A classifier that leans 3.0 points further towards each concept’s stereotype than on labelled pictures "
+            "explains the stretch away (there: +1.1, -0.4 to +2.6).",
+        ),
         ({"low": 1.1, "high": 1.4, "erased_by": np.inf}, " No lean of the classifier explains the stretch away."),
         ({"low": 1.1, "high": 1.4, "erased_by": np.nan}, ""),
     ],
