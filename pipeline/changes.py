@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from classifiers.correction import Errors, errors_of_means
 from pipeline import amplification, robustness, tables
-from pipeline.estimates import Shares
-from pipeline.pairs import Paired, p_of_no_change, paired_shares_many
-from pipeline.tables import KEY, PERFECT, UNCORRECTED, Key, Reading
+from pipeline.estimates import Floats, Shares
+from pipeline.pairs import Paired, p_of_no_change, paired_by_errors
+from pipeline.tables import KEY, UNCORRECTED, Key, Reading
 from pipeline.types import Estimate
 
 PLACE = (*KEY, "prompt", "sample", "seed")
@@ -146,25 +147,61 @@ def rows(first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.ra
 
 
 def paired(counts: Mapping[Key, Counts], mine: Reading, theirs: Reading, rng: np.random.Generator) -> dict[Key, Paired]:
-    """The change in every table of pairs, by the errors on all labelled pictures together."""
-    return dict(zip(counts, _paired([*counts.values()], mine, theirs, rng), strict=True))
-
-
-def _paired(counts: Sequence[Counts], mine: Reading, theirs: Reading, rng: np.random.Generator) -> list[Paired]:
-    """Where no matrix is known the classifier is taken at its word, and then nothing is known of the undecided."""
+    """The change in every table of pairs, by the errors of its concept where they are known by concept."""
     if not counts:
-        return []
-    tables_of_pairs, levels = np.array(counts), len(mine.levels)
-    columns = levels + 1 if mine.confusion is not None and theirs.confusion is not None else levels
-    matrix, other = _matrix(mine)[:, :columns], _matrix(theirs)[:, :columns]
-    same = np.array_equal(matrix, other)
-    return paired_shares_many(tables_of_pairs[:, :columns, :columns], matrix, None if same else other, rng=rng)
+        return {}
+    known = [tables.errors_of(reading, [key[1] for key in counts]) for reading in _sides(mine, theirs)]
+    return dict(zip(counts, _paired(np.array([*counts.values()]), known, mine, theirs, rng), strict=True))
 
 
-def _matrix(reading: Reading) -> Counts:
-    if reading.confusion is not None:
-        return reading.confusion
-    return np.eye(len(reading.levels), len(reading.levels) + 1, dtype=np.int64) * PERFECT
+def _sides(mine: Reading, theirs: Reading) -> list[Reading]:
+    """The attribute with its errors on each side; once, where they are the same."""
+    same = mine.by_concept.keys() == theirs.by_concept.keys() and np.array_equal(mine.confusion, theirs.confusion)  # type: ignore[arg-type]
+    same = same and all(np.array_equal(mine.by_concept[name], theirs.by_concept[name]) for name in mine.by_concept)
+    return [mine] if same else [mine, theirs]
+
+
+def _paired(
+    counts: Counts,
+    known: Sequence[Errors],
+    mine: Reading,
+    theirs: Reading,
+    rng: np.random.Generator,
+    tilt: Floats | None = None,
+) -> list[Paired]:
+    """`counts` `(G, K + 1, K + 1)`; `known` `(G, ...)` of one side or both; `tilt` as in `paired_by_errors`.
+
+    Where no matrix is known the classifier is taken at its word, and then nothing is known of the undecided.
+    """
+    errors = Errors(*(np.stack(parts, 1) for parts in zip(*known, strict=True)))
+    if mine.confusion is None or theirs.confusion is None:
+        decided = counts[:, : len(mine.levels), : len(mine.levels)]
+        return paired_by_errors(decided, errors._replace(undecided=0 * errors.undecided), tilt, rng=rng)
+    return paired_by_errors(counts, errors, tilt, rng=rng)
+
+
+def _pairs_together(
+    counts: Counts, concepts: Sequence[str], mine: Reading, theirs: Reading, rng: np.random.Generator
+) -> Paired:
+    """The change of the mean share over the pairs `(C, K + 1, K + 1)` of C concepts together.
+
+    The errors of each level are those of the concepts that show it, which need not be the same on both sides. What is
+    not known of them is one unknown, where they are the same in a concept, and cancels in what does not change.
+    """
+    sides, margins = _sides(mine, theirs), (counts.sum(2), counts.sum(1))
+
+    def known(margin: Counts, reading: Reading) -> Errors:
+        return errors_of_means(margin, tables.matrices(reading, concepts), np.ones((1, len(concepts))))
+
+    if len(sides) == 2:
+        errors, tilt = [known(margin, side) for margin, side in zip(margins, sides, strict=True)], None
+    else:
+        errors = [known(margins[0] + margins[1], mine)]
+        rates = [
+            of.taken_for / of.taken_for.sum(-1, keepdims=True) for of in (*(known(m, mine) for m in margins), *errors)
+        ]
+        tilt = np.stack([rates[0] - rates[2], rates[1] - rates[2]], 1)
+    return _paired(counts.sum(0)[None], errors, mine, theirs, rng, tilt)[0]
 
 
 def _rows(
@@ -203,7 +240,7 @@ def erased_by(change: Estimate, reading: Reading, k: int = 0) -> float:
     By so much more would the probe have to say the level on one side, of images that show the same
     (`robustness.erasing_difference`); beyond the difference that its matrices hold already.
     """
-    return robustness.erasing_difference(change, _matrix(reading), k)
+    return robustness.erasing_difference(change, tables.confusion_of(reading), k)
 
 
 def either_way(change: Estimate, pairs: Counts, k: int) -> Estimate:
@@ -241,14 +278,14 @@ def pooled(
     """The mean change over some prompts, an entry per level.
 
     The correction is linear in the counts, so it is applied once, to the sum, and the matrix's uncertainty enters once
-    (as in `amplification.mean_difference`). On pairs both sides weigh the concepts alike. Without, each side's counts
-    are brought to equal weights first, or a concept that abstains more often on one side would look like a change.
+    (as in `classifiers.correction.corrected_means`). On pairs both sides weigh the concepts alike. Without, all concepts
+    are given equal weights, or one that abstains more often on one side would look like a change.
     """
     mine, theirs = first.reading, other.reading
     with_pairs = [key for key in keys if key in pairs]
     if with_pairs:
-        total = np.sum([pairs[key][0] for key in with_pairs], 0)
-        moved = _paired([total], mine, theirs, rng)[0]
+        every = np.array([pairs[key][0] for key in with_pairs])
+        moved = _pairs_together(every, [key[1] for key in with_pairs], mine, theirs, rng)
         before, after, n = moved.first, moved.second, len(with_pairs)
         changes, odds, p = moved.change, moved.log_odds, moved.p
     else:
@@ -257,8 +294,11 @@ def pooled(
         n = int(decided.sum())
         if n == 0:
             return
-        levelled = [np.append(equal_weights(table[decided, :-1]), 0) for table in counts]
-        before, after = (tables.corrected_sum(c, r, rng) for c, r in zip(levelled, (mine, theirs), strict=True))
+        concepts = [key[1] for key, told in zip(keys, decided, strict=True) if told]
+        before, after = (
+            tables.means(table[decided], concepts, 1 / table[None, decided, :-1].sum(-1), reading, rng)[0]
+            for table, reading in zip(counts, (mine, theirs), strict=True)
+        )
         sides = [(before.estimate(k), after.estimate(k)) for k in range(len(mine.levels))]
         changes = tuple(amplification.difference(b, a) for a, b in sides)
         odds = tuple(amplification.log_odds_ratio(b, a) for a, b in sides)
@@ -279,19 +319,3 @@ def pooled(
             "erased_by": erased_by(changes[k], theirs, k),
             "p": p,
         }
-
-
-def equal_weights(counts: Counts) -> Counts:
-    """Counts `(C, K)` of C concepts as one `(K,)` in which each weighs alike, of the size that its variance is worth.
-
-    The mean share of C concepts with n_c images varies as that of C² / Σ 1 / n_c images; what
-    lies between the concepts is counted as chance too, so the interval errs to the wide side.
-    """
-    n = counts.sum(1)
-    size = len(n) ** 2 / (1 / n).sum()
-    mean = (counts / n[:, None]).mean(0) * size
-    whole: Counts = np.floor(mean).astype(np.int64)
-    # What rounding down has left goes to the largest remainders, so that the sum stays.
-    order = np.argsort(whole - mean, kind="stable")
-    whole[order[: round(float(mean.sum())) - int(whole.sum())]] += 1
-    return np.asarray(whole)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from classifiers.correction import BY_CONCEPT
 from pipeline import amplification, changes, tables
 from pipeline.amplification import total_variation
 from pipeline.changes import Side
@@ -176,7 +177,9 @@ def said_of_errors(reading: Reading) -> str:
     """What a change takes for granted of the errors on its two sides; `reading` is of the arm."""
     if reading.confusion is None:
         return reading.uncorrected
-    return "errors by arm" if reading.of_arm else "errors taken to be the same in both arms"
+    if reading.of_arm:
+        return "errors by arm"
+    return f"errors taken to be the same in both arms{f', {BY_CONCEPT}' if reading.by_concept else ''}"
 
 
 # -- obedience.csv -----------------------------------------------------------------------------------
@@ -191,19 +194,23 @@ def obedience(read: Read) -> list[dict[str, Any]]:
             continue
         rng = read.chance(arm.name, reading.attribute, "obedience")
         reading = read.errors(reading, arm.name)[1]
-        seen = Counter(read.arms[arm.name].asked)
-        for (_, drawn, decision), n in read.arms[arm.name].asked.items():
-            seen[ALL_CONCEPTS, drawn, decision] += n
-        for concept in dict.fromkeys([ALL_CONCEPTS, *(key[1] for key in read.keys(arm.name))]):
+        seen = read.arms[arm.name].asked
+        concepts = list(dict.fromkeys(key[1] for key in read.keys(arm.name)))
+        ways = np.vstack([np.ones(len(concepts)), np.eye(len(concepts))])
+        found = {}
+        for asked in reading.levels:
+            counts = np.array([[seen[concept, asked, said] for said in reading.columns] for concept in concepts])
+            shares = tables.means(counts, concepts, ways, reading, rng)
+            for concept, share, n in zip([ALL_CONCEPTS, *concepts], shares, ways @ counts.sum(1), strict=True):
+                found[concept, asked] = share, int(n)
+        for concept in [ALL_CONCEPTS, *concepts]:
             for asked in reading.levels:
-                counts = np.array([seen[concept, asked, column] for column in reading.columns], np.int64)
-                if not counts[:-1].any():
-                    continue
-                shares = tables.corrected_sum(counts, reading, rng)
-                for k, level in enumerate(reading.levels):
+                share, n = found[concept, asked]
+                for k, level in enumerate(reading.levels) if not np.isnan(share.value).any() else ():
                     at = (arm.name, concept, reading.attribute, asked, level)
-                    share = (shares.value[k], shares.low[k], shares.high[k], int(counts.sum()))
-                    rows.append(dict(zip(OBEDIENCE, (*at, *share), strict=True)))
+                    rows.append(
+                        dict(zip(OBEDIENCE, (*at, share.value[k], share.low[k], share.high[k], n), strict=True))
+                    )
     return rows
 
 

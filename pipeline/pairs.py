@@ -9,7 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from classifiers.correction import CHAINS, FIRST, LONGEST, PRIOR, checked_confusion, dirichlet, prior_of_errors, told
+from classifiers.correction import (
+    CHAINS,
+    FIRST,
+    LONGEST,
+    PRIOR,
+    Errors,
+    checked_confusion,
+    dirichlet,
+    errors_of_all,
+    prior_of_errors,
+)
 from pipeline.amplification import two_sided
 from pipeline.estimates import (
     ENOUGH,
@@ -117,22 +127,36 @@ def paired_shares_many(
     chains are worth fewer than `ENOUGH` draws; its method says why.
     """
     counts, matrices = _checked(pairs, confusion, other_confusion)
+    return paired_by_errors(counts, errors_of_all(matrices), level=level, rng=rng)
+
+
+def paired_by_errors(
+    counts: Ints, errors: Errors, tilt: Floats | None = None, *, level: float = 0.95, rng: np.random.Generator
+) -> list[Paired]:
+    """`paired_shares_many` of `counts` `(G, J, J)` by `errors` of each group and side, `(G, 1 or 2, ...)`: one for both
+    sides is one unknown. `tilt` `(G, 2, K, K)` is added to the matrix on each side: what is known of how the two differ,
+    where what is not known is the same on both."""
     checked_level(level)
-    levels = matrices.shape[2]
+    sides, levels = errors.decided.shape[1:]
+    tilt = np.zeros((len(counts), 2, levels, levels)) if tilt is None else tilt
     result = [_unknown(table, levels, METHOD) for table in counts]
     some = np.flatnonzero(counts[:, :levels, :levels].any((1, 2)))
-    sampled = {group: _independent(counts[group], matrices[group], rng) for group in some.tolist()}
+    sampled = {group: _independent(counts[group], _some(errors, group), tilt[group], rng) for group in some.tolist()}
     hard = np.array([group for group, draws in sampled.items() if draws is None], int)
     for start in range(0, len(hard), BLOCK):
         block = hard[start : start + BLOCK]
-        sampled |= zip(block.tolist(), _by_chains(counts[block], matrices[block], rng), strict=True)
+        sampled |= zip(block.tolist(), _by_chains(counts[block], _some(errors, block), tilt[block], rng), strict=True)
     for group, draws in sampled.items():
         if draws is None:
             why = "not sampled: the pairs contradict the confusion matrix, or outnumber its labels too far"
             result[group] = _unknown(counts[group], levels, why)
         else:
-            result[group] = _summary(draws, counts[group], level, mcnemar=levels == 2 and other_confusion is None)
+            result[group] = _summary(draws, counts[group], level, mcnemar=levels == 2 and sides == 1)
     return result
+
+
+def _some(errors: Errors, groups: int | npt.NDArray[np.int64]) -> Errors:
+    return Errors(*(part[groups] for part in errors))
 
 
 def _checked(
@@ -161,48 +185,49 @@ def _prior(levels: int, columns: int) -> Floats:
     return table
 
 
-def _independent(pairs: Ints, matrices: Ints, rng: np.random.Generator) -> Floats | None:
-    """Draws `(S, 2, K)` of both sides' shares from `pairs` `(J, J)` and `matrices` `(1 or 2, K, J)`: the table and the
+def _independent(pairs: Ints, errors: Errors, tilt: Floats, rng: np.random.Generator) -> Floats | None:
+    """Draws `(S, 2, K)` of both sides' shares from `pairs` `(J, J)` and `errors` `(1 or 2, ...)`: the table and the
     matrices as pairs and labels alone would have them, kept where they lead to shares. `None` where few do."""
-    levels, columns = matrices.shape[-2:]
-    table, rows = _prior(levels, columns) + pairs, prior_of_errors(levels) + matrices[..., :levels]
+    rows = errors.taken_for
+    table = _prior(rows.shape[-1], len(pairs)) + pairs
     wanted, found, n = CHAINS * FIRST, [], 0
     for tried in range(1, TRIES + 1):
         tables = _dirichlet_table(np.broadcast_to(table, (wanted, *table.shape)), rng)
-        shares = _shares(tables, dirichlet(np.broadcast_to(rows, (wanted, *rows.shape)), rng))
+        shares = _shares(tables, dirichlet(np.broadcast_to(rows, (wanted, *rows.shape)), rng), tilt)
         found.append(shares[(shares > 0).all((-1, -2))])
         n += len(found[-1])
         if n >= wanted:
-            return _among_all(np.concatenate(found)[:wanted], matrices, rng)
+            return _among_all(np.concatenate(found)[:wanted], errors, rng)
         if n * TRIES < wanted * tried / 2:  # it will hardly do: half of what would be needed so far
             return None
     return None
 
 
-def _by_chains(pairs: Ints, matrices: Ints, rng: np.random.Generator) -> list[Floats | None]:
+def _by_chains(pairs: Ints, errors: Errors, tilt: Floats, rng: np.random.Generator) -> list[Floats | None]:
     """Draws `(S, 2, K)` of both sides' shares per group, `None` where the chains did not settle.
 
-    `pairs` `(G, J, J)`, `matrices` `(G, 1 or 2, K, J)`. Rounds as in `classifiers.correction`: each is as long as all
+    `pairs` `(G, J, J)`, `errors` `(G, 1 or 2, ...)`. Rounds as in `classifiers.correction`: each is as long as all
     before it and only the last is kept. A chain starts at matrices drawn from the labels alone, and at what decisions
     they would give if the pairs were right.
     """
-    levels, columns = matrices.shape[-2:]
-    concentration = (_prior(levels, columns) + pairs)[:, None]
-    rows = (prior_of_errors(levels) + matrices[..., :levels])[:, None]
+    rows = errors.taken_for[:, None]
+    levels = rows.shape[-1]
+    concentration = (_prior(levels, pairs.shape[-1]) + pairs)[:, None]
     matrix = dirichlet(np.repeat(rows, CHAINS, 1), rng)
     table = _dirichlet_table(np.repeat(concentration, CHAINS, 1), rng)
-    table[..., :levels, :] = np.swapaxes(matrix[:, :, 0], -1, -2) @ table[..., :levels, :]
-    table[..., :levels] = table[..., :levels] @ matrix[:, :, -1]
-    _walk(table, matrix, concentration, rows, FIRST, rng)
+    tilt, tilted = tilt[:, None], _tilted(matrix, tilt[:, None])
+    table[..., :levels, :] = np.swapaxes(tilted[:, :, 0], -1, -2) @ table[..., :levels, :]
+    table[..., :levels] = table[..., :levels] @ tilted[:, :, 1]
+    _walk(table, matrix, concentration, rows, tilt, FIRST, rng)
     result: list[Floats | None] = [None] * len(pairs)
     unsettled, steps = np.arange(len(pairs)), FIRST
     while len(unsettled) and steps <= LONGEST:
         some, other = table[unsettled], matrix[unsettled]
-        draws = _walk(some, other, concentration[unsettled], rows[unsettled], steps, rng)
+        draws = _walk(some, other, concentration[unsettled], rows[unsettled], tilt[unsettled], steps, rng)
         table[unsettled], matrix[unsettled] = some, other
         settled = np.array([_worth(one) >= ENOUGH for one in draws])
         for group, of_group in zip(unsettled[settled].tolist(), draws[settled], strict=True):
-            result[group] = _among_all(of_group.reshape(-1, 2, levels), matrices[group], rng)
+            result[group] = _among_all(of_group.reshape(-1, 2, levels), _some(errors, group), rng)
         unsettled, steps = unsettled[~settled], 2 * steps
     return result
 
@@ -214,17 +239,23 @@ def _worth(draws: Floats) -> float:
 
 
 def _walk(
-    table: Floats, matrix: Floats, concentration: Floats, rows: Floats, steps: int, rng: np.random.Generator
+    table: Floats,
+    matrix: Floats,
+    concentration: Floats,
+    rows: Floats,
+    tilt: Floats,
+    steps: int,
+    rng: np.random.Generator,
 ) -> Floats:
     """Move the chains in place and return both sides' shares among the decided, `(G, chains, steps, 2, K)`.
 
-    `table` Q `(G, chains, J, J)`, `matrix` `(G, chains, 1 or 2, K, K)`. A Metropolis step moves the matrices as the
-    labels alone would let them and Q as the pairs alone would, so that all of the posterior cancels but its edge: the
-    step is taken if the shares that it leads to are shares. Each chain moves by a part of its own, since long steps mix
-    and short ones stay inside.
+    `table` Q `(G, chains, J, J)`, `matrix` `(G, chains, 1 or 2, K, K)`, `tilt` `(G, 1, 2, K, K)`. A Metropolis step moves
+    the matrices as the labels alone would let them and Q as the pairs alone would, so that all of the posterior cancels
+    but its edge: the step is taken if the shares that it leads to are shares. Each chain moves by a part of its own,
+    since long steps mix and short ones stay inside.
     """
     levels = rows.shape[-1]
-    shares = _shares(table, matrix)
+    shares = _shares(table, matrix, tilt)
     kept = np.empty((*table.shape[:2], steps, 2, levels))
     flat = concentration.reshape(*concentration.shape[:2], -1)
     for step in range(steps):
@@ -232,19 +263,25 @@ def _walk(
             keep = rng.uniform(0.01, 0.99, table.shape[:2])
             moved = _stirred(matrix, rows, keep[..., None, None, None], rng)
             other = _stirred(table.reshape(*keep.shape, -1), flat, keep[..., None], rng).reshape(table.shape)
-            proposed = _shares(other, moved)
+            proposed = _shares(other, moved, tilt)
             inside = (proposed > 0).all((-1, -2))
             table[inside], matrix[inside], shares[inside] = other[inside], moved[inside], proposed[inside]
         kept[:, :, step] = shares
     return kept
 
 
-def _shares(table: Floats, matrix: Floats) -> Floats:
+def _tilted(matrix: Floats, tilt: Floats) -> Floats:
+    """The matrix of each side `(..., 2, K, K)`: a chance that would be negative is next to none."""
+    both = np.maximum(matrix + tilt, 1e-9)
+    return np.asarray(both / both.sum(-1, keepdims=True))
+
+
+def _shares(table: Floats, matrix: Floats, tilt: Floats) -> Floats:
     """Both sides' shares among the decided, D⁻ᵀ q, `(..., 2, K)`; negative where no shares would give these decisions."""
     levels = matrix.shape[-1]
     seen = np.stack([table[..., :levels, :].sum(-1), table[..., :, :levels].sum(-2)], -2)
     seen /= seen.sum(-1, keepdims=True)
-    return np.asarray(np.linalg.solve(np.swapaxes(matrix, -1, -2), seen[..., None])[..., 0])
+    return np.asarray(np.linalg.solve(np.swapaxes(_tilted(matrix, tilt), -1, -2), seen[..., None])[..., 0])
 
 
 def _stirred(shares: Floats, concentration: Floats, keep: Floats, rng: np.random.Generator) -> Floats:
@@ -259,12 +296,11 @@ def _stirred(shares: Floats, concentration: Floats, keep: Floats, rng: np.random
     return np.asarray(gamma / gamma.sum(-1, keepdims=True))
 
 
-def _among_all(shares: Floats, confusion: Ints, rng: np.random.Generator) -> Floats:
-    """Shares among the decided `(S, 2, K)` -> among all that show one person. `confusion` `(1 or 2, K, J)`."""
-    decided, undecided = told(confusion)
-    if not undecided.any():
+def _among_all(shares: Floats, errors: Errors, rng: np.random.Generator) -> Floats:
+    """Shares among the decided `(S, 2, K)` -> among all that show one person; `errors` `(1 or 2, ...)`."""
+    if not errors.undecided.any():
         return shares
-    weight = shares / rng.beta(decided, undecided, (len(shares), *decided.shape))
+    weight = shares / rng.beta(errors.decided, errors.undecided, (len(shares), *errors.decided.shape))
     return np.asarray(weight / weight.sum(-1, keepdims=True))
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from classifiers import evaluation
-from classifiers.correction import BY_CONCEPT, dirichlet, errors_of_all, errors_of_each, gibbs, most_likely
+from classifiers.correction import BY_CONCEPT, dirichlet, gibbs, most_likely
 from pipeline import amplification, robustness
 from pipeline.estimates import Floats, Ints, Shares, whole
 from pipeline.plan import Asked
-from pipeline.tables import PERFECT, Against, Key, Reading, Tally, concepts, errors_by_concept, estimated, references
+from pipeline.tables import Against, Key, Reading, Tally, concepts, errors_of, estimated, matrices, references
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
 DATASETS = 300
@@ -76,12 +76,10 @@ def _pool(
     least = np.array([found.least for _, found in known])
     answers = np.array([found.n or math.nan for _, found in known])
     base = against.base(reading)
-    matrix = reading.confusion
-    if matrix is None:
-        table, matrix = table[:, :-1], np.eye(len(reading.levels), dtype=np.int64) * PERFECT
-    together = matrix
-    if reading.confusion is not None and reading.by_concept:
-        matrix = errors_by_concept(reading, [key[1] for key, _ in known])
+    matrix, together = matrices(reading, [key[1] for key, _ in known]), reading.confusion
+    if together is None:
+        table, matrix = table[:, :-1], matrix[:, :-1]
+        together = matrix
     chance = int(rng.integers(2**63))  # the same for both ends of a bounded reference
     means = amplification.mean_difference(table, matrix, reference, answers=answers, rng=np.random.default_rng(chance))
     ends = means
@@ -246,23 +244,14 @@ def by_chance(
     published = np.where(asked > 0, rng.multinomial(asked[:, 0], target) / np.maximum(asked, 1), target)
     if reading.confusion is None:
         return rng.multinomial(n, target) / n[:, None], published
-    errors, chance = (np.repeat(some, times, 0) for some in _errors(reading, reading.confusion, concepts))
+    known = errors_of(reading, concepts)
+    errors, chance = (
+        np.repeat(some, times, 0) for some in (known.taken_for, known.decided / (known.decided + known.undecided))
+    )
     decided = target * chance
     said = (decided / decided.sum(1, keepdims=True))[:, None] @ dirichlet(errors, rng)
     weight = _roughly_corrected(rng.multinomial(n, said[:, 0] / said[:, 0].sum(1, keepdims=True)), errors, rng) / chance
     return weight / weight.sum(1, keepdims=True), published
-
-
-def _errors(reading: Reading, matrix: Ints, concepts: Sequence[str]) -> tuple[Floats, Floats]:
-    """Dirichlet parameters `(C, K, K)` of the errors among the decided, and each level's chance to be decided `(C, K)`, as
-    `tables.corrected` has them: of all concepts together, which is the `matrix`, or of each."""
-    groups = list(dict.fromkeys(concepts))
-    if reading.by_concept:
-        errors = errors_of_each(errors_by_concept(reading, groups))
-    else:
-        errors = errors_of_all(np.repeat(matrix[None], len(groups), 0))
-    mine = [groups.index(concept) for concept in concepts]
-    return errors.taken_for[mine], (errors.decided / (errors.decided + errors.undecided))[mine]
 
 
 def _roughly_corrected(counts: Ints, errors: Floats, rng: np.random.Generator) -> Floats:

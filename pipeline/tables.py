@@ -27,8 +27,12 @@ from classifiers.attributes import ATTRIBUTES, MONK_TONE, PEOPLE, SKIN_TONE
 from classifiers.correction import (
     BY_CONCEPT,
     PRIOR,
+    Errors,
     checked_confusion,
+    corrected_means,
     corrected_shares_many,
+    errors_of_all,
+    errors_of_each,
     partially_pooled,
     prior_of_errors,
 )
@@ -455,6 +459,29 @@ def errors_by_concept(reading: Reading, concepts: Sequence[str]) -> npt.NDArray[
     return np.array([*own, *left.values()])
 
 
+def errors_of(reading: Reading, concepts: Sequence[str]) -> Errors:
+    """The errors `(C, ...)` in each of these concepts: its own where errors are by concept, else those of all. Without a
+    matrix the classifier is taken at its word."""
+    if reading.confusion is None or not reading.by_concept:
+        return errors_of_all(np.repeat(confusion_of(reading)[None], len(concepts), 0))
+    groups = list(dict.fromkeys(concepts))
+    errors = errors_of_each(errors_by_concept(reading, groups))
+    return Errors(*(part[[groups.index(concept) for concept in concepts]] for part in errors))
+
+
+def matrices(reading: Reading, concepts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The counts behind a mean over these concepts: `(G, K, K + 1)` where errors are by concept, else `(K, K + 1)`."""
+    by_concept = reading.confusion is not None and bool(reading.by_concept)
+    return errors_by_concept(reading, concepts) if by_concept else confusion_of(reading)
+
+
+def confusion_of(reading: Reading) -> npt.NDArray[np.int64]:
+    """The counts `(K, K + 1)` of all concepts together; without any, those of a classifier that is taken at its word."""
+    if reading.confusion is not None:
+        return reading.confusion
+    return np.eye(len(reading.levels), len(reading.columns), dtype=np.int64) * PERFECT
+
+
 def _labelled(block: Sequence[Key], counts: Tally, reading: Reading, rng: np.random.Generator) -> list[Shares]:
     """The shares of some keys, no concept twice, of which people labelled a random sample.
 
@@ -526,11 +553,19 @@ def by_arm(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, R
     }
 
 
-def corrected_sum(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:
-    """The shares behind counts `(K + 1,)` of several concepts together, by the errors on all labelled pictures."""
+def means(
+    table: npt.NDArray[np.int64],
+    concepts: Sequence[str],
+    weights: npt.ArrayLike,
+    reading: Reading,
+    rng: np.random.Generator,
+) -> list[Shares]:
+    """The mean shares behind counts `(C, K + 1)` of some concepts, weighed in M ways: see `corrected_means`."""
     if reading.confusion is None:
-        return _uncorrected(row, reading, rng)
-    return corrected_shares_many(row[None], reading.confusion, rng=rng)[0]
+        # nothing is known of the undecided: they are no outcome
+        found = corrected_means(table[:, :-1], confusion_of(reading)[:, :-1], weights, rng=rng)
+        return [replace(share, method=reading.uncorrected) for share in found]
+    return corrected_means(table, matrices(reading, concepts), weights, rng=rng)
 
 
 def _uncorrected(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:

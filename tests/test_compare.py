@@ -16,7 +16,7 @@ from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
 from pipeline import compare, figures, line, store, tables
-from pipeline.changes import either_way, equal_weights
+from pipeline.changes import either_way
 from pipeline.compare import pair_counts
 from pipeline.errors import InputError, RunError
 from pipeline.line import Opened
@@ -214,15 +214,6 @@ def test_without_a_matrix_the_undecided_may_be_any_level(runs: Callable[..., Ope
     # Two of ten are half known: one may have left the level, and the other may have left or stayed out.
     low, high = either_way(raw, pairs, 0)[1:3]
     assert (low, high) == pytest.approx(((0.0 * 8 - 2) / 10, 0.2 * 8 / 10))
-
-
-def test_concepts_weigh_alike_and_the_size_is_what_the_variance_is_worth() -> None:
-    counts = np.array([[10, 10], [90, 10], [5, 35]])
-    levelled = equal_weights(counts)
-    mean = np.mean([0.5, 0.9, 0.125])
-    assert levelled[0] / levelled.sum() == pytest.approx(mean, abs=0.01)
-    assert levelled.sum() == round(9 / (1 / 20 + 1 / 100 + 1 / 40))
-    assert equal_weights(np.array([[30, 20], [10, 40]])).tolist() == [40, 60]
 
 
 def test_runs_that_cannot_be_compared_are_one_message(

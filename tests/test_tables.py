@@ -81,7 +81,7 @@ def doubted(*attributes: tables.Reading) -> list[str]:
     said: list[str] = []
     with warnings.catch_warnings(), tables.doubts(attributes, said.append):
         for reading in attributes:
-            tables.corrected_sum(np.array([5, 5, 1]), reading, np.random.default_rng(0))
+            tables.means(np.array([[5, 5, 1]]), ["cook"], [[1.0]], reading, np.random.default_rng(0))
     return said
 
 
