@@ -192,7 +192,7 @@ def errors_of_means(counts: Ints, matrix: Ints, weights: Floats) -> Errors:
     rates = known / known.sum(-1, keepdims=True)
     shares = most_likely(rates[:, None], counts[:, :levels])[:, 0]
     images = weights[..., None] * counts[:, :levels].sum(1, keepdims=True) * shares
-    taken_for = on_average(matrix[..., :levels], images, prior_of_errors(levels), _louder(rates, images))
+    taken_for = on_average(matrix[..., :levels], images, prior_of_errors(levels), _louder(known, images, shares))
     if columns == levels:
         return Errors(taken_for, *told(matrix.sum(0)[None].repeat(len(weights), 0)))
     chance = on_average(_decided(matrix), images, [2 * PRIOR, PRIOR])
@@ -315,18 +315,22 @@ def on_average(
     return np.array(result)
 
 
-def _louder(rates: Floats, images: Floats) -> Floats:
+def _louder(known: Floats, images: Floats, shares: Floats) -> Floats:
     """By how much more a mistake about a group's errors moves its corrected shares than one about the mean matrix moves
-    those of the mean, `(M, C, K)`: `rates` `(C, K, K)`, `images` `(M, C, K)`.
+    those of the mean, `(M, C, K)`: `known` Dirichlet parameters `(C, K, K)`, `images` `(M, C, K)`, `shares` `(C, K)`.
 
     Corrected shares are D⁻ᵀ times what is predicted, so an error δ in row k moves them by D⁻ᵀ δ times the level's share.
-    δ has the covariance of one label; of its movement the root mean square is compared.
+    δ has the covariance of one label; of its movement the root mean square is compared. A share in 0..1 cannot vary by
+    more than 1/4, though: where levels are hardly told apart, D⁻ᵀ δ says nothing of how far it can move.
     """
+    rates = known / known.sum(-1, keepdims=True)
     share = images / np.maximum(images.sum(1, keepdims=True), TINY)
     mean = np.einsum("mck,ckj->mkj", share, rates)
     unsure = mean[..., None] * (np.eye(mean.shape[-1]) - mean[..., None, :])  # (M, K, J, J) of each row
     of_groups, of_mean = np.linalg.pinv(rates), np.linalg.pinv(mean)
     own = np.einsum("mkab,cbj,caj->mck", unsure, of_groups, of_groups)
+    moved = own / (1 + known.sum(-1)) * shares**2
+    own *= np.minimum(1, 1 / 4 / np.maximum(moved, TINY))
     whole = np.einsum("mkab,mbj,maj->mk", unsure, of_mean, of_mean)
     return np.asarray(np.sqrt(np.maximum(own, TINY) / np.maximum(whole, TINY)[:, None]))
 
