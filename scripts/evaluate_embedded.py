@@ -1,10 +1,11 @@
 """How good the embedded models are: `python -m scripts.evaluate_embedded PART`, for each PART in turn:
-`draw`, `sheets`, `judge`, `clip`, `read`, `cards`.
+`draw`, `sheets`, `judge`, `clip`, `read`, `eye`, `cards`.
 
 `draw` makes the runs under `outputs/evaluation/`. `sheets` lays 300 drawings out for labelling by eye. `judge` reads all
 drawings with a classifier trained on the real pictures, and measures the text-to-image model by it. `clip` measures the
 CLIP on held-out pictures and writes the confusion matrix that the estimates use. `read` is the audit itself, of the same
-drawings, by that CLIP. `cards` writes the figures into the models' cards and the docs. No accuracy is measured on a
+drawings, by that CLIP; `eye` says how far it moves if the errors are those on the drawings that were labelled by eye.
+`cards` writes the figures into the models' cards and the docs. No accuracy is measured on a
 picture that a model has seen.
 """
 
@@ -26,7 +27,7 @@ from safetensors.torch import load_file
 from scipy import stats
 
 from classifiers.correction import corrected_shares_many
-from pipeline import amplification, line, store
+from pipeline import amplification, line, store, tables
 from pipeline.study import Study
 from pipeline.types import Estimate, Pixels
 from scripts import emoji_world, train_embedded
@@ -116,6 +117,33 @@ def read(names: Sequence[str]) -> None:
         opened = line.resume(RUNS / name)
         line.perceive(opened)
         print(line.estimate(opened))
+
+
+def eye() -> None:
+    """The CLIP against the labels by eye, and what the audit of `guidance-1` says if these are its record."""
+    opened = line.resume(RUNS / "guidance-1")
+    run, study, planned = opened
+    reading = next(r for r in line.read_by(run, study) if r.attribute == "gender")
+    with LABELS.open(newline="") as file:
+        labels = {row["unit_id"]: row["gender"] for row in csv.DictReader(file)}
+    matrix = np.zeros((2, 3), np.int64)
+    for shard in planned.shards():
+        for row in run.read_perceptions(study.perceive.name, shard, ["unit_id", "gender"]).to_pylist():
+            if (shown := labels.get(row["unit_id"])) in reading.levels:
+                matrix[reading.levels.index(shown), reading.columns.index(row["gender"])] += 1
+    print(f"rows by eye, {', '.join(reading.levels)}; columns by the CLIP, and cannot tell: {matrix.tolist()}")
+    counts = tables.tally(run, planned, study.perceive.name, [reading])
+    keys = tables.keys(planned)
+    reference = [emoji_world.women_shares()[key[1]] for key in keys]
+    base = float(np.mean(reference))
+    table = np.array([counts.count(key, reading) for key in keys])
+    for name, errors in (("calibration pictures", tables.matrices(reading, [k[1] for k in keys])), ("by eye", matrix)):
+        rng = np.random.default_rng(0)
+        both = np.column_stack([reference, 1 - np.array(reference)])
+        mean = amplification.mean_difference(table, errors, both, rng=rng)[0]
+        pool = amplification.pooled(table, errors, reference, base, rng=rng)
+        found = {"mean difference": _plain(mean), "shift": _plain(pool.shift), "stretch": _plain(pool.stretch)}
+        print(name, {what: {end: round(v, 3) for end, v in e.items()} for what, e in found.items()})
 
 
 def drawings(name: str, shards: int | None = None) -> Iterator[tuple[dict[str, Any], Pixels]]:
@@ -464,7 +492,7 @@ def measured_clip(found: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Read the command line and do one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["draw", "sheets", "judge", "clip", "read", "cards"])
+    parser.add_argument("part", choices=["draw", "sheets", "judge", "clip", "read", "eye", "cards"])
     parser.add_argument(
         "runs", nargs="*", help=f"for draw and read: some of {', '.join(STUDIES)}; several at once fill the cores"
     )
