@@ -183,15 +183,17 @@ def _paired(
 def _pairs_together(
     counts: Counts, concepts: Sequence[str], mine: Reading, theirs: Reading, rng: np.random.Generator
 ) -> Paired:
-    """The change of the mean share over the pairs `(C, K + 1, K + 1)` of C concepts together.
+    """The change of the mean share over the pairs `(C, K + 1, K + 1)` of C prompts together, and the concept of each.
 
     The errors of each level are those of the concepts that show it, which need not be the same on both sides. What is
     not known of them is one unknown, where they are the same in a concept, and cancels in what does not change.
     """
-    sides, margins = _sides(mine, theirs), (counts.sum(2), counts.sum(1))
+    sides, names = _sides(mine, theirs), list(dict.fromkeys(concepts))
+    of_each = np.array([counts[[concept == name for concept in concepts]].sum(0) for name in names])
+    margins = of_each.sum(2), of_each.sum(1)
 
     def known(margin: Counts, reading: Reading) -> Errors:
-        return errors_of_means(margin, tables.matrices(reading, concepts), np.ones((1, len(concepts))))
+        return errors_of_means(margin, tables.matrices(reading, names), np.ones((1, len(names))))
 
     if len(sides) == 2:
         errors, tilt = [known(margin, side) for margin, side in zip(margins, sides, strict=True)], None

@@ -503,3 +503,7 @@ def test_a_change_is_corrected_by_the_errors_of_its_concept_and_the_mean_by_thos
         held_by_one += by_one.low <= 0.2 <= by_one.high
     assert np.mean(own) >= 0.92
     assert covered >= 10 and held_by_one <= 4, (covered, held_by_one)
+    # two prompts of one concept have its labels both
+    halves, chance = np.concatenate([every - every // 2, every // 2]), np.random.default_rng
+    twice = changes._pairs_together(halves, names * 2, reading, reading, chance(0)).change[0]
+    assert twice == changes._pairs_together(every, names, reading, reading, chance(0)).change[0]
