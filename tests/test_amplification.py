@@ -33,6 +33,7 @@ from pipeline.estimates import Floats, Ints, published, raw_shares, wilson
 from pipeline.mixed_model import log_marginal
 from pipeline.types import Distribution, Estimate
 from prompt_sets import load_reference
+from scripts import validate_pooled
 
 BASE = 0.47
 PERFECT = np.eye(2, dtype=int) * 1_000_000
@@ -747,3 +748,15 @@ def test_a_bad_argument_is_named(changed: dict[str, Any], message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         pooled(**(good | changed), concepts=["chef", "nurse", "pilot"], rng=np.random.default_rng(0))
+
+
+def test_the_script_that_validates_pooled_numbers_gives_five_of_each_audit() -> None:
+    for number, errors in enumerate(validate_pooled.ERRORS.values()):
+        rng = np.random.default_rng(number)
+        right = errors(rng)
+        predicted, table, truth = validate_pooled.audit(right, 30, 100, rng)
+        assert (predicted.sum(1) == 100).all() and (table.sum(2) == 30).all() and truth.sum(1) == pytest.approx(1)
+        rates = table[:, [0, 1], [0, 1]].mean(0) / 30
+        assert rates == pytest.approx(right.mean(0), abs=0.03)
+        found = validate_pooled.held(predicted, table, truth, rng)
+        assert len(found) == len(validate_pooled.NUMBERS) and all(math.isfinite(width) for _, width, _ in found)
