@@ -320,18 +320,19 @@ def _louder(known: Floats, images: Floats, shares: Floats) -> Floats:
     those of the mean, `(M, C, K)`: `known` Dirichlet parameters `(C, K, K)`, `images` `(M, C, K)`, `shares` `(C, K)`.
 
     Corrected shares are D⁻ᵀ times what is predicted, so an error δ in row k moves them by D⁻ᵀ δ times the level's share.
-    δ has the covariance of one label; of its movement the root mean square is compared. A share in 0..1 cannot vary by
+    δ has the covariance of one label in the group, and for the mean the average of these; of its movement the root mean
+    square is compared. A share in 0..1 cannot vary by
     more than 1/4, though: where levels are hardly told apart, D⁻ᵀ δ says nothing of how far it can move.
     """
     rates = known / known.sum(-1, keepdims=True)
     share = images / np.maximum(images.sum(1, keepdims=True), TINY)
     mean = np.einsum("mck,ckj->mkj", share, rates)
-    unsure = mean[..., None] * (np.eye(mean.shape[-1]) - mean[..., None, :])  # (M, K, J, J) of each row
+    unsure = rates[..., None] * (np.eye(mean.shape[-1]) - rates[..., None, :])  # (C, K, J, J) of each row
     of_groups, of_mean = np.linalg.pinv(rates), np.linalg.pinv(mean)
-    own = np.einsum("mkab,cbj,caj->mck", unsure, of_groups, of_groups)
+    own = np.einsum("ckab,cbj,caj->ck", unsure, of_groups, of_groups)
     moved = own / (1 + known.sum(-1)) * shares**2
     own *= np.minimum(1, 1 / 4 / np.maximum(moved, TINY))
-    whole = np.einsum("mkab,mbj,maj->mk", unsure, of_mean, of_mean)
+    whole = np.einsum("mck,ckab,mbj,maj->mk", share, unsure, of_mean, of_mean, optimize=True)
     return np.asarray(np.sqrt(np.maximum(own, TINY) / np.maximum(whole, TINY)[:, None]))
 
 

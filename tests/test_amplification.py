@@ -30,7 +30,7 @@ from pipeline.amplification import (
     total_variation,
 )
 from pipeline.estimates import Floats, Ints, published, raw_shares, wilson
-from pipeline.mixed_model import log_marginal
+from pipeline.mixed_model import _of_concepts, log_marginal
 from pipeline.types import Distribution, Estimate
 from prompt_sets import load_reference
 from scripts import validate_pooled
@@ -625,6 +625,25 @@ def test_errors_that_are_each_concepts_own_are_no_scatter_and_where_they_lean_no
             held += [e.low <= t <= e.high for e, t in both]
     assert (covered >= 0.8 * runs).all(), covered / runs
     assert (by_one[1:] <= 0.5 * runs).all(), by_one / runs
+
+
+def test_the_labels_of_concepts_weigh_their_mean_and_how_alike_they_are_as_scipys_beta_binomial() -> None:
+    labels = np.array([[[18, 2], [1, 19]], [[9, 1], [3, 7]], [[0, 0], [0, 5]]])
+    right = np.array([[20.5, 3.5], [5.0, 25.0]])
+    hit, rho = np.array([[0.85, 0.1], [0.7, 0.3]]), np.array([[0.05, 0.3], [0.4, 0.1]])
+    expected = []
+    for m, r in zip(hit, rho, strict=True):
+        total = 0.0
+        for k in (0, 1):
+            kappa = 1 / r[k] - 1
+            n = labels[:, k].sum(1)
+            total += stats.betabinom(n, kappa * m[k], kappa * (1 - m[k])).logpmf(labels[:, k, 0]).sum()
+            total += stats.beta(0.5, 0.5).logpdf(m[k]) - stats.beta(*right[k]).logpdf(m[k])
+        expected.append(total)
+    told, mean, variance = _of_concepts(hit, rho, labels, right)
+    assert told[0] - told[1] == pytest.approx(expected[0] - expected[1])
+    a, b = (1 / 0.05 - 1) * 0.85 + 18, (1 / 0.05 - 1) * 0.15 + 2
+    assert (mean[0, 0, 0], variance[0, 0, 0]) == pytest.approx(stats.beta(a, b).stats())
 
 
 def test_abstention_that_is_a_concepts_own_is_no_shift_and_no_scatter() -> None:

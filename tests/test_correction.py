@@ -454,3 +454,18 @@ def test_means_of_concepts_are_weighed_by_image_and_name_what_is_wrong() -> None
     assert math.isnan(corrected_means([[0, 0]], sure, rng=rng)[0].value[0])
     with pytest.raises(ValueError, match="predicted has 3 concepts and confusion only 2"):
         corrected_means(predicted, np.array([sure, sure]), rng=rng)
+
+
+def test_what_is_not_known_of_a_concept_that_is_hardly_read_counts_as_it_moves_the_mean() -> None:
+    """Half of the concepts are read 62 % right. With images without end all doubt is about the errors: as much as when each
+    concept's rates are drawn from what its labels say, and its share solved for."""
+    rng, n, size = np.random.default_rng(24), 400, 10**6
+    right = np.repeat([0.62, 0.98], 4)
+    hits = np.rint(right * n).astype(int)
+    labels = np.array([[[h, n - h], [n - h, h]] for h in hits])
+    said = np.rint(size * (0.4 * right + 0.6 * (1 - right))).astype(int)
+    one, other = (rng.beta(hits + 0.5, n - hits + 0.5, (4000, 8)) for _ in range(2))
+    solved = (said / size - (1 - other)) / (one + other - 1)
+    found = corrected_means(np.column_stack([said, size - said]), labels, rng=rng)[0]
+    assert found.value[0] == pytest.approx(0.4, abs=0.02)
+    assert (found.high - found.low)[0] / 3.92 == pytest.approx(solved.mean(1).std(), rel=0.25)
