@@ -11,7 +11,8 @@ import numpy.typing as npt
 from scipy import special, stats
 from scipy.spatial import distance as scipy_distance
 
-from classifiers.correction import BY_CONCEPT, checked_concepts, corrected_means, images_behind
+from classifiers.confusion import BY_CONCEPT, images_behind
+from classifiers.correction import checked_concepts, corrected_means
 from pipeline import mixed_model
 from pipeline.estimates import (
     Floats,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from classifiers.correction import Errors, errors_of_means
+from classifiers.confusion import Errors, errors_of_means
 from pipeline import amplification, robustness, tables
 from pipeline.estimates import Floats, Shares
 from pipeline.pairs import Paired, p_of_no_change, paired_by_errors

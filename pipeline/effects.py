@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from classifiers.correction import BY_CONCEPT
+from classifiers.confusion import BY_CONCEPT
 from pipeline import amplification, changes, tables
 from pipeline.amplification import total_variation
 from pipeline.changes import Side

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special, stats
 
-from classifiers.correction import PRIOR, errors_of_means, partially_decided
+from classifiers.confusion import PRIOR, errors_of_means, partially_decided
 from pipeline.estimates import Floats, Ints
 
 WIDE = 2.5

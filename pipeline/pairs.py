@@ -9,17 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from classifiers.correction import (
-    CHAINS,
-    FIRST,
-    LONGEST,
-    PRIOR,
-    Errors,
-    checked_confusion,
-    dirichlet,
-    errors_of_all,
-    prior_of_errors,
-)
+from classifiers.confusion import PRIOR, Errors, checked_confusion, errors_of_all, prior_of_errors
+from classifiers.correction import CHAINS, FIRST, LONGEST, dirichlet
 from pipeline.amplification import two_sided
 from pipeline.estimates import (
     ENOUGH,

@@ -16,7 +16,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 from scipy import special, stats
 
-from classifiers.correction import checked_confusion, corrected_shares_each, prior_of_errors, told
+from classifiers.confusion import checked_confusion, prior_of_errors, told
+from classifiers.correction import corrected_shares_each
 from pipeline import stages, tables
 from pipeline.errors import InputError
 from pipeline.estimates import Floats, Ints, checked_level, raw_shares, whole

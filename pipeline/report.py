@@ -20,7 +20,7 @@ from PIL import Image
 
 import pipeline
 import prompt_sets
-from classifiers.correction import BY_CONCEPT
+from classifiers.confusion import BY_CONCEPT
 from pipeline import figures, imports, stages, store
 from pipeline import study as studies
 from pipeline.effects import BASELINE

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
-from classifiers.correction import checked_confusion
+from classifiers.confusion import checked_confusion
 from pipeline import mixed_model
 from pipeline.amplification import average, checked_pool, difference
 from pipeline.estimates import Floats, central_interval, checked_counts, wilson

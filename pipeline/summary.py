@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from classifiers import evaluation
-from classifiers.correction import BY_CONCEPT, dirichlet, gibbs, most_likely
+from classifiers.confusion import BY_CONCEPT, most_likely
+from classifiers.correction import dirichlet, gibbs
 from pipeline import amplification, robustness
 from pipeline.estimates import Floats, Ints, Shares, whole
 from pipeline.plan import Asked

@@ -24,18 +24,17 @@ from scipy import stats
 
 import prompt_sets
 from classifiers.attributes import ATTRIBUTES, MONK_TONE, PEOPLE, SKIN_TONE
-from classifiers.correction import (
+from classifiers.confusion import (
     BY_CONCEPT,
     PRIOR,
     Errors,
     checked_confusion,
-    corrected_means,
-    corrected_shares_many,
     errors_of_all,
     errors_of_each,
     partially_pooled,
     prior_of_errors,
 )
+from classifiers.correction import corrected_means, corrected_shares_many
 from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import LABELS, Shares, checked_counts, prediction_powered, published, raw_shares

@@ -10,15 +10,9 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from classifiers import correction
-from classifiers.correction import (
-    corrected_means,
-    corrected_shares,
-    corrected_shares_each,
-    corrected_shares_many,
-    on_average,
-    partially_pooled,
-)
+from classifiers import confusion
+from classifiers.confusion import on_average, partially_pooled
+from classifiers.correction import corrected_means, corrected_shares, corrected_shares_each, corrected_shares_many
 from pipeline.estimates import Floats, Shares, wilson
 from pipeline.simulation import Cell, labelled
 
@@ -385,7 +379,7 @@ def test_audits_that_know_nothing_of_each_other_say_what_each_says_alone() -> No
 
 @pytest.mark.parametrize("rho", [0.02, 0.3, 0.9])
 def test_the_mean_of_groups_is_what_kriging_of_their_shares_gives(rho: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(correction, "UNLIKE", np.array([math.log(rho / (1 - rho))]))
+    monkeypatch.setattr(confusion, "UNLIKE", np.array([math.log(rho / (1 - rho))]))
     hits, n = np.array([19, 12, 4, 30]), np.array([20, 20, 5, 31])
     weights = np.array([10.0, 60.0, 5.0, 0.0, 25.0])  # the last group has no label
     counts = np.stack([np.append(hits, 0), np.append(n - hits, 0)], -1)[:, None]

@@ -19,6 +19,7 @@ STOREYS = [
     {"pipeline.mitigations"},
     {"pipeline.study"},
     {"pipeline.plan", "pipeline.store"},
+    {"classifiers.confusion"},
     {
         "classifiers.correction",
         "classifiers.skin_tone",

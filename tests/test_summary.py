@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from classifiers.correction import corrected_shares_many, dirichlet, prior_of_errors
+from classifiers.confusion import prior_of_errors
+from classifiers.correction import corrected_shares_many, dirichlet
 from pipeline import amplification, stages, summary, tables
 from pipeline.estimates import Shares, raw_shares, whole
 from pipeline.line import Opened
