@@ -168,6 +168,13 @@ class Study(Part):
             raise ValueError(f"images_per_prompt may only grow: {' -> '.join(map(str, sizes))}")
         return self
 
+    @model_validator(mode="after")
+    def _as_the_model_can(self) -> Study:
+        asked = [name for name in ("compile", "cache", "quantization") if getattr(self.draw, name)]
+        if self.model.path == "fake" and asked:
+            raise ValueError(f"draw.{asked[0]}: the model fake has no network; leave it null")
+        return self
+
     def prompts(self) -> tuple[Prompt, ...]:
         """All prompts of all prompt sets, in the order of the files."""
         return _prompts(self.prompt_sets)

@@ -40,6 +40,7 @@ def test_every_study_that_ships_is_valid_and_survives_its_own_dump(name: str) ->
         ({"draw": {"num_inference_steps": "many"}}, ["draw.num_inference_steps", "many"]),
         ({"draw": {"quantization": "int4"}}, ["draw.quantization", "float8"]),
         ({"draw": {"cache": "attention", "compile": "whole"}}, ["draw", "compile goes with neither cache nor"]),
+        ({"draw": {"cache": "attention"}, "model": {"path": "fake"}}, ["draw.cache: the model fake has no network"]),
         ({"images_per_prompt": 0}, ["images_per_prompt"]),
         ({"images_per_prompt": 2.5}, ["images_per_prompt"]),
         ({"images_per_prompt": True}, ["images_per_prompt", "a whole number"]),
