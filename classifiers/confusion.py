@@ -213,8 +213,8 @@ def _louder(known: Floats, images: Floats, shares: Floats) -> Floats:
 
     Corrected shares are D⁻ᵀ times what is predicted, so an error δ in row k moves them by D⁻ᵀ δ times the level's share.
     δ has the covariance of one label in the group, and for the mean the average of these; of its movement the root mean
-    square is compared. A share in 0..1 cannot vary by
-    more than 1/4, though: where levels are hardly told apart, D⁻ᵀ δ says nothing of how far it can move.
+    square is compared. A share in 0..1 cannot vary by more than 1/4, though: where levels are hardly told apart, D⁻ᵀ δ
+    says nothing of how far it can move.
     """
     rates = known / known.sum(-1, keepdims=True)
     share = images / np.maximum(images.sum(1, keepdims=True), TINY)

@@ -140,18 +140,24 @@ def corrected_means(
     The correction is linear in the counts, so a mean is corrected once, from the summed counts: the uncertainty of the
     matrix enters once and not C times as if it averaged out, nor do the priors of C small samples add up. Where errors
     are by concept, the matrix of such a sum is `on_average`'s over its images of each true level, which are taken from
-    the shares that fit each concept's counts. A sum of images of unequal weight counts for as many as its variance is
-    worth: Kish (1965, Survey Sampling, section 11.7).
+    the shares that fit each concept's counts.
     """
     counts, matrix = checked_concepts(predicted, confusion)
-    levels = matrix.shape[-2]
+    levels, columns = matrix.shape[-2:]
     weigh = np.ones((1, len(counts))) if weights is None else np.asarray(weights, dtype=np.float64)
-    total, sizes = weigh @ counts[:, :levels], counts[:, :levels].sum(1)
-    size = (weigh @ sizes) ** 2 / np.maximum(weigh**2 @ sizes, TINY)
-    sums = np.zeros((len(weigh), counts.shape[1]), np.int64)
-    sums[:, :levels] = np.rint(total / np.maximum(total.sum(1), TINY)[:, None] * size[:, None])
-    none = np.zeros((len(weigh), levels, counts.shape[1]), np.int64)
-    return _sampled(sums, errors_of_means(counts, matrix, weigh), none, level, rng)
+    none = np.zeros((len(weigh), levels, columns), np.int64)
+    return _sampled(weighed(counts, weigh, levels), errors_of_means(counts, matrix, weigh), none, level, rng)
+
+
+def weighed(counts: Ints, weights: Floats, levels: int) -> Ints:
+    """Sums `(M, J)` of the counts `(C, J)` of C concepts, of which an image weighs `(M, C)`, in whole images.
+
+    Their decided images, the first K columns, are as many as the sum's variance is worth: Kish (1965, Survey Sampling,
+    section 11.7).
+    """
+    decided = counts[:, :levels].sum(1)
+    worth = weights @ decided / np.maximum(weights**2 @ decided, TINY)
+    return np.asarray(np.rint(weights @ counts * worth[:, None]), dtype=np.int64)
 
 
 def checked_concepts(predicted: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Ints, Ints]:

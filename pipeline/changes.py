@@ -150,14 +150,14 @@ def paired(counts: Mapping[Key, Counts], mine: Reading, theirs: Reading, rng: np
     """The change in every table of pairs, by the errors of its concept where they are known by concept."""
     if not counts:
         return {}
-    known = [tables.errors_of(reading, [key[1] for key in counts]) for reading in _sides(mine, theirs)]
+    concepts = [key[1] for key in counts]
+    known = [tables.errors_of(reading, concepts) for reading in _sides(mine, theirs, concepts)]
     return dict(zip(counts, _paired(np.array([*counts.values()]), known, mine, theirs, rng), strict=True))
 
 
-def _sides(mine: Reading, theirs: Reading) -> list[Reading]:
+def _sides(mine: Reading, theirs: Reading, concepts: Sequence[str]) -> list[Reading]:
     """The attribute with its errors on each side; once, where they are the same."""
-    same = mine.by_concept.keys() == theirs.by_concept.keys() and np.array_equal(mine.confusion, theirs.confusion)  # type: ignore[arg-type]
-    same = same and all(np.array_equal(mine.by_concept[name], theirs.by_concept[name]) for name in mine.by_concept)
+    same = np.array_equal(tables.matrices(mine, concepts), tables.matrices(theirs, concepts))
     return [mine] if same else [mine, theirs]
 
 
@@ -188,7 +188,8 @@ def _pairs_together(
     The errors of each level are those of the concepts that show it, which need not be the same on both sides. What is
     not known of them is one unknown, where they are the same in a concept, and cancels in what does not change.
     """
-    sides, names = _sides(mine, theirs), list(dict.fromkeys(concepts))
+    names = list(dict.fromkeys(concepts))
+    sides = _sides(mine, theirs, names)
     of_each = np.array([counts[[concept == name for concept in concepts]].sum(0) for name in names])
     margins = of_each.sum(2), of_each.sum(1)
 
@@ -297,9 +298,10 @@ def pooled(
         if n == 0:
             return
         concepts = [key[1] for key, told in zip(keys, decided, strict=True) if told]
+        of_decided = [table[decided] * (np.arange(len(mine.columns)) < len(mine.levels)) for table in counts]
         before, after = (
-            tables.means(table[decided], concepts, 1 / table[None, decided, :-1].sum(-1), reading, rng)[0]
-            for table, reading in zip(counts, (mine, theirs), strict=True)
+            tables.means(table, concepts, 1 / table.sum(1)[None], reading, rng)[0]
+            for table, reading in zip(of_decided, (mine, theirs), strict=True)
         )
         sides = [(before.estimate(k), after.estimate(k)) for k in range(len(mine.levels))]
         changes = tuple(amplification.difference(b, a) for a, b in sides)

@@ -57,8 +57,8 @@ def posterior(
 
     Where errors are by concept, a concept's chance h to be predicted the level is Beta(κ m + its labels), κ = 1/ρ - 1,
     with m ~ Beta(½, ½) and ρ uniform for each true level, and all labels are in the likelihood. Its own h is integrated
-    out: given a share, what is predicted is taken as beta-binomial with the mean and variance that this leaves. Of how
-    often a concept's levels are decided, what its labels say is added to its mean, and what they leave unsure to its scatter.
+    out, by `_unsure`. Of how often a concept's levels are decided, what its labels say is added to its mean, and what
+    they leave unsure to its scatter.
     """
     apart, concepts = confusion.ndim == 3, len(counts)
     errors = errors_of_means(np.asarray(counts, np.int64), confusion, np.ones((1, concepts)))

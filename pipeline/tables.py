@@ -34,7 +34,7 @@ from classifiers.confusion import (
     partially_pooled,
     prior_of_errors,
 )
-from classifiers.correction import corrected_means, corrected_shares_many
+from classifiers.correction import corrected_means, corrected_shares_many, weighed
 from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import LABELS, Shares, checked_counts, prediction_powered, published, raw_shares
@@ -561,9 +561,8 @@ def means(
 ) -> list[Shares]:
     """The mean shares behind counts `(C, K + 1)` of some concepts, weighed in M ways: see `corrected_means`."""
     if reading.confusion is None:
-        # nothing is known of the undecided: they are no outcome
-        found = corrected_means(table[:, :-1], confusion_of(reading)[:, :-1], weights, rng=rng)
-        return [replace(share, method=reading.uncorrected) for share in found]
+        sums = weighed(table, np.asarray(weights, dtype=np.float64), len(reading.levels))
+        return [_uncorrected(row, reading, rng) for row in sums]
     return corrected_means(table, matrices(reading, concepts), weights, rng=rng)
 
 

@@ -20,6 +20,7 @@ from classifiers.attributes import GENDER, MONK_TONE, SKIN_TONE
 from classifiers.correction import corrected_shares
 from pipeline import figures, line, stages, tables
 from pipeline.errors import RunError
+from pipeline.estimates import wilson
 from pipeline.line import Opened
 from pipeline.types import CANNOT_TELL, Intersection
 
@@ -225,3 +226,12 @@ def test_the_share_of_several_templates_is_that_of_their_counts(drawn: Callable[
         whole = found["several", concept, "*", "", "none"]
         assert whole.n == sum(sum(row) for row in apart) == 80
         assert whole.estimate(0)[:3] == pytest.approx(share.estimate(0)[:3], abs=0.02)
+
+
+def test_means_without_a_matrix_are_raw_and_count_the_undecided_either_way() -> None:
+    reading = tables.Reading("gender", "perceived gender", ("woman", "man"), None)
+    counts, rng = np.array([[30, 10, 20], [5, 35, 0]]), np.random.default_rng(0)
+    together, one = tables.means(counts, ["cook", "nurse"], [[1, 1], [1, 0]], reading, rng)
+    assert together.value[0] == 35 / 80 and one.value[0] == 30 / 40 and one.n == 60
+    assert (one.low[0], one.high[0]) == (wilson(30, 60, 0.95).low, wilson(50, 60, 0.95).high)
+    assert one.method == reading.uncorrected
