@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from classifiers.attributes import INTERSECTIONS
 from pipeline import changes, stages, store, tables
 from pipeline.changes import Counts, Side
 from pipeline.errors import InputError, RunError
-from pipeline.estimates import Shares
 from pipeline.plan import Plan, plan
+from pipeline.progress import side_by_side
 from pipeline.store import Run
 from pipeline.study import Study
 from pipeline.tables import KEY, Key, Reading, Tally
@@ -54,19 +55,28 @@ def compare(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], dict[str, An
 
 def _compared(members: Sequence[Member]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     first, *others = members
-    rows: list[dict[str, Any]] = []
-    means: list[dict[str, Any]] = []
-    for other in others:
-        why = why_unpaired(first, other)
-        pairs = {} if why else pair_counts(first, other)
-        if not why and not pairs:
-            why = "no prompt, sample and seed is in both"
-        for attribute in (name for name in first.readings if name in other.readings):
-            block, pooled = _attribute(
-                first, other, attribute, {k[0]: v for k, v in pairs.items() if k[1] == attribute}
-            )
-            rows += block
-            means += [{**entry, "why_unpaired": why} for entry in pooled]
+    steps: list[tuple[str, Future[tuple[list[dict[str, Any]], list[dict[str, Any]]]]]] = []
+    with side_by_side("comparing", "steps") as submit:
+        sides = {
+            (m.name, name): submit(_side, m, name) for m in members for name in m.readings if name in first.readings
+        }
+
+        def of(
+            other: Member, attribute: str, pairs: changes.Pairs
+        ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+            mine, theirs = (sides[member.name, attribute].result() for member in (first, other))
+            return _attribute(first, other, mine, theirs, pairs)
+
+        for other in others:
+            why = why_unpaired(first, other)
+            pairs = {} if why else pair_counts(first, other)
+            if not why and not pairs:
+                why = "no prompt, sample and seed is in both"
+            for attribute in (name for name in first.readings if name in other.readings):
+                own = {key: both for (key, name), both in pairs.items() if name == attribute}
+                steps.append((why, submit(of, other, attribute, own)))
+    rows = [row for _, step in steps for row in step.result()[0]]
+    means = [{**entry, "why_unpaired": why} for why, step in steps for entry in step.result()[1]]
     return rows, {"baseline": first.name, "runs": [_described(first, m) for m in members], "changes": means}
 
 
@@ -292,11 +302,10 @@ def _decisions(member: Member, attributes: Sequence[str]) -> pa.Table:
 
 
 def _attribute(
-    first: Member, other: Member, attribute: str, pairs: dict[Key, tuple[Counts, int]]
+    first: Member, other: Member, mine: Side, theirs: Side, pairs: changes.Pairs
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows of one attribute in one pair of runs, and its change over all neutral prompts, per arm and level."""
-    mine, theirs = _side(first, attribute), _side(other, attribute)
-    common = _common(first, other)
+    common, attribute = _common(first, other), mine.reading.attribute
     rng = np.random.default_rng(int(digest([first.study.seed, other.study.seed, attribute, "compare"])[:16], 16))
     rows = changes.rows(mine, theirs, common, pairs, rng)
     means = [
@@ -308,10 +317,7 @@ def _attribute(
 
 
 def _side(member: Member, attribute: str) -> Side:
-    reading, shares = member.readings[attribute], shares_of(member, attribute)
-    return Side(reading=reading, shares=shares, counts={key: member.counts.count(key, reading) for key in shares})
-
-
-def shares_of(member: Member, attribute: str) -> dict[Key, Shares]:
     """The shares of every key, as the run's own `estimates.csv` has them: the same chance, from the study's seed."""
-    return tables.corrected(member.planned, member.counts, [member.readings[attribute]])[attribute]
+    reading = member.readings[attribute]
+    shares = tables.corrected(member.planned, member.counts, reading)
+    return Side(reading=reading, shares=shares, counts={key: member.counts.count(key, reading) for key in shares})

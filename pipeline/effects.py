@@ -31,6 +31,7 @@ from pipeline.mitigations import (
 )
 from pipeline.pairs import Paired, p_of_no_change
 from pipeline.plan import Plan
+from pipeline.progress import side_by_side
 from pipeline.store import Run
 from pipeline.tables import KEY, Key, Reading, Tally
 from pipeline.types import Arm, Estimate, Shard, digest
@@ -121,17 +122,16 @@ def effects(read: Read) -> list[dict[str, Any]]:
     One test per prompt, Holm within an arm and attribute. The mean is one more test, not adjusted. Of attributes alone:
     pairs of combinations are too many for the images that there are of each.
     """
-    readings = [reading for reading in read.readings if not reading.of]
-    rows: list[dict[str, Any]] = []
-    for arm in read.treated():
-        keys = read.keys(arm.name)
-        pairs = changes.as_pairs(read.arms[arm.name].pairs, readings, keys, read.counts.parts)
-        for reading in readings:
-            mine = {k[0]: v for k, v in pairs.items() if k[1] == reading.attribute}
-            chance = read.chance(arm.name, reading.attribute, "effects")
-            sides = read.errors(reading, arm.name)
-            rows += moved(sides, keys, BASELINE, read.counts, read.shares[reading.attribute], mine, chance)
-    return rows
+
+    def of(arm: str, reading: Reading) -> list[dict[str, Any]]:
+        keys, chance = read.keys(arm), read.chance(arm, reading.attribute, "effects")
+        seen = changes.as_pairs(read.arms[arm].pairs, [reading], keys, read.counts.parts)
+        pairs, shares = {key: both for (key, _), both in seen.items()}, read.shares[reading.attribute]
+        return moved(read.errors(reading, arm), keys, BASELINE, read.counts, shares, pairs, chance)
+
+    with side_by_side("comparing arms", "attributes") as submit:
+        started = [submit(of, arm.name, r) for arm in read.treated() for r in read.readings if not r.of]
+    return [row for ended in started for row in ended.result()]
 
 
 def moved(
@@ -227,8 +227,8 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
     goals = {arm.name: arm.goal for arm in read.planned.arms if isinstance(arm, Target | Guardrail) and arm.goal}
     declared = list(dict.fromkeys(goals.values()))
     declared = declared or [Goal(read.readings[0].attribute, "uniform")]
-    found = []
-    for arm in read.treated():
+
+    def of(arm: Arm) -> list[dict[str, Any]]:
         before, after = read.arms[BASELINE], read.arms[arm.name]
         shares = _on_pairs(read, arm.name)
         pairs = [(_before(key), key) for key in tables.concepts(read.keys(arm.name))]
@@ -241,6 +241,7 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
             "fidelity": _fidelity(before, after, len({prompt.concept for prompt in read.planned.prompts})),
             "cost": _cost(before, after, kwh),
         }
+        entries = []
         for goal in [goals[arm.name]] if arm.name in goals else declared:
             reading = next((r for r in read.readings if r.attribute == goal.attribute), None)
             entry = shared | {"attribute": goal.attribute, "target": goal.title}
@@ -248,8 +249,12 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
                 entry |= towards(goal, shares[goal.attribute], pairs, read.errors(reading, arm.name)[1])
             if isinstance(arm, Target):
                 entry["allocation"] = _allocation(arm, tables.concepts(read.keys(arm.name)), followed)
-            found.append(entry | {"verdict": verdict(entry)})
-    return found
+            entries.append(entry | {"verdict": verdict(entry)})
+        return entries
+
+    with side_by_side("did it help", "arms") as submit:
+        started = [submit(of, arm) for arm in read.treated()]
+    return [entry for ended in started for entry in ended.result()]
 
 
 def _on_pairs(read: Read, arm: str) -> dict[str, dict[Key, Shares]]:

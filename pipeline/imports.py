@@ -99,10 +99,9 @@ def study_of(run: Run) -> ImportStudy | None:
 
 def estimate(run: Run, found: Imported) -> str:
     """`estimates.csv`, with the column `model`, `summary.json`, and of arms with a baseline `effects.csv`; the headline."""
-    shares = tables.corrected(found, found.counts, found.readings)
+    shares, about = summary.estimates(found, found.counts, found.readings, found.readings)
     rows = tables.estimate(found, found.counts, found.readings, shares)
     rows = [row | {"model": found.model_of(row["arm"])} for row in rows]
-    about = summary.summary(found, found.counts, found.readings, shares)
     for record in about["classifier"].values():
         record["read_by"] = found.study.read_by.model_dump()
     about["data"] = {"file": found.study.data, "sha256": found.sha256, "not_here": found.not_here}

@@ -351,10 +351,9 @@ def _estimated(
 ) -> tuple[dict[str, dict[tables.Key, Shares]], dict[str, Any]]:
     """The estimates of one perceiver, written into a folder; the shares, and what is to be summed up."""
     planned = opened[2]
-    shares = tables.corrected(planned, counts, attributes)
+    informed = [tables.informed(reading, counts, tables.keys(planned)) for reading in attributes]
+    shares, found = summary.estimates(planned, counts, attributes, informed)
     rows = tables.estimate(planned, counts, attributes, shares)
-    known = [tables.informed(reading, counts, tables.keys(planned)) for reading in attributes]
-    found = summary.summary(planned, counts, known, shares)
     store.write_text(folder / "estimates.csv", tables.to_csv(rows))
     return shares, found
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 MINUTE = 60.0
 """Seconds between two lines where there is no terminal."""
@@ -19,6 +24,30 @@ def progress(label: str, *, total: int, done: int = 0, unit: str = "images") -> 
             yield advance
     else:
         yield _lines(label, total, done, unit)
+
+
+class Submit(Protocol):
+    """Starts a task in a thread."""
+
+    def __call__(self, task: Callable[..., T], /, *args: Any) -> Future[T]:
+        """Its result, to be asked for by tasks that are submitted later, or after all."""
+
+
+@contextmanager
+def side_by_side(label: str, unit: str) -> Iterator[Submit]:
+    """Yields `submit`, for tasks that spend their time in numpy, which lets other threads run; a bar until all are done."""
+    futures: list[Future[Any]] = []
+
+    def submit(task: Callable[..., T], /, *args: Any) -> Future[T]:
+        futures.append(started := pool.submit(task, *args))
+        return started
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield submit
+        with progress(label, total=len(futures), unit=unit) as advance:
+            for ended in as_completed(futures):
+                ended.result()
+                advance(1, "")
 
 
 @contextmanager

@@ -43,7 +43,8 @@ def erasing_lean(
     `stretch` is `amplification.pooled`'s of the other arguments. For one above 1 a lean towards the stereotype, for one
     below 1 a lean away from it. What the lean alone would have predicted, δ of a concept's decided images, is taken
     back out of its counts (not beyond none or all of them), the model is fitted again, and δ is sought where the
-    interval just reaches 1, to 0.002 (Brent's method; all fits share their chance, so that they differ by δ alone).
+    interval just reaches 1, to 0.002 (Brent's method; all fits share their chance, so that they differ by δ alone,
+    but for the one without a lean, which is the stretch's own).
     0 where the interval holds 1 already, inf where no lean is enough, NaN where there is no stretch or a fit of those in
     between is not good enough.
     """
@@ -58,6 +59,8 @@ def erasing_lean(
     @functools.cache  # the search looks at the ends of its interval once more
     def left(lean: float) -> float:
         """How far the interval's end is still beyond 1."""
+        if lean == 0:
+            return stretch.low - 1 if upwards else 1 - stretch.high
         fitted = _stretch(counts[:, :2], lean * towards, matrix, x, doubt, base, level, np.random.default_rng(chance))
         if fitted is None:
             raise ArithmeticError(f"no fit at a lean of {lean}")
@@ -72,10 +75,9 @@ def erasing_lean(
 def _where_it_ends(left: Callable[[float], float]) -> float:
     """The smallest lean at which nothing is left of a finding, inf where that is never."""
     tried = 0.0
-    for lean in (0.02, 0.05, 0.12, 0.3, 0.6, 1.0):
+    for lean in (0.05, 0.12, 0.3, 0.6, 1.0):
         if left(lean) <= 0:
-            # At 0 these are other draws than the stretch's own: where it ends just beyond 1, they may say that it does not.
-            return tried if left(tried) <= 0 else float(optimize.brentq(left, tried, lean, xtol=TOLERANCE))
+            return float(optimize.brentq(left, tried, lean, xtol=TOLERANCE))
         tried = lean
     return math.inf
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from pipeline.estimates import Floats, Ints, Shares, central_interval
 from pipeline.robustness import erasing_difference
 
 BLOCK = 100
-"""Audits simulated together: memory stays small, and the bar moves."""
+"""Audits simulated together: memory stays small."""
 ORACLE = 10
 """Of this many audits one is also read by an oracle, who knows the errors exactly."""
 FLOOR = 0.93
@@ -241,7 +240,7 @@ class Misled:
     names as enough to erase that finding. `None` where all hold it."""
 
 
-def measure(cell: Cell, audits: int, rng: np.random.Generator, advance: Callable[[int, str], None]) -> Measured:
+def measure(cell: Cell, audits: int, rng: np.random.Generator) -> Measured:
     """Simulate the audits of a cell: in each, labelled pictures and images are drawn anew."""
     errors, truth = cell.chances, cell.truth
     inside = (truth > 0) & (truth < 1)
@@ -269,7 +268,6 @@ def measure(cell: Cell, audits: int, rng: np.random.Generator, advance: Callable
             block["curve"] = curve(draws[:, :, inside], truth[inside])
         for name, rows in block.items():
             table.setdefault(name, []).append(rows)
-        advance(size, "")
     whole = {name: np.concatenate(blocks) for name, blocks in table.items()}
     covered, width = whole["curve"].mean(0).T.tolist() if inside.any() else ([], [])
     return Measured(
@@ -289,7 +287,7 @@ def measure(cell: Cell, audits: int, rng: np.random.Generator, advance: Callable
     )
 
 
-def mislead(case: Unfriendly, audits: int, rng: np.random.Generator, advance: Callable[[int, str], None]) -> Misled:
+def mislead(case: Unfriendly, audits: int, rng: np.random.Generator) -> Misled:
     """Simulate an unfriendly case. Shares `MISLED`; with arms, what is estimated is a difference of 0."""
     g, truth = case.gap, np.array(MISLED)
     never = (0.05, 0.05) if case.kind == "abstention" else (0.0, 0.0)
@@ -314,7 +312,6 @@ def mislead(case: Unfriendly, audits: int, rng: np.random.Generator, advance: Ca
         away = [e._replace(value=e.value - aim, low=e.low - aim, high=e.high - aim) for e in mine]
         leans = [erasing_difference(e, confusion) for e, confusion in zip(away, labels, strict=True)]
         erased += [lean for lean in leans if lean > 0]
-        advance(size, "")
     value, low, high = np.array(found).T
     return Misled(
         coverage=float(holds(low, aim, high).mean()),

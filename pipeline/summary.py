@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,19 @@ from classifiers.correction import dirichlet, gibbs
 from pipeline import amplification, robustness
 from pipeline.estimates import Floats, Ints, Shares, whole
 from pipeline.plan import Asked
-from pipeline.tables import Against, Key, Reading, Tally, concepts, errors_of, estimated, matrices, references
+from pipeline.progress import side_by_side
+from pipeline.tables import (
+    Against,
+    Key,
+    Reading,
+    Tally,
+    concepts,
+    corrected,
+    errors_of,
+    estimated,
+    matrices,
+    references,
+)
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
 DATASETS = 300
@@ -28,22 +39,35 @@ BY_PEOPLE = "images that people labelled count for the classifier's errors alone
 NO_STRETCH = {"value": math.nan}
 
 
+def estimates(
+    planned: Asked, counts: Tally, attributes: Sequence[Reading], informed: Sequence[Reading]
+) -> tuple[dict[str, dict[Key, Shares]], dict[str, Any]]:
+    """The shares of every attribute; and the summary: pooled amplification per arm, attribute and reference, and everything
+    else that the report prints. `informed` are the attributes with all that is known of their errors."""
+
+    def of(reading: Reading, against: Against, arm: str) -> list[dict[str, Any]]:
+        return pooled(planned, counts, reading, against, arm, shares[reading.attribute].result())
+
+    with side_by_side("estimating", "steps") as submit:
+        shares = {reading.attribute: submit(corrected, planned, counts, reading) for reading in attributes}
+        pools = [
+            submit(of, reading, against, arm.name)
+            for reading in informed
+            for against in references(planned)
+            for arm in planned.arms
+        ]
+    known = {attribute: started.result() for attribute, started in shares.items()}
+    return known, summary(planned, counts, informed, known, [entry for started in pools for entry in started.result()])
+
+
 def summary(
-    planned: Asked, counts: Tally, attributes: Sequence[Reading], shares: dict[str, dict[Key, Shares]]
+    planned: Asked,
+    counts: Tally,
+    attributes: Sequence[Reading],
+    shares: dict[str, dict[Key, Shares]],
+    pools: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Pooled amplification per arm, attribute and reference, and everything else that the report prints."""
-    asked = [
-        (reading, against, arm.name)
-        for reading in attributes
-        for against in references(planned)
-        for arm in planned.arms
-    ]
-
-    def pooled(reading: Reading, against: Against, arm: str) -> list[dict[str, Any]]:
-        return [*_pool(planned, counts, reading, against, arm, shares[reading.attribute])]
-
-    with ThreadPoolExecutor() as pool:
-        pools = [entry for entries in pool.map(lambda each: pooled(*each), asked) for entry in entries]
+    """What the report prints, in one place."""
     made = {
         name: sum(n for (_, s), n in counts.statuses.items() if s == name) for name in ("made", "blocked", "failed")
     }
@@ -57,9 +81,9 @@ def summary(
     }
 
 
-def _pool(
+def pooled(
     planned: Asked, counts: Tally, reading: Reading, against: Against, arm: str, shares: dict[Key, Shares]
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Over the neutral prompts of an arm: identity prompts name the group themselves. An entry per level."""
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, arm, against.title])[:16], 16))
     mine = [(key, against.of(key[1], reading)) for key in concepts(estimated(planned)) if key[4] == arm]
@@ -71,7 +95,7 @@ def _pool(
         and not np.isnan(found.shares).any()
     ]
     if not known:
-        return
+        return []
     table = np.array([_unlabelled(counts, key, reading) for key, _ in known])
     reference = np.array([found.shares for _, found in known])
     least = np.array([found.least for _, found in known])
@@ -86,6 +110,7 @@ def _pool(
     ends = means
     if (least < reference).any():
         ends = amplification.mean_difference(table, matrix, least, answers=answers, rng=np.random.default_rng(chance))
+    entries: list[dict[str, Any]] = []
     for k, level in enumerate(reading.levels[:1] if len(reading.levels) == 2 else reading.levels):
         entry: dict[str, Any] = {
             "arm": arm,
@@ -112,7 +137,8 @@ def _pool(
         if any(counts.by_people(key, reading).any() for key, _ in known) and reading.confusion is not None:
             for part in (part for part in entry.values() if isinstance(part, dict) and "method" in part):
                 part["method"] += f", {BY_PEOPLE}"
-        yield entry
+        entries.append(entry)
+    return entries
 
 
 def _unlabelled(counts: Tally, key: Key, reading: Reading) -> Ints:

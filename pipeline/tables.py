@@ -11,7 +11,6 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import LABELS, Shares, checked_counts, prediction_powered, published, raw_shares
 from pipeline.plan import Asked, Sharded
-from pipeline.progress import progress
+from pipeline.progress import side_by_side
 from pipeline.store import Run
 from pipeline.types import ALL_TEMPLATES, CANNOT_TELL, NOT_ONE_PERSON, Distribution, Estimate, Shard, digest
 
@@ -396,24 +395,11 @@ def concepts(keyed: Sequence[Key]) -> list[Key]:
     return [key for key in undivided(keyed) if not key[3]]
 
 
-def corrected(planned: Asked, counts: Tally, attributes: Sequence[Reading]) -> dict[str, dict[Key, Shares]]:
-    """The shares of every attribute and key, corrected where the classifier's errors are known.
+def corrected(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, Shares]:
+    """The shares of one attribute for every key, corrected where the classifier's errors are known.
 
     Chance (the posterior's) comes from the study's seed and the attribute, so that the same run gives the same shares.
     """
-    shares: dict[str, dict[Key, Shares]] = {}
-    with (
-        ThreadPoolExecutor() as pool,  # nearly all the time is spent in numpy, which lets other threads run
-        progress("estimating", total=len(attributes), unit="attributes") as advance,
-    ):
-        found = pool.map(lambda reading: _of_attribute(planned, counts, reading), attributes)
-        for reading, of_attribute in zip(attributes, found, strict=True):
-            shares[reading.attribute] = of_attribute
-            advance(1, reading.attribute)
-    return shares
-
-
-def _of_attribute(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, Shares]:
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute])[:16], 16))
     blocks: dict[tuple[str, ...], list[Key]] = {}
     for key in estimated(planned):
@@ -581,18 +567,20 @@ def estimate(
     planned: Asked, counts: Tally, attributes: Sequence[Reading], shares: dict[str, dict[Key, Shares]]
 ) -> list[dict[str, Any]]:
     """The rows of `estimates.csv`: a block per attribute and reference, every key and level in it."""
-    rows: list[dict[str, Any]] = []
-    against_all: list[Against | None] = [*references(planned)] or [None]
-    for reading in attributes:
-        for against in against_all:
-            block = [
-                row
-                for key, share in shares[reading.attribute].items()
-                for row in _rows(key, reading, counts.count(key, reading), share, against, counts)
-            ]
-            _adjust(block)
-            rows += block
-    return rows
+
+    def block(reading: Reading, against: Against | None) -> list[dict[str, Any]]:
+        rows = [
+            row
+            for key, share in shares[reading.attribute].items()
+            for row in _rows(key, reading, counts.count(key, reading), share, against, counts)
+        ]
+        _adjust(rows)
+        return rows
+
+    every: list[Against | None] = [*references(planned)] or [None]
+    with side_by_side("comparing with references", "blocks") as submit:
+        blocks = [submit(block, reading, against) for reading in attributes for against in every]
+    return [row for ended in blocks for row in ended.result()]
 
 
 def _rows(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,8 @@ OPEN, CLOSE = "<!-- measured -->\n", "<!-- end -->\n"
 
 Cells = list[tuple[Cell, Measured]]
 Cases = list[tuple[Unfriendly, Misled]]
+Asked = tuple[Cell | Unfriendly, int, int, Path]
+"""What is simulated, how many audits of it, its seed and its file."""
 
 COLUMNS = (
     "levels",
@@ -64,42 +68,45 @@ COLUMNS = (
 def validate(folder: Path, *, short: bool, seed: int) -> tuple[str, list[str]]:
     """The tables as Markdown, and the cells that failed.
 
-    What is in the folder already is not simulated again. The full form also writes `docs/validation.md` of a
-    checkout, after each cell: a run that is cut short has said what it knew.
+    Cells are simulated on all processors, and not again what is in the folder already. The full form also writes
+    `docs/validation.md` of a checkout, after each cell: a run that is cut short has said what it knew.
     """
     audits, fewer = (SHORT_AUDITS, SHORT_AUDITS) if short else (AUDITS, MISLED_AUDITS)
-    friendly, others = (few(), unfriendly()[:4:3]) if short else (grid(), unfriendly())
-    cells: Cells = []
-    cases: Cases = []
-    total = audits * len(friendly) + fewer * len(others)
+    cells, cases = (few(), unfriendly()[:4:3]) if short else (grid(), unfriendly())
+    friendly = {
+        cell: _place(folder, seed, audits, asdict(cell) | {"chances": cell.chances, "truth": cell.truth})
+        for cell in cells
+    }
+    others = {case: _place(folder, seed, fewer, asdict(case)) for case in cases}
+    missing: list[Asked] = [(cell, audits, *place) for cell, place in friendly.items() if not place[1].exists()]
+    missing += [(case, fewer, *place) for case, place in others.items() if not place[1].exists()]
 
-    def said() -> str:
-        text = "\n".join(report(cells, cases, of=len(friendly), audits=audits, short=short, seed=seed))
+    def found() -> tuple[Cells, str]:
+        measured = [(c, Measured(**stages.read_json(file))) for c, (_, file) in friendly.items() if file.exists()]
+        misled = [(c, Misled(**stages.read_json(file))) for c, (_, file) in others.items() if file.exists()]
+        text = "\n".join(report(measured, misled, of=len(friendly), audits=audits, short=short, seed=seed))
         if not short:
             publish(text)
-        return text
+        return measured, text
 
-    with progress("validate", total=total, unit="audits") as advance:
-        for cell in friendly:
-            number, file = _place(folder, seed, audits, asdict(cell) | {"chances": cell.chances, "truth": cell.truth})
-            if file.exists():
-                measured = Measured(**stages.read_json(file))
-                advance(audits, "")
-            else:
-                measured = measure(cell, audits, np.random.default_rng(number), advance)
-                store.write_json(file, asdict(measured))
-            cells.append((cell, measured))
-            said()
-        for case in others:
-            number, file = _place(folder, seed, fewer, asdict(case))
-            if file.exists():
-                misled = Misled(**stages.read_json(file))
-                advance(fewer, "")
-            else:
-                misled = mislead(case, fewer, np.random.default_rng(number), advance)
-                store.write_json(file, asdict(misled))
-            cases.append((case, misled))
-    return said(), [_sentence(cell, found) for cell, found in cells if found.failed]
+    total = len(friendly) + len(others)
+    with (
+        get_context("spawn").Pool(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool,
+        progress("validate", total=total, done=total - len(missing), unit="cells") as advance,
+    ):
+        for _ in pool.imap_unordered(_simulate, missing):
+            found()
+            advance(1, "")
+    measured, text = found()
+    return text, [_sentence(cell, each) for cell, each in measured if each.failed]
+
+
+def _simulate(what: Asked) -> None:
+    """In a process of its own: so many audits of a cell or case, by its seed, into its file."""
+    one, audits, number, file = what
+    rng = np.random.default_rng(number)
+    found = measure(one, audits, rng) if isinstance(one, Cell) else mislead(one, audits, rng)
+    store.write_json(file, asdict(found))
 
 
 def _place(folder: Path, seed: int, audits: int, facts: dict[str, object]) -> tuple[int, Path]:

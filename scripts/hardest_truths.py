@@ -26,14 +26,15 @@ def main() -> None:
     truths = [*product([name for name in SHARES if name != "none"], RIGHT, UNDECIDED)]
     for images in (20, 200):
         found = []
-        with progress(f"{images} images", total=len(truths) * AUDITS, unit="audits") as advance:
+        with progress(f"{images} images", total=len(truths), unit="truths") as advance:
             for shares, errors, undecided in truths:
                 cell = Cell(
                     levels=levels, shares=shares, images=images, labels=LABELS, errors=errors, undecided=undecided
                 )
-                rank = measure(cell, AUDITS, np.random.default_rng(0), advance).rank()
+                rank = measure(cell, AUDITS, np.random.default_rng(0)).rank()
                 level = float(np.interp(rank, np.arange(len(CREDIBLE)), CREDIBLE))
                 found.append((level, f"{shares}, {errors}, {undecided}"))
+                advance(1, "")
         for level, truth in sorted(found, reverse=True):
             print(f"{images} images: {truth}: {level:.3f}")
 

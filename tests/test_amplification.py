@@ -30,7 +30,7 @@ from pipeline.amplification import (
     total_variation,
 )
 from pipeline.estimates import Floats, Ints, published, raw_shares, wilson
-from pipeline.mixed_model import _of_concepts, log_marginal
+from pipeline.mixed_model import WORTH, _adaptive_sample, _of_concepts, log_marginal
 from pipeline.types import Distribution, Estimate
 from prompt_sets import load_reference
 from scripts import validate_pooled
@@ -538,6 +538,18 @@ def test_the_integral_holds_where_a_large_stretch_sends_the_mean_far_out(
     exact = counts[0] * np.log(chance) + counts[1] * np.log1p(-chance) + stats.norm.logpdf(u)
     result = log_marginal(np.array([counts]), hit[None, None], np.array([[mean]]), np.array([scatter]))[0, 0]
     assert result == pytest.approx(special.logsumexp(exact) + math.log(u[1] - u[0]), abs=0.3)
+
+
+def test_the_sampler_draws_from_a_normal_posterior_as_it_is_known() -> None:
+    rng = np.random.default_rng(3)
+    root = rng.normal(size=(6, 6))
+    precision, at = 4 * root @ root.T, rng.normal(size=6)
+    state = _adaptive_sample(lambda z: -np.einsum("ni,ij,nj->n", z - at, precision, z - at) / 2, 6, rng)
+    assert state is not None and len(state) >= WORTH
+    covariance = np.linalg.inv(precision + np.eye(6))
+    mean, sd = covariance @ precision @ at, np.sqrt(np.diag(covariance))
+    assert np.abs((state.mean(0) - mean) / sd).max() < 4 / math.sqrt(WORTH)
+    assert np.cov(state.T) / np.outer(sd, sd) == pytest.approx(covariance / np.outer(sd, sd), abs=0.15)
 
 
 def test_with_a_perfect_classifier_and_no_scatter_it_is_logistic_regression() -> None:

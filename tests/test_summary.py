@@ -26,13 +26,14 @@ def found(drawn: Callable[..., Opened]) -> Found:
     described = stages.read_json(run.perceptions(study.perceive.name, "x").with_name("perceiver.json"))
     attributes = tables.readings(described)
     counts = tables.tally(run, planned, study.perceive.name, attributes)
-    return opened, counts, attributes, tables.corrected(planned, counts, attributes)
+    return opened, counts, attributes, {r.attribute: tables.corrected(planned, counts, r) for r in attributes}
 
 
 def entry(found: Found, attribute: str, table: str = "taught", **changed: Any) -> dict[str, Any]:
     opened, counts, attributes, shares = found
-    pools = summary.summary(opened[2], counts, attributes, shares | changed)["pooled"]
-    return next(p for p in pools if p["attribute"] == attribute and table in p["reference"].lower())
+    reading = next(a for a in attributes if a.attribute == attribute)
+    against = next(a for a in tables.references(opened[2]) if table in a.source(reading).lower())
+    return summary.pooled(opened[2], counts, reading, against, "none", (shares | changed)[attribute])[0]
 
 
 @pytest.mark.parametrize("attribute", ["gender", "skin_tone"])
@@ -152,7 +153,7 @@ def test_pooled_numbers_are_corrected_by_the_errors_of_each_concept(
     pairs = {key[1]: np.array([[9, 1, 0], [i, 9, 0]]) for i, key in enumerate(shares["gender"])}
     pairs |= {"a concept that was not drawn": np.array([[30, 2, 0], [1, 30, 0]])}
     apart = replace(reading, confusion=np.sum([*pairs.values()], 0), by_concept=pairs)
-    summary.summary(opened[2], counts, [apart], shares)
+    summary.estimates(opened[2], counts, attributes, [apart])
     assert seen and all(table.shape == (len(pairs), 2, 3) for table in seen)
     assert (seen[0][-1] == pairs["a concept that was not drawn"]).all()
     # what people labelled of a concept is known of that concept
@@ -184,7 +185,7 @@ def test_labelled_images_are_in_the_matrix_and_not_among_the_predictions(
     # one that does not show one person says nothing of the others
     counts.not_one_person[key, "gender"] += 1
     assert summary._unlabelled(counts, key, informed).sum() == counts.count(key, reading).sum() - 2
-    pools = summary.summary(opened[2], counts, [informed], shares)["pooled"]
+    pools = summary.estimates(opened[2], counts, attributes, [informed])[1]["pooled"]
     assert pools and all(summary.BY_PEOPLE in pool["mean_difference"]["method"] for pool in pools)
     table = sum(
         summary._unlabelled(counts, k, informed) for k in shares["gender"] if counts.count(k, reading)[:-1].any()

@@ -90,8 +90,8 @@ def test_the_method_says_so_where_errors_are_taken_by_concept(drawn: Callable[..
     run, study, planned = drawn(images_per_prompt=4)
     (reading,) = tables.readings(described(9, 3))
     counts = tables.tally(run, planned, study.perceive.name, [reading])
-    by_concept = tables.corrected(planned, counts, [reading])["gender"]
-    alike = tables.corrected(planned, counts, [replace(reading, by_concept={})])["gender"]
+    by_concept = tables.corrected(planned, counts, reading)
+    alike = tables.corrected(planned, counts, replace(reading, by_concept={}))
     assert all(share.method.endswith(", errors by concept") for share in by_concept.values())
     assert not any("by concept" in share.method for share in alike.values())
 
@@ -218,7 +218,7 @@ def test_the_share_of_several_templates_is_that_of_their_counts(drawn: Callable[
     (reading,) = line.read_by(run, study)
     reading = replace(reading, confusion=np.array([[40, 6, 2], [3, 45, 0]]))
     counts = tables.tally(run, planned, study.perceive.name, [reading])
-    found = tables.corrected(planned, counts, [reading])["gender"]
+    found = tables.corrected(planned, counts, reading)
     for concept in ("mechanic", "pilot", "teacher"):
         apart = [counts.count(("several", concept, t, "", "none"), reading) for t in ("plain", "proud")]
         rng = np.random.default_rng(0)

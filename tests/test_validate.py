@@ -17,10 +17,6 @@ from pipeline.estimates import Shares, wilson
 from pipeline.simulation import CREDIBLE, Cell, Measured, Unfriendly, measure, mislead, upper_bound
 
 
-def silent(n: int, note: str) -> None:
-    pass
-
-
 def cell(**changes: Any) -> Cell:
     friendly: dict[str, Any] = {"levels": 2, "shares": "middle", "images": 50, "labels": 500}
     return Cell(**friendly | {"errors": "sharp", "undecided": "none"} | changes)
@@ -125,7 +121,7 @@ def test_the_shortest_interval_must_cover_in_every_cell_of_its_size() -> None:
 
 def test_with_hardly_an_error_the_naive_coverage_is_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(simulation.RIGHT, "sharp", (1.0, 1.0))
-    found = measure(cell(), 400, np.random.default_rng(0), silent)
+    found = measure(cell(), 400, np.random.default_rng(0))
     share = simulation.SHARES["middle"][2][0]
     held = [k for k in range(51) if wilson(k, 50).low <= share <= wilson(k, 50).high]
     exact = float(stats.binom(50, share).pmf(held).sum())
@@ -156,17 +152,16 @@ def test_an_instrument_that_is_too_sure_fails_and_one_that_is_too_shy_is_too_wid
         return answer
 
     monkeypatch.setattr(simulation, "corrected_shares_each", scaled(0.6))
-    sure = measure(cell(), 300, np.random.default_rng(0), silent)
+    sure = measure(cell(), 300, np.random.default_rng(0))
     monkeypatch.setattr(simulation, "corrected_shares_each", scaled(1.5))
-    shy = measure(cell(), 300, np.random.default_rng(0), silent)
+    shy = measure(cell(), 300, np.random.default_rng(0))
     assert sure.failed and not shy.failed and sure.over(sure.rank()) < 0.8
     assert shy.over(shy.rank()) > validate.WIDEST
 
 
 def test_errors_that_differ_by_ten_points_are_not_covered_and_none_are() -> None:
     with_gap, without = (
-        mislead(Unfriendly(kind="concept", gap=gap, images=2000), 150, np.random.default_rng(0), silent)
-        for gap in (0.1, 0.0)
+        mislead(Unfriendly(kind="concept", gap=gap, images=2000), 150, np.random.default_rng(0)) for gap in (0.1, 0.0)
     )
     assert with_gap.coverage < 0.5 and without.coverage > 0.89
     # Read 0.3 * 0.8 and corrected as if 0.9 of both were right: (0.24 - 0.1) / 0.8 - 0.3.
@@ -180,8 +175,7 @@ def test_the_short_form_holds_and_continues_where_it_stopped(tmp_path: Path, mon
     assert failed == [] and "typecast validate --short --seed 0" in text
     rows = [line for line in text.splitlines() if line.endswith(("| holds |", "| fails |"))]
     assert len(rows) == len(simulation.few()) and not any("nan" in row for row in rows)
-    monkeypatch.setattr(validate, "measure", None)
-    monkeypatch.setattr(validate, "mislead", None)
+    monkeypatch.setattr(validate, "_simulate", None)
     assert validate.validate(tmp_path, short=True, seed=0)[0] == text
 
 
@@ -207,5 +201,5 @@ def test_the_page_says_what_the_grid_is() -> None:
 
 
 def test_a_cell_without_an_inner_share_has_no_width_to_compare() -> None:
-    found = measure(cell(shares="none"), 20, np.random.default_rng(0), silent)
+    found = measure(cell(shares="none"), 20, np.random.default_rng(0))
     assert found.covered_at == [] and math.isnan(found.over(0.0)) and 0 < found.width < 1
