@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from classifiers.attributes import INTERSECTIONS
-from pipeline import changes, stages, store, tables
+from pipeline import changes, labels, stages, store, tables
 from pipeline.changes import Counts, Side
 from pipeline.errors import InputError, RunError
 from pipeline.plan import Plan, plan
@@ -190,9 +190,10 @@ def _members(folders: Sequence[Path]) -> list[Member]:
 
 def _member(folder: Path, name: str) -> Member:
     run, study = stages.load_run(folder)
+    perceiver = study.perceive.name
     if not (folder / "estimates.csv").is_file() or not (folder / "summary.json").is_file():
         raise RunError(f"{folder}: has no estimates yet; run: typecast estimate {folder}")
-    readings = tables.described_in(run.perceptions(study.perceive.name, "x").with_name("perceiver.json"))
+    readings = tables.described_in(run.perceptions(perceiver, "x").with_name("perceiver.json"))
     planned = plan(study, weights="")  # the keys and shards of a run do not depend on its weights
     return Member(
         name=name,
@@ -201,7 +202,7 @@ def _member(folder: Path, name: str) -> Member:
         planned=planned,
         weights=_weights(run, planned),
         readings={reading.attribute: reading for reading in readings},
-        counts=tables.tally(run, planned, study.perceive.name, readings),
+        counts=labels.counted(run, planned, perceiver, readings, tables.tally(run, planned, perceiver, readings)),
         summary=stages.read_json(folder / "summary.json"),
     )
 
@@ -306,6 +307,8 @@ def _attribute(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows of one attribute in one pair of runs, and its change over all neutral prompts, per arm and level."""
     common, attribute = _common(first, other), mine.reading.attribute
+    errors = _errors(first, other, attribute)
+    mine, theirs = (replace(side, reading=reading) for side, reading in zip((mine, theirs), errors, strict=True))
     rng = np.random.default_rng(int(digest([first.study.seed, other.study.seed, attribute, "compare"])[:16], 16))
     rows = changes.rows(mine, theirs, common, pairs, rng)
     means = [
@@ -314,6 +317,17 @@ def _attribute(
         for entry in changes.pooled(mine, theirs, [k for k in tables.concepts(common) if k[4] == arm.name], pairs, rng)
     ]
     return [{"baseline": first.name, "run": other.name, **row} for row in rows], means
+
+
+def _errors(first: Member, other: Member, attribute: str) -> list[Reading]:
+    """An attribute with what is known of its errors in both runs: by the labels of both where their records are one."""
+    record, theirs = (member.readings[attribute] for member in (first, other))
+    if not np.array_equal(np.asarray(record.confusion), np.asarray(theirs.confusion)):
+        both = (record, first), (theirs, other)
+        return [tables.informed(reading, member.counts, tables.keys(member.planned)) for reading, member in both]
+    for member in (first, other):
+        record = tables.informed(record, member.counts, tables.keys(member.planned))
+    return [record, record]
 
 
 def _side(member: Member, attribute: str) -> Side:

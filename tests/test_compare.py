@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
-from pipeline import compare, figures, line, store, tables
+from pipeline import compare, figures, labels, line, store, tables
 from pipeline.changes import either_way
 from pipeline.compare import pair_counts
 from pipeline.errors import InputError, RunError
@@ -93,6 +93,32 @@ def test_runs_of_one_model_are_compared_on_pairs_and_the_pairs_are_surer(runs: C
     pooled = next(e for e in found["changes"] if e["level"] == "woman")
     assert pooled["paired"] and pooled["change"]["low"] < truth < pooled["change"]["high"]
     assert found["runs"][1]["differs"] == ["draw.guidance_scale = 5.0"]
+
+
+def test_what_people_labelled_is_in_a_comparison_as_it_is_in_the_estimates(
+    runs: Callable[..., Opened], tmp_path: Path
+) -> None:
+    one, two = runs("one", 0.3), runs("two", 0.5, draw=guided(5))
+    plain = compare.compare(folders(one, two))[0]
+    run, study, planned = two
+    readings = line.read_by(run, study)
+    labels.draw(run, planned, study.perceive.name, readings, per_concept=10, seed=0)
+    with (labels.folder(run) / "sheet.csv").open(newline="") as file:
+        sheet = list(csv.DictReader(file))
+    with (tmp_path / "ann.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(sheet[0]))
+        writer.writeheader()
+        writer.writerows(row | {"gender": "woman"} for row in sheet)  # of half the pictures the probe said "man"
+    labels.take(run, planned, readings, [tmp_path / "ann.csv"], now="2026-01-02T03:04:05+00:00")
+    line.estimate(two)
+    rows, _ = compare.compare(folders(one, two))
+    with (run.folder / "estimates.csv").open(newline="") as file:
+        estimates = {(row["concept"], row["level"]): float(row["share"]) for row in csv.DictReader(file)}
+    told = {(row["concept"], row["level"]): row["share"] for row in rows}
+    assert told == pytest.approx(estimates, abs=1e-5)
+    # With 200 more women of whom about half were read right, sensitivity + specificity - 1 falls from .84 to about .64.
+    before, after = (np.mean([r["change_high"] - r["change_low"] for r in some]) for some in (plain, rows))
+    assert after > 1.2 * before
 
 
 def test_the_pairs_are_those_of_a_dictionary_of_seeds(runs: Callable[..., Opened]) -> None:
