@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from classifiers.confusion import Errors, errors_of_means
+from classifiers.confusion import BY_CONCEPT, Errors, errors_of_means
 from pipeline import amplification, robustness, tables
 from pipeline.estimates import Floats, Shares
 from pipeline.pairs import Paired, p_of_no_change, paired_by_errors
@@ -235,6 +235,18 @@ def _rows(
             "erased_by": erased_by(change, reading, k),
             "p": p,
         }
+
+
+def said_of_errors(mine: Reading, theirs: Reading, sides: str) -> str:
+    """What a change takes for granted of the errors before and after; `sides` are arms or runs."""
+    if theirs.confusion is None:
+        return theirs.uncorrected
+    if theirs.of_arm:
+        return "errors by arm"
+    concepts = f", {BY_CONCEPT}" if theirs.by_concept else ""
+    if mine is not theirs:
+        return f"errors of each of the {sides}{concepts}"
+    return f"errors taken to be the same in both {sides}{concepts}"
 
 
 def erased_by(change: Estimate, reading: Reading, k: int = 0) -> float:

@@ -308,7 +308,7 @@ def _attribute(
     """The rows of one attribute in one pair of runs, and its change over all neutral prompts, per arm and level."""
     common, attribute = _common(first, other), mine.reading.attribute
     errors = _errors(first, other, attribute)
-    mine, theirs = (replace(side, reading=reading) for side, reading in zip((mine, theirs), errors, strict=True))
+    mine, theirs = replace(mine, reading=errors[0]), replace(theirs, reading=errors[1])
     rng = np.random.default_rng(int(digest([first.study.seed, other.study.seed, attribute, "compare"])[:16], 16))
     rows = changes.rows(mine, theirs, common, pairs, rng)
     means = [
@@ -316,18 +316,23 @@ def _attribute(
         for arm in first.planned.arms
         for entry in changes.pooled(mine, theirs, [k for k in tables.concepts(common) if k[4] == arm.name], pairs, rng)
     ]
-    return [{"baseline": first.name, "run": other.name, **row} for row in rows], means
+    told = f"; {changes.said_of_errors(*errors, 'runs')}" if errors[1].confusion is not None else ""
+    at = {"baseline": first.name, "run": other.name}
+    return [{**at, **row, "method": f"{row['method']}{told}"} for row in rows], means
 
 
-def _errors(first: Member, other: Member, attribute: str) -> list[Reading]:
+def _errors(first: Member, other: Member, attribute: str) -> tuple[Reading, Reading]:
     """An attribute with what is known of its errors in both runs: by the labels of both where their records are one."""
     record, theirs = (member.readings[attribute] for member in (first, other))
     if not np.array_equal(np.asarray(record.confusion), np.asarray(theirs.confusion)):
-        both = (record, first), (theirs, other)
-        return [tables.informed(reading, member.counts, tables.keys(member.planned)) for reading, member in both]
+        own = [
+            tables.informed(reading, member.counts, tables.keys(member.planned))
+            for reading, member in ((record, first), (theirs, other))
+        ]
+        return own[0], own[1]
     for member in (first, other):
         record = tables.informed(record, member.counts, tables.keys(member.planned))
-    return [record, record]
+    return record, record
 
 
 def _side(member: Member, attribute: str) -> Side:

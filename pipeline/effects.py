@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from classifiers.confusion import BY_CONCEPT
 from pipeline import amplification, changes, tables
 from pipeline.amplification import total_variation
 from pipeline.changes import Side
@@ -169,17 +168,8 @@ def moved(
                 "p": entry["p"],
             }
         )
-    told = "" if theirs.confusion is None else f"; {said_of_errors(theirs)}"
+    told = "" if theirs.confusion is None else f"; {changes.said_of_errors(reading, theirs, 'arms')}"
     return [{"baseline": baseline, **row, "method": f"{row['method']}{told}"} for row in rows]
-
-
-def said_of_errors(reading: Reading) -> str:
-    """What a change takes for granted of the errors on its two sides; `reading` is of the arm."""
-    if reading.confusion is None:
-        return reading.uncorrected
-    if reading.of_arm:
-        return "errors by arm"
-    return f"errors taken to be the same in both arms{f', {BY_CONCEPT}' if reading.by_concept else ''}"
 
 
 # -- obedience.csv -----------------------------------------------------------------------------------
@@ -340,7 +330,7 @@ def towards(
     found = nearer(concepts, befores, afters, targets)
     change = Estimate(**found["distance_change"])
     found["distance_change"]["erased_by"] = changes.erased_by(change, reading) if len(reading.levels) == 2 else None
-    return found | {"errors": said_of_errors(reading)}
+    return found | {"errors": changes.said_of_errors(reading, reading, "arms")}
 
 
 def nearer(
