@@ -28,6 +28,7 @@ from pipeline.estimates import (
     checked_counts,
     checked_level,
     effective_size,
+    log_rising,
 )
 
 CHAINS = 64
@@ -330,13 +331,8 @@ def _of_levels(true: npt.NDArray[np.int32], rng: np.random.Generator) -> Iterato
 def _likelier(true: npt.NDArray[np.int32]) -> Floats:
     """By how much likelier each level's own prior makes draws `(T, K)` than 1/K on each, in logarithms: `(T, K)`."""
     levels = true.shape[1]
-    asked, other, drawn = (_log_rising(prior, true) for prior in (PRIOR, PRIOR / (levels - 1), 1 / levels))
+    asked, other, drawn = (log_rising(prior, true) for prior in (PRIOR, PRIOR / (levels - 1), 1 / levels))
     return np.asarray((other - drawn).sum(1, keepdims=True) + asked - other)
-
-
-def _log_rising(start: float, n: npt.NDArray[np.int32]) -> Floats:
-    """log Γ(start + n) / Γ(start): the likelihood of counts n under a Dirichlet, but for what depends on sums alone."""
-    return np.asarray(special.gammaln(start + n) - special.gammaln(start))
 
 
 def dirichlet(concentration: Floats, rng: np.random.Generator) -> Floats:

@@ -239,7 +239,7 @@ def _rows(
 
 def said_of_errors(mine: Reading, theirs: Reading, sides: str) -> str:
     """What a change takes for granted of the errors before and after; `sides` are arms or runs."""
-    if theirs.confusion is None:
+    if mine.confusion is None or theirs.confusion is None:
         return theirs.uncorrected
     if theirs.of_arm:
         return "errors by arm"

@@ -30,6 +30,9 @@ from pipeline.types import digest
 COLUMNS = (*changes.COLUMNS[:8], "run", *changes.COLUMNS[8:])
 """Of `compare.csv`. Shares and changes (run − baseline) in 0..1 and -1..1."""
 
+Changed = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+"""The rows of one attribute in one pair of runs, and its change over all neutral prompts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
@@ -55,15 +58,13 @@ def compare(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], dict[str, An
 
 def _compared(members: Sequence[Member]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     first, *others = members
-    steps: list[tuple[str, Future[tuple[list[dict[str, Any]], list[dict[str, Any]]]]]] = []
+    steps: list[tuple[str, Future[Changed]]] = []
     with side_by_side("comparing", "steps") as submit:
         sides = {
             (m.name, name): submit(_side, m, name) for m in members for name in m.readings if name in first.readings
         }
 
-        def of(
-            other: Member, attribute: str, pairs: changes.Pairs
-        ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        def of(other: Member, attribute: str, pairs: changes.Pairs) -> Changed:
             mine, theirs = (sides[member.name, attribute].result() for member in (first, other))
             return _attribute(first, other, mine, theirs, pairs)
 
@@ -302,9 +303,7 @@ def _decisions(member: Member, attributes: Sequence[str]) -> pa.Table:
 # -- changes -----------------------------------------------------------------------------------------
 
 
-def _attribute(
-    first: Member, other: Member, mine: Side, theirs: Side, pairs: changes.Pairs
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _attribute(first: Member, other: Member, mine: Side, theirs: Side, pairs: changes.Pairs) -> Changed:
     """The rows of one attribute in one pair of runs, and its change over all neutral prompts, per arm and level."""
     common, attribute = _common(first, other), mine.reading.attribute
     errors = _errors(first, other, attribute)
@@ -316,7 +315,7 @@ def _attribute(
         for arm in first.planned.arms
         for entry in changes.pooled(mine, theirs, [k for k in tables.concepts(common) if k[4] == arm.name], pairs, rng)
     ]
-    told = f"; {changes.said_of_errors(*errors, 'runs')}" if errors[1].confusion is not None else ""
+    told = f"; {changes.said_of_errors(*errors, 'runs')}" if all(side.confusion is not None for side in errors) else ""
     at = {"baseline": first.name, "run": other.name}
     return [{**at, **row, "method": f"{row['method']}{told}"} for row in rows], means
 

@@ -168,7 +168,7 @@ def moved(
                 "p": entry["p"],
             }
         )
-    told = "" if theirs.confusion is None else f"; {changes.said_of_errors(reading, theirs, 'arms')}"
+    told = "" if reading.confusion is None else f"; {changes.said_of_errors(reading, theirs, 'arms')}"
     return [{"baseline": baseline, **row, "method": f"{row['method']}{told}"} for row in rows]
 
 

@@ -239,3 +239,8 @@ def effective_size(draws: Floats) -> Floats:
     pairs = np.minimum.accumulate(pairs, -1) * np.logical_and.accumulate(pairs > 0, -1)
     result: Floats = chains * n / np.maximum(2 * pairs.sum(-1) - 1, 1.0)
     return result
+
+
+def log_rising(start: float | Floats, n: npt.NDArray[np.int32] | Floats) -> Floats:
+    """log Γ(start + n) / Γ(start): the likelihood of counts n under a Dirichlet, but for what depends on sums alone."""
+    return np.asarray(special.gammaln(start + n) - special.gammaln(start))

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special, stats
 
 from classifiers.confusion import PRIOR, errors_of_means, partially_decided
-from pipeline.estimates import Floats, Ints
+from pipeline.estimates import Floats, Ints, log_rising
 
 WIDE = 2.5
 """Scale of the prior on the shift, a t with 3 degrees of freedom: on the logit scale, next to no opinion."""
@@ -155,14 +155,9 @@ def _unsure(hits: Ints | Floats, misses: Ints | Floats, share: Floats, hit: Floa
     steep, flat = width * now / p, width * (1 - now) / (1 - p)
     gap = (up * (1 - steep) * (1 - now) / now + down * (1 - flat) * now / (1 - now)) / (size + up + down)
     tilted += gap / 2
-    # log B(a + up, b + down) / B(a, b): betaln takes twice as long, which is most of the time of a fit.
-    rising = _log_rising(a, up) + _log_rising(b, down) - _log_rising(size, up + down)
+    # log B(a + up, b + down) / B(a, b), in less time than betaln takes
+    rising = log_rising(a, up) + log_rising(b, down) - log_rising(size, up + down)
     return np.asarray(tilted + rising)
-
-
-def _log_rising(start: Floats, by: Floats) -> Floats:
-    """log Γ(start + by) / Γ(start)."""
-    return np.asarray(special.gammaln(start + by) - special.gammaln(start))
 
 
 def _peak(

@@ -43,11 +43,15 @@ def side_by_side(label: str, unit: str) -> Iterator[Submit]:
         return started
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield submit
-        with progress(label, total=len(futures), unit=unit) as advance:
-            for ended in as_completed(futures):
-                ended.result()
-                advance(1, "")
+        try:
+            yield submit
+            with progress(label, total=len(futures), unit=unit) as advance:
+                for ended in as_completed(futures):
+                    ended.result()
+                    advance(1, "")
+        except BaseException:  # an interruption too does not wait for what has not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 @contextmanager
@@ -89,8 +93,8 @@ def _lines(label: str, total: int, done: int, unit: str) -> Callable[[int, str],
             return
         last = now
         rate = fresh / (now - start)
-        left = (total - done - fresh) / rate if rate else 0.0
-        line = f"{label}: {done + fresh} of {total} {unit}, {rate:.1f}/s, {left / 60:.0f} min left {note}"
+        left = f"{rate:.1f}/s, {(total - done - fresh) / rate / 60:.0f} min left" if rate else "time left not known"
+        line = f"{label}: {done + fresh} of {total} {unit}, {left} {note}"
         print(line.rstrip(), file=sys.stderr, flush=True)
 
     return advance

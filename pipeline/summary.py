@@ -57,28 +57,19 @@ def estimates(
             for arm in planned.arms
         ]
     known = {attribute: started.result() for attribute, started in shares.items()}
-    return known, summary(planned, counts, informed, known, [entry for started in pools for entry in started.result()])
-
-
-def summary(
-    planned: Asked,
-    counts: Tally,
-    attributes: Sequence[Reading],
-    shares: dict[str, dict[Key, Shares]],
-    pools: Sequence[dict[str, Any]],
-) -> dict[str, Any]:
-    """What the report prints, in one place."""
+    entries = [entry for started in pools for entry in started.result()]
     made = {
         name: sum(n for (_, s), n in counts.statuses.items() if s == name) for name in ("made", "blocked", "failed")
     }
-    return {
+    found = {
         "study": planned.study.name,
         **planned.made_with,
         "images": {**made, "total": sum(made.values()), "asked": len(planned)},
-        "headline": headline(planned, pools, made["made"], attributes, shares),
-        "pooled": pools,
-        "classifier": {reading.attribute: _record(reading, counts) for reading in attributes},
+        "headline": headline(planned, entries, made["made"], informed, known),
+        "pooled": entries,
+        "classifier": {reading.attribute: _record(reading, counts) for reading in informed},
     }
+    return known, found
 
 
 def pooled(

@@ -37,3 +37,17 @@ def test_what_a_task_raises_is_raised() -> None:
     with pytest.raises(ZeroDivisionError), side_by_side("dividing", "parts") as submit:
         submit(divmod, 1, 0)
         submit(divmod, 1, 1)
+
+
+def test_an_interruption_does_not_wait_for_what_has_not_begun() -> None:
+    begun: list[int] = []
+
+    def task(number: int) -> None:
+        begun.append(number)
+        time.sleep(0.05)
+
+    with pytest.raises(KeyboardInterrupt), side_by_side("waiting", "tasks") as submit:
+        for number in range(200):
+            submit(task, number)
+        raise KeyboardInterrupt
+    assert len(begun) < 100
