@@ -1,4 +1,7 @@
-"""A Slurm of one node on the loopback, for tests: munged, slurmctld and slurmd as root, all in one folder."""
+"""A Slurm of one node on the loopback, for tests: munged, slurmctld and slurmd as root, all in one folder.
+
+What runs in its partition `urgent` pre-empts what runs in `debug`, after a time of grace.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,10 @@ ReturnToService=2
 KillWait=5
 SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 State=UNKNOWN
-PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=10
+PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
 
 

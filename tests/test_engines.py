@@ -327,10 +327,14 @@ def test_a_launch_without_submitit_is_one_message(tmp_path: Path, monkeypatch: p
         slurm.scripts(tmp_path, "mine", slurm.Asked({}))
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_worker_goes_back_to_the_queue_only_if_a_shard_was_finished(tmp_path: Path, finished: bool) -> None:
-    """The script is run by a real shell, which is told of the time limit while its `srun` works."""
-    stubs = {"srun": "sleep 5", "scontrol": 'echo "$@" > "$ASKED"'}
+NOW = "2026-11-30T07:00:00"
+"""As Slurm says when a job is being pre-empted; `None` when it is not."""
+
+
+def scripted(tmp_path: Path, *, srun: str, preempt_time: str = "None") -> tuple[subprocess.Popen[str], Path]:
+    """The workers' script, run by a real shell with other commands in Slurm's place; and what `scontrol requeue` is told."""
+    asked = tmp_path / "asked"
+    stubs = {"srun": srun, "scontrol": f'[ "$1" = show ] && echo PreemptTime={preempt_time} || echo "$@" >> "{asked}"'}
     for name, does in stubs.items():
         stub = tmp_path / "bin" / name
         stub.parent.mkdir(exist_ok=True)
@@ -341,15 +345,44 @@ def test_a_worker_goes_back_to_the_queue_only_if_a_shard_was_finished(tmp_path: 
     old.touch()
     os.utime(old, (0, 0))
     script, _ = slurm.scripts(tmp_path / "run", "mine", slurm.Asked({}))
-    asked = {"ASKED": str(tmp_path / "asked"), "SLURM_JOB_ID": "7", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    job = subprocess.Popen(["bash", "-c", script], env=os.environ | asked, stderr=subprocess.PIPE, text=True)
+    slurms_own = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    job = subprocess.Popen(
+        ["bash", "-c", script], env=os.environ | slurms_own | path, stderr=subprocess.PIPE, text=True
+    )
+    return job, asked
+
+
+@pytest.mark.parametrize("preempt_time", ["None", NOW])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_worker_that_is_out_of_time_goes_back_to_the_queue_if_a_shard_was_finished(
+    tmp_path: Path, finished: bool, preempt_time: str
+) -> None:
+    """And always where it was pre-empted on a cluster that says so by the same signal."""
+    job, asked = scripted(tmp_path, srun="sleep 5", preempt_time=preempt_time)
     time.sleep(2)
     if finished:
         (tmp_path / "run" / "images" / "new.parquet").touch()
     job.send_signal(signal.SIGUSR2)
     _, said = job.communicate(timeout=60)
-    assert (tmp_path / "asked").exists() == finished
-    assert ("no shard was finished within the time limit" in said) != finished
+    again = finished or preempt_time != "None"
+    assert asked.exists() == again
+    assert not again or asked.read_text() == "requeue 7_3\n"  # 7 would be every worker of the array
+    assert ("no shard was finished within the time limit" in said) != again
+
+
+@pytest.mark.parametrize(
+    ("ended", "preempt_time", "again"),
+    [(130, NOW, True), (143, NOW, True), (130, "None", False), (1, NOW, False), (0, NOW, False)],
+)
+def test_a_worker_that_ends_while_it_is_pre_empted_goes_back_to_the_queue(
+    tmp_path: Path, ended: int, preempt_time: str, again: bool
+) -> None:
+    """Not one that was cancelled, that failed, or that was ready."""
+    job, asked = scripted(tmp_path, srun=f"exit {ended}", preempt_time=preempt_time)
+    job.communicate(timeout=60)
+    assert job.returncode == ended
+    assert asked.exists() == again
 
 
 @pytest.fixture(scope="module")
@@ -390,6 +423,26 @@ def test_slurm_ends_like_local_with_one_worker_requeued_and_one_out_of_time(
     assert done(opened) == alone(tmp_path / "alone", 600)
     logs = "\n".join(log.read_text() for log in (run.folder / slurm.FOLDER).glob("*.out"))
     assert line.status(opened)["report"] and "report.html" in logs, logs
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_pre_empted_is_requeued_and_continues(cluster: dict[str, str], tmp_path: Path) -> None:
+    """With a time of grace, in which a worker ends by itself: Slurm would take it for one that failed."""
+    opened = begun(tmp_path / "run", 1500)
+    run, chosen, planned = opened
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in cluster.items():
+            patch.setenv(key, value)
+        asked = slurm.Asked(slurm.options(["nodes=2,time=30"]))
+        number, _ = slurm.launch(run.folder, chosen.name, asked)
+        until(lambda: any(run.images(shard).exists() for shard in planned.shards()))
+        urgent = ["sbatch", "--partition=urgent", "--exclusive", f"--output={tmp_path / 'urgent'}", "--wrap=sleep 3"]
+        subprocess.run(urgent, check=True)
+        until(lambda: not slurms.jobs(cluster), 600)
+        shown = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True).stdout
+    assert shown.count("Restarts=1") == 2 and shown.count("JobState=COMPLETED") == 2, shown
+    assert done(opened) == alone(tmp_path / "alone", 1500)
+    assert line.status(opened)["report"]
 
 
 def test_a_model_draws_the_same_on_slurm(cluster: dict[str, str], tmp_path: Path) -> None:

@@ -40,17 +40,26 @@ SIGNAL = "B:USR2@90"
 """Seconds before the time limit at which the script of a worker is told of it."""
 
 AGAIN = """
-# before the time limit: to the queue again, unless no shard was finished in all the time
+# before the time limit: to the queue again, unless no shard was finished in all the time; and when pre-empted, always
 run={run}
 began=$(date +%s)
+task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"  # the number of one task is that of the whole array too
+pre_empted() {{
+    scontrol show job "$task" | grep -q "PreemptTime=[0-9]"
+}}
 again() {{
-    if [ -n "$(find "$run/images" -name '*.parquet' -newermt "@$began" -print -quit)" ]; then
-        scontrol requeue "$SLURM_JOB_ID"
+    if pre_empted || [ -n "$(find "$run/images" -name '*.parquet' -newermt "@$began" -print -quit)" ]; then
+        scontrol requeue "$task"
     else
         echo "typecast: no shard was finished within the time limit: ask for more time" >&2
     fi
 }}
-trap again USR2"""
+trap again USR2
+# of a pre-emption with a time of grace the workers are told, and not this script: whoever ends in that time has failed
+ended() {{
+    case $1 in 130 | 143) if pre_empted; then scontrol requeue "$task"; fi ;; esac
+    return "$1"
+}}"""
 
 
 @dataclass(frozen=True)
@@ -197,7 +206,7 @@ def _jobs(folder: Path, name: str, asked: Asked) -> tuple[_Job, _Job]:
     plain = {key: value for key, value in given.items() if not key.startswith(DEVICES) and key != "dependency"}
     workers = _Job(
         folder,
-        f"{shlex.join(work)} & wait $!",  # a trap is only run while the shell itself waits
+        f"{shlex.join(work)} & wait $! || ended $?",  # a trap is only run while the shell itself waits
         {
             "job_name": f"typecast-{name}",
             "map_count": asked.nodes,
