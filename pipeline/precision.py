@@ -20,7 +20,7 @@ from classifiers.confusion import checked_confusion, prior_of_errors, told
 from classifiers.correction import corrected_shares_each
 from pipeline import stages, tables
 from pipeline.errors import InputError
-from pipeline.estimates import Floats, Ints, checked_level, raw_shares, whole
+from pipeline.estimates import Floats, Ints, raw_shares, whole
 from pipeline.plan import Plan, plan
 from pipeline.progress import progress
 from pipeline.store import Run
@@ -28,6 +28,8 @@ from pipeline.study import Study
 from pipeline.tables import PERFECT, Reading
 from pipeline.types import Distribution, digest
 
+Z = float(special.ndtri(0.975))
+"""The normal quantile of a two-sided 95 % interval: 1.96."""
 AUDITS = 4
 """Simulated audits behind a half-width that only steers the search."""
 AGAIN, CLOSE = 4, 0.08
@@ -137,17 +139,6 @@ def variances(shares: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Floats, 
 def _covered(linear: Floats, covariance: Floats) -> Floats:
     """The variances of a linear map of something with this covariance."""
     return np.asarray(np.einsum("ij,jk,ik->i", linear, covariance, linear))
-
-
-def images_needed(per_image: float, from_matrix: float, half: float, level: float = 0.95) -> int | None:
-    """Images whose interval is `half` wide to either side, or `None` if the matrix alone makes it wider."""
-    left = (half / z(level)) ** 2 - from_matrix
-    return math.ceil(per_image / left) if left > 0 else None
-
-
-def z(level: float) -> float:
-    """The normal quantile of a two-sided interval: 1.96 at 0.95."""
-    return float(special.ndtri((1 + checked_level(level)) / 2))
 
 
 def simulated_half_widths(
@@ -283,7 +274,7 @@ def _said(tries: Tries, case: Case, n: int) -> Audited:
 
 def _images_at_half(half: float) -> float:
     """Images that a perfect classifier needs at a share of one half."""
-    return (z(0.95) / half) ** 2 / 4
+    return (Z / half) ** 2 / 4
 
 
 def _corrected(
@@ -376,7 +367,7 @@ def _cases(planned: Plan, reading: Reading, matrix: Ints | None, half: float) ->
         distinct.setdefault((shares.tobytes(), tuple(asked), case.templates), case)
 
     def worst(confusion: Ints) -> Case:
-        wanted = (half / z(0.95)) ** 2
+        wanted = (half / Z) ** 2
 
         def short(case: Case) -> tuple[float, float]:
             per_image, floor = (v[list(case.asked)] for v in variances(case.shares, confusion))

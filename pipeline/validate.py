@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from multiprocessing import TimeoutError, get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
 
 from pipeline import stages, store
+from pipeline.errors import RunError
 from pipeline.progress import MINUTE, progress
 from pipeline.simulation import (
     FLOOR,
@@ -91,19 +94,29 @@ def validate(folder: Path, *, short: bool, seed: int) -> tuple[str, list[str]]:
 
     total = len(friendly) + len(others)
     with (
-        get_context("spawn").Pool(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool,
+        ProcessPoolExecutor(
+            mp_context=get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+        ) as pool,
         progress("validate", total=total, done=total - len(missing), unit="cells") as advance,
     ):
-        ended = pool.imap_unordered(_simulate, missing)
-        for _ in missing:
-            while True:
-                try:
-                    ended.next(MINUTE)
-                    break
-                except TimeoutError:
-                    advance(0, "")  # a cell may take an hour
-            found()
-            advance(1, "")
+        try:
+            running = {pool.submit(_simulate, what) for what in missing}
+            while running:
+                ended, running = wait(running, MINUTE, FIRST_COMPLETED)  # a cell may take an hour
+                for one in ended:
+                    one.result()
+                if ended:
+                    found()
+                advance(len(ended), "")
+        except BaseException as error:
+            for process in active_children():
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise RunError(
+                    f"{folder}: a process was killed, perhaps for want of memory; what is finished is kept, and the same "
+                    "command continues"
+                ) from None
+            raise
     measured, text = found()
     return text, [_sentence(cell, each) for cell, each in measured if each.failed]
 

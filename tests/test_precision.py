@@ -16,7 +16,7 @@ from classifiers.correction import corrected_shares_many
 from pipeline import precision
 from pipeline.errors import InputError
 from pipeline.line import Opened
-from pipeline.precision import GRID, MANY, images_needed, measured_rate, needs, scaled, simulated_half_widths, variances
+from pipeline.precision import GRID, MANY, Z, measured_rate, needs, scaled, simulated_half_widths, variances
 from pipeline.tables import Reading
 from tests.conftest import fake_study
 
@@ -27,7 +27,7 @@ def test_a_perfect_classifier_at_one_half_needs_the_textbooks_1068_images_for_th
     # 1.96² / 4 / 0.03² = 1067.1
     per_image, floor = variances([0.5, 0.5], np.eye(2, dtype=int) * 10**9)
     assert per_image == pytest.approx([0.25, 0.25], rel=1e-6) and floor == pytest.approx([0, 0], abs=1e-8)
-    assert images_needed(per_image[0], 0.0, 0.03) == 1068
+    assert math.ceil(per_image[0] * (Z / 0.03) ** 2) == 1068
 
 
 def test_the_templates_of_a_concept_share_its_images(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_more_labels_keep_the_rates_and_less_than_a_picture_is_one_in_some_audit
 def test_where_the_matrix_is_the_floor_there_is_no_number_and_more_labels_help() -> None:
     few = SHARP // 100
     per_image, floor = variances([0.5, 0.5], few)
-    assert images_needed(per_image[0], floor[0], 0.03) is None
+    assert Z * math.sqrt(floor[0]) > 0.03
     assert math.sqrt(floor[0] / variances([0.5, 0.5], few * 4)[1][0]) == pytest.approx(2, rel=0.1)
 
 

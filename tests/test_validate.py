@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
@@ -15,6 +18,8 @@ from statsmodels.stats.proportion import proportion_confint
 from pipeline import simulation, validate
 from pipeline.estimates import Shares, wilson
 from pipeline.simulation import CREDIBLE, Cell, Measured, Unfriendly, measure, mislead, upper_bound
+from tests.test_cli import HOME
+from tests.test_engines import until
 
 
 def cell(**changes: Any) -> Cell:
@@ -203,3 +208,19 @@ def test_the_page_says_what_the_grid_is() -> None:
 def test_a_cell_without_an_inner_share_has_no_width_to_compare() -> None:
     found = measure(cell(shares="none"), 20, np.random.default_rng(0))
     assert found.covered_at == [] and math.isnan(found.over(0.0)) and 0 < found.width < 1
+
+
+def test_a_process_that_is_killed_ends_the_command_with_one_message(tmp_path: Path) -> None:
+    words = ["validate", "--short", "--out", str(tmp_path)]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", *words], stderr=subprocess.PIPE, text=True, cwd=HOME
+    )
+
+    def simulating() -> list[psutil.Process]:
+        return [p for p in psutil.Process(command.pid).children() if any("spawn_main" in w for w in p.cmdline())]
+
+    until(simulating)
+    simulating()[0].kill()
+    _, said = command.communicate(timeout=120)
+    assert command.returncode == 2
+    assert f"typecast: {tmp_path}: a process was killed" in said and "Traceback" not in said
