@@ -25,13 +25,14 @@ def folds(
     """Rows to learn from and rows to judge by: each judged row once, and never with a row of its group beside it.
 
     `truth` `(n,)` places of levels, which are spread evenly over the folds. Rows that are not judged are learnt from
-    always. Fewer folds where there are fewer groups; none of a single group.
+    always. Fewer folds where there are fewer groups, or rows of every level; none of a single group.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     mine = np.flatnonzero(judged)
     named = np.asarray(groups, dtype=object)
-    number = min(FOLDS, len(set(named[mine])))
+    # scikit-learn wants a level with a row for each fold
+    number = min(FOLDS, len(set(named[mine])), int(np.bincount(truth[mine]).max(initial=0)))
     if number < 2:
         return
     with warnings.catch_warnings():

@@ -6,6 +6,7 @@ A file that cannot be read is a row with the reason. Nothing is read that lies o
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ SHARD_SIZE = 64
 BATCH = 16
 """Pictures that are read together by the classifier."""
 OUTSIDE = "a link that leads out of the folder"
+NO_NAME = "its name is not UTF-8: rename it"
 NO_FILE = "no file: a link to nothing or to a folder, or something else that is not read"
 
 
@@ -120,8 +122,11 @@ def _counts(path: Path, folder: Path) -> bool:
 
 def _file(path: Path, folder: Path, home: Path, concept: str | None) -> File:
     name = path.relative_to(folder).as_posix()
-    concept = concept or re.sub(r"[_\s]+", " ", name.partition("/")[0]).strip()
-    if not path.resolve().is_relative_to(home):
+    told = os.fsencode(name).decode("utf-8", "backslashreplace")
+    concept = concept or re.sub(r"[_\s]+", " ", told.partition("/")[0]).strip()
+    if told != name:
+        return File(name=told, concept=concept, sha256="", reason=NO_NAME)
+    if not Path(os.path.realpath(path)).is_relative_to(home):  # `resolve` raises where links go round in a circle
         return File(name=name, concept=concept, sha256="", reason=OUTSIDE)
     if not path.is_file():
         return File(name=name, concept=concept, sha256="", reason=NO_FILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,8 @@ TABLE_ROUNDING = 0.005
 """By so much the shares of a published table may sum to more than 1: see `estimates.whole`."""
 RESOLVED = 20
 """Draws that must lie beyond a reference for a p-value to be counted from them."""
+CUTS = 2000
+"""Parts of 0..1 over which a tail beyond a survey is summed where too few draws do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +154,7 @@ def p_value(shares: Shares, reference: npt.ArrayLike, *, answers: float | None =
     NaN), or a survey's with so many independent `answers`, and then has the beta posterior of its share (Jeffreys'
     prior), over which the tail beyond it is averaged. Per level twice the smaller posterior
     tail beyond the reference, which under Jeffreys' prior is close to a mid-p value; for more than two levels K times
-    the smallest (Bonferroni). Against an exact reference, tails of fewer than 20 draws are read from the beta
+    the smallest (Bonferroni). Tails of fewer than 20 draws are read from the beta
     distribution with the draws' mean and variance: counting alone could not get below 1 / draws, and no concept among
     a hundred would survive Holm. Nothing decided gives 1.
     """
@@ -161,13 +164,23 @@ def p_value(shares: Shares, reference: npt.ArrayLike, *, answers: float | None =
         return 1.0
     if shares.draws is None:
         raise ValueError("shares must carry posterior draws; raw shares have none")
-    return two_sided(shares.draws, target, float(size))
+    return two_sided(shares.draws, target, float(size), shares.most)
 
 
-def two_sided(draws: Floats, points: Floats, answers: float = math.nan) -> float:
-    """`p_value` of draws `(S, K)` in 0..1 against any points `(K,)`, of which each stands for itself."""
-    both = zip(draws.T, points.tolist(), strict=True)
-    p = min(_tail(drawn, r) if math.isnan(answers) else _tail_of_survey(drawn, r, answers) for drawn, r in both)
+def two_sided(draws: Floats, points: Floats, answers: float = math.nan, most: Floats | None = None) -> float:
+    """`p_value` of draws `(S, K)` in 0..1 against any points `(K,)`, of which each stands for itself.
+
+    With `most`, `draws` are the least that each may be, and to lie above a point the least must, to lie below it the most.
+    """
+
+    def tails(drawn: Floats, point: float) -> tuple[float, float]:
+        return _tails(drawn, point) if math.isnan(answers) else _tails_of_survey(drawn, point, answers)
+
+    least = [tails(drawn, point) for drawn, point in zip(draws.T, points.tolist(), strict=True)]
+    largest = (
+        least if most is None else [tails(drawn, point) for drawn, point in zip(most.T, points.tolist(), strict=True)]
+    )
+    p = min(min(one[0], other[1]) for one, other in zip(least, largest, strict=True))
     return min(1.0, 2 * p * (len(points) if len(points) > 2 else 1))
 
 
@@ -535,23 +548,37 @@ def _on_logit_scale(estimate: Estimate) -> Estimate:
     return estimate._replace(value=value, low=low, high=high)
 
 
-def _tail(draws: Floats, point: float) -> float:
-    """The smaller posterior chance of lying beyond a point of 0..1."""
+def _tails(draws: Floats, point: float) -> tuple[float, float]:
+    """The posterior chances of lying below a point of 0..1, and above it; the smaller is exact."""
     below, above = int((draws < point).sum()), int((draws > point).sum())
     if min(below, above) >= RESOLVED:
-        return min(below, above) / len(draws)
-    mean, variance = float(draws.mean()), float(draws.var())
-    if variance == 0:  # known for sure: an arm that sends what is sent without it changes nothing
-        return 0.5 if mean == point else 0.0
-    size = mean * (1 - mean) / variance - 1
-    fitted = stats.beta(mean * size, (1 - mean) * size)
-    return float(min(fitted.cdf(point), fitted.sf(point)))
+        return below / len(draws), above / len(draws)
+    if draws.var() == 0:  # known for sure: an arm that sends what is sent without it changes nothing
+        return (0.5, 0.5) if draws[0] == point else (float(draws[0] < point), float(draws[0] > point))
+    fitted = _fitted(draws)
+    return float(fitted.cdf(point)), float(fitted.sf(point))
 
 
-def _tail_of_survey(draws: Floats, share: float, answers: float) -> float:
-    """The smaller chance that a share and a survey's lie this way round."""
+def _tails_of_survey(draws: Floats, share: float, answers: float) -> tuple[float, float]:
+    """The chances that a share is less than a survey's, and that it is more; the smaller is exact.
+
+    A survey is narrow, and a tail of which few draws have a part would be what it says of the nearest of them.
+    """
     survey = stats.beta(0.5 + share * answers, 0.5 + (1 - share) * answers)
-    return float(min(survey.cdf(draws).mean(), survey.sf(draws).mean()))
+    below, above = float(survey.sf(draws).sum()), float(survey.cdf(draws).sum())
+    if min(below, above) >= RESOLVED or draws.var() == 0:
+        return below / len(draws), above / len(draws)
+    fitted, ends = _fitted(draws), np.linspace(0, 1, CUTS + 1)
+    middle = (ends[1:] + ends[:-1]) / 2
+    # each tail of the survey from its own end, so that what is small is exact
+    return float(-np.diff(survey.sf(ends)) @ fitted.cdf(middle)), float(np.diff(survey.cdf(ends)) @ fitted.sf(middle))
+
+
+def _fitted(draws: Floats) -> Any:
+    """The beta distribution of the same mean and variance."""
+    mean = float(draws.mean())
+    size = mean * (1 - mean) / float(draws.var()) - 1
+    return stats.beta(mean * size, (1 - mean) * size)
 
 
 def _distribution(name: str, shares: npt.ArrayLike) -> Floats:

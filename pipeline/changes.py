@@ -284,7 +284,9 @@ def unpaired_p(before: Shares, after: Shares) -> float:
     if before.draws is None or after.draws is None:
         return 1.0
     size = min(len(before.draws), len(after.draws))
-    return p_of_no_change(after.draws[:size] - before.draws[:size])
+    least = after.draws[:size] - (before.draws if before.most is None else before.most)[:size]
+    most = (after.draws if after.most is None else after.most)[:size] - before.draws[:size]
+    return p_of_no_change(least, most)
 
 
 def pooled(

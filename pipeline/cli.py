@@ -243,6 +243,11 @@ def generate(study: StudyName, out: Out = None, change: Changes = None) -> None:
     from pipeline import study as studies
 
     if (Path(study) / "study.yaml").is_file():
+        if change or out:
+            raise InputError(
+                f"{study}: is a run, and goes on as it began; --set and --out belong to the study that it is of: "
+                f"typecast generate STUDY --set … --out {study}"
+            )
         opened = line.resume(Path(study))
     else:
         chosen = studies.load(study, tuple(change or ()))

@@ -36,6 +36,9 @@ class Shares:
     method: str
     draws: Floats | None = field(default=None, repr=False)
     """`(S, K)` draws from the posterior, where there is one: column k of level k alone, as its interval."""
+    most: Floats | None = field(default=None, repr=False)
+    """`(S, K)` where images are undecided and taken either way: `draws` are as if none of them were of a level, these as if
+    all were."""
     joint: Floats | None = field(default=None, repr=False)
     """`(S, K)` draws of all levels at once, where distances are asked for: each row sums to 1."""
 

@@ -37,6 +37,8 @@ from pipeline.types import ALONE, Attribute, Generator, Perceiver, Rereader, Wor
 EMBEDDED_PROBE = Path(__file__).parent / "embedded" / "probe"
 """A linear probe on the embedded CLIP, fitted to the emoji world."""
 
+ANOTHER = "was read by another probe or with other settings; delete the folder, or give the probe another name"
+
 Opened = tuple[Run, Study, Plan]
 """A run folder, its study and its plan."""
 Readable = tuple[Run, Study | FolderStudy, Plan | Album]
@@ -197,7 +199,15 @@ def perceive(opened: Readable, changes: Sequence[str] = ()) -> None:
     """Read what has been drawn and not read, with the perceiver of the study or, changed, with another beside it."""
     run, study, planned = opened
     by = other_perceiver(study, changes) if changes else study
-    name = by.perceive.name
+    name, asked = by.perceive.name, by.perceive.model_dump(mode="json")
+    began = perceivers(run).get(name, {}).get("perceive", asked)
+    if by.perceive != study.perceive and name == study.perceive.name:
+        raise InputError(
+            "--set: this is the study's own perceiver with another threshold or other attributes, for which there is one "
+            "folder; the right answers are: perceive.clip, perceive.pretrained, perceive.probe, perceive.people"
+        )
+    if began != asked and any(run.perceptions(name, "x").parent.glob("*.parquet")):
+        raise RunError(f"{run.perceptions(name, 'x').parent}: {ANOTHER}")
     with metered(run.folder, images=lambda: 0):  # of a sum that counts images by who made them
         damaged = stages.perceive(run, planned, lambda: noted(run, by, open_perceiver(by)), name, _same_clip(run, by))
     if damaged:
@@ -250,10 +260,7 @@ def noted(run: Run, study: Study | FolderStudy, perceiver: Perceiver) -> Perceiv
     before = perceivers(run).get(perceiver.name, {})
     for key in ("perceive", "probe_sha256"):
         if key in before and before[key] != described.get(key) and any(folder.glob("*.parquet")):
-            raise RunError(
-                f"{folder}: was read by another probe or with other settings; delete the folder, or give the probe "
-                "another name"
-            )
+            raise RunError(f"{folder}: {ANOTHER}")
     store.write_json(folder / "perceiver.json", described)
     if isinstance(within, probe.Probe):
         wordings.write(folder / wordings.FILE, within)

@@ -588,11 +588,12 @@ def rewritten(arm: Arm, prompt: Prompt, sample: int, rng: np.random.Generator) -
     """What an arm sends, which must be something; an arm of the user's may do anything else."""
     try:
         found = arm.rewrite(prompt, sample, rng)
-        if not isinstance(found, Rewrite):
-            raise TypeError(f"rewrite must give a pipeline.types.Rewrite, not {found!r}")
+        if not isinstance(found, Rewrite) or not all(isinstance(part, str) for part in found):
+            raise TypeError(f"rewrite must give a pipeline.types.Rewrite of texts, not {found!r}")
+        "".join(found).encode()  # what cannot be written down
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}".rstrip(": ")
         raise InputError(f"arms: {arm.name}: cannot rewrite {prompt.text!r} (sample {sample}): {said}") from error
     if not found.text.strip():
@@ -602,6 +603,8 @@ def rewritten(arm: Arm, prompt: Prompt, sample: int, rng: np.random.Generator) -
 
 def tried(name: str, text: str, changes: Sequence[str] = (), samples: int = 10) -> list[Rewrite]:
     """What an arm would send for the first samples of a prompt whose concept is the longest occupation in it."""
+    if not text.strip():
+        raise InputError("PROMPT: is empty; such as: a photo of a nurse")
     parameters: dict[str, Any] = {}
     for change in changes:
         checks.set_by_path(parameters, change)
@@ -611,7 +614,8 @@ def tried(name: str, text: str, changes: Sequence[str] = (), samples: int = 10) 
         for concept in prompt_sets.occupations()
         if re.search(rf"\b{_in_any_number(concept)}\b", text, re.IGNORECASE)
     ]
-    concept = max(known, key=len, default=prompt_sets.PERSON)
+    somebody = _signs_of_a_person().search(text.casefold())
+    concept = max(known, key=len, default=prompt_sets.PERSON if somebody else text)
     prompt = Prompt(prompt_set="tried", concept=concept, template="tried", text=text)
     arm = arm.prepared([prompt])
     return [rewritten(arm, prompt, k, np.random.default_rng([k, 1])) for k in range(samples)]

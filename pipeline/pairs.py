@@ -366,9 +366,10 @@ def _log_odds(moved: Floats, first: Estimate, second: Estimate, level: float) ->
     )
 
 
-def p_of_no_change(moved: Floats) -> float:
-    """One two-sided test of no change in any level, from posterior draws `(S, K)` of the change in -1..1."""
-    return two_sided((1 + moved) / 2, np.full(moved.shape[1], 0.5))
+def p_of_no_change(moved: Floats, most: Floats | None = None) -> float:
+    """One two-sided test of no change in any level, from posterior draws `(S, K)` of the change in -1..1; with `most`,
+    these are the least that it may be."""
+    return two_sided((1 + moved) / 2, np.full(moved.shape[1], 0.5), most=None if most is None else (1 + most) / 2)
 
 
 def _mcnemar(counts: Ints) -> float:

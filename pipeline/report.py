@@ -57,6 +57,12 @@ def write_report(folder: Path) -> Path:
     summary = stages.read_json(folder / "summary.json")
     charts = figures.draw(rows, summary, folder / "figures")
     survey = _survey(run, made_elsewhere=pictures is not None)
+    estimated_of = (summary.get("images") or {}).get("total")
+    if survey.units and estimated_of is not None and estimated_of != len(survey.units):
+        stages.say(
+            f"{folder}: holds {len(survey.units):,} images, and the estimates are of {estimated_of:,}; run: "
+            f"typecast estimate {folder}"
+        )
     page = _template("report.html.jinja").render(
         study=study,
         imported=imported,

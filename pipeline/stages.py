@@ -509,6 +509,8 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
         statuses.update(table["status"])
         noted += sum(s == "made" and r != "" for s, r in zip(table["status"], table["reason"], strict=True))
         reasons.update(f"{s}: {r}" for s, r in zip(table["status"], table["reason"], strict=True) if s != "made")
+    estimates = run.folder / "summary.json"
+    estimated_of = read_json(estimates)["images"]["total"] if estimates.is_file() else 0
     return {
         "run": str(run.folder),
         "images": len(planned),
@@ -517,7 +519,7 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
         "shards": len(shards),
         "shards_drawn": sum(run.images(shard).exists() for shard in shards),
         "shards_perceived": sum(run.perceptions(perceiver, shard).exists() for shard in shards),
-        "estimated": (run.folder / "estimates.csv").exists(),
+        "estimated_of": estimated_of,
         "report": (run.folder / "report.html").exists(),
         "reasons": dict(reasons.most_common()),
         "unreadable": unreadable,

@@ -320,6 +320,7 @@ def headline(
     if len(estimated(planned)) == 1:
         return _of_one(planned, images, attributes[0], shares[attributes[0].attribute])
     if pool is None:
+        model = ", ".join(dict.fromkeys(planned.model_of(arm.name) for arm in planned.arms))
         return f"{model}: {images:,} images were made; no reference covers enough of the concepts to say more."
     stretch, mean = pool["stretch"], pool["mean_difference"]
     said = "neither widens nor narrows, as far as can be told,"
@@ -327,12 +328,14 @@ def headline(
         said = "amplifies"
     elif stretch["high"] < 1:
         said = "narrows"
+    ends = f"{100 * mean['low']:+.1f} to {100 * mean['high']:+.1f}"
+    apart = f"{100 * mean['value']:+.1f} points from the reference ({ends})"
+    if math.isnan(mean["value"]):
+        apart = f"{ends} points from the reference"
     return (
         f"Against “{pool['reference']}”, the model {model} {said} the differences between {pool['n_concepts']} concepts in "
         f"{pool['title']}: stretch {stretch['value']:.2f} on the log-odds scale (95% interval {stretch['low']:.2f} to "
-        f"{stretch['high']:.2f}; 1 is the reference); the share of “{pool['level']}” is on average "
-        f"{100 * mean['value']:+.1f} points from the reference "
-        f"({100 * mean['low']:+.1f} to {100 * mean['high']:+.1f}), "
+        f"{stretch['high']:.2f}; 1 is the reference); the share of “{pool['level']}” is on average {apart}, "
         f"over {pool['n_images']:,} images.{_said_of_errors(stretch, mean)}"
     )
 
@@ -368,8 +371,8 @@ def _of_one(planned: Asked, images: int, reading: Reading, shares: dict[Key, Sha
     said = f"{planned.model_of(key[4])}: of {images:,} images of “{key[1]}”"
     if not mine.known:
         return f"{said}, the probe could tell {reading.title} in none."
-    said += f", {mine.n:,} taken to show one person, {100 * mine.value:.1f}% read as “{level}” in {reading.title}"
-    said += f" (95% interval {100 * mine.low:.1f} to {100 * mine.high:.1f})"
+    said += f", {100 * mine.value:.1f}% show “{level}” in {reading.title}"
+    said += f" (95% interval {100 * mine.low:.1f} to {100 * mine.high:.1f}, over {mine.n:,} of them)"
     for against in references(planned):
         found = against.of(key[1], reading)
         if isinstance(found, Distribution) and not math.isnan(found.shares[0]):

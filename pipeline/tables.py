@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats
+from scipy import special, stats
 
 import prompt_sets
 from classifiers.attributes import ATTRIBUTES, MONK_TONE, PEOPLE, SKIN_TONE
@@ -37,7 +37,7 @@ from classifiers.correction import corrected_means, corrected_shares_many, weigh
 from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import LABELS, Shares, checked_counts, prediction_powered, published, raw_shares
-from pipeline.plan import Asked, Sharded
+from pipeline.plan import Asked, Plan, Sharded
 from pipeline.progress import side_by_side
 from pipeline.store import Run
 from pipeline.types import ALL_TEMPLATES, CANNOT_TELL, NOT_ONE_PERSON, Distribution, Estimate, Shard, digest
@@ -216,10 +216,17 @@ class Tally:
 def tally(run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Reading]) -> Tally:
     """Count what is on the disk, one shard in memory at a time. Images that are not drawn yet are not counted."""
     counts = Tally(parts=templates_together(planned))
+    asked = {(*prompt.key, prompt.text) for prompt in planned.prompts}
     for shard in planned.shards():
         if not run.images(shard).exists():
             continue
-        table = decided(run, perceiver, shard, attributes, [*KEY, "status"])
+        table = decided(run, perceiver, shard, attributes, [*KEY, "status", "prompt"])
+        drawn = {tuple(row.values()) for row in table.group_by([*KEY[:4], "prompt"]).aggregate([]).to_pylist()}
+        if isinstance(planned, Plan) and not drawn <= asked:
+            raise RunError(
+                f"{run.folder}: {shard.name} was drawn from {min(drawn - asked)[-1]!r}, which is no prompt of "
+                f"{', '.join(planned.study.prompt_sets)} any more; put the prompt set back as it was, or draw in another folder"
+            )
         for row in table.group_by([*KEY, "status"]).aggregate([([], "count_all")]).to_pylist():
             counts.statuses[tuple(row[n] for n in KEY), row["status"]] += row["count_all"]
         for a in attributes:
@@ -471,8 +478,8 @@ def _labelled(block: Sequence[Key], counts: Tally, reading: Reading, rng: np.ran
     """The shares of some keys, no concept twice, of which people labelled a random sample.
 
     From `LABELS` labelled pictures of a key on, its shares are prediction-powered and ask nothing of the classifier;
-    below, labels and predictions are modelled together. The draws, behind p-values and distances, are the joint
-    model's in both cases. Where nobody labelled a picture of some level, and no matrix knows it, all stays as it was.
+    below, labels and predictions are modelled together. Distances between more than two levels rest on the draws of the
+    joint model in both cases. Where nobody labelled a picture of some level, and no matrix knows it, all stays as it was.
     """
     by_people = np.array([counts.by_people(key, reading) for key in block])
     others = np.array([counts.others(key, reading) for key in block])
@@ -497,8 +504,17 @@ def _labelled(block: Sequence[Key], counts: Tally, reading: Reading, rng: np.ran
 
 
 def _powered(labels: npt.NDArray[np.int64], others: npt.NDArray[np.int64], joint: Shares) -> Shares:
-    """Prediction-powered shares, with the draws of the joint model."""
-    return replace(prediction_powered(labels, others), draws=joint.draws, joint=joint.joint)
+    """Prediction-powered shares. Their draws have the order of the joint model's and lie about their own estimate as its
+    interval says: the joint model believes what is known of the classifier, and its draws may lie elsewhere."""
+    found = prediction_powered(labels, others)
+    if joint.draws is None:
+        return found
+    rank = (joint.draws.argsort(0).argsort(0) + 0.5) / len(joint.draws)
+    arm = np.where(rank < 0.5, found.value - found.low, found.high - found.value)
+    draws = np.clip(found.value + special.ndtri(rank) / special.ndtri(0.975) * arm, 0, 1)
+    return replace(
+        found, draws=draws, joint=np.column_stack([draws[:, 0], 1 - draws[:, 0]]) if len(arm.T) == 2 else joint.joint
+    )
 
 
 def informed(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> Reading:
@@ -547,8 +563,13 @@ def means(
 ) -> list[Shares]:
     """The mean shares behind counts `(C, K + 1)` of some concepts, weighed in M ways: see `corrected_means`."""
     if reading.confusion is None:
-        sums = weighed(table, np.asarray(weights, dtype=np.float64), len(reading.levels))
-        return [_uncorrected(row, reading, rng) for row in sums]
+        ways = np.asarray(weights, dtype=np.float64)
+        found = [_uncorrected(row, reading, rng) for row in weighed(table, ways, len(reading.levels))]
+        exact = ways @ table[:, : len(reading.levels)]  # `weighed` is in whole images
+        return [
+            replace(each, value=sums / sums.sum()) if sums.any() else each
+            for each, sums in zip(found, exact, strict=True)
+        ]
     return corrected_means(table, matrices(reading, concepts), weights, rng=rng)
 
 
@@ -559,8 +580,10 @@ def _uncorrected(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Ge
         return replace(raw, method=reading.uncorrected)
     joint = rng.dirichlet(told + 1 / len(told), DRAWS)
     # of two levels one is the rest of the other, in each draw
-    draws = joint if len(told) == 2 else rng.beta(told + 0.5, told.sum() - told + 0.5, joint.shape)
-    return replace(raw, method=reading.uncorrected, draws=draws, joint=joint)
+    draws, most = joint if len(told) == 2 else rng.beta(told + 0.5, told.sum() - told + 0.5, joint.shape), None
+    if row[-1]:  # as their intervals: any of the undecided may be of a level
+        draws, most = (rng.beta(some + 0.5, row.sum() - some + 0.5, joint.shape) for some in (told, told + row[-1]))
+    return replace(raw, method=reading.uncorrected, draws=draws, most=most, joint=joint)
 
 
 def estimate(

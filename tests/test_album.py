@@ -199,3 +199,16 @@ def test_wrong_input_is_one_message(words: list[str], said: str, tmp_path: Path)
     done = typecast(*words, cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_name_that_is_none_and_a_link_to_itself_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    fill(tmp_path / "in", 1)
+    (tmp_path / "in" / "loop").symlink_to("loop")
+    (tmp_path / "in" / os.fsdecode(b"bad\xff.png")).write_bytes(b"")
+    found = {
+        row["file"]: (row["status"], row["reason"])
+        for row in rows(imported(tmp_path / "in", tmp_path / "run", concept="ceo"))
+    }
+    assert len(found) == 3
+    assert found["loop"] == ("failed", album.NO_FILE) and found["bad\\xff.png"] == ("failed", album.NO_NAME)

@@ -199,6 +199,25 @@ def test_with_a_perfect_classifier_the_p_value_is_the_beta_tail() -> None:
         assert p_value(shares, [reference, 1 - reference]) == pytest.approx(2 * min(tail, 1 - tail), rel=0.5)
 
 
+@pytest.mark.parametrize(
+    ("k", "n", "share", "answers"),
+    [(13, 20, 0.202, 1700), (14, 40, 0.12, 2000), (3, 50, 0.25, 800), (300, 400, 0.6, 90)],
+)
+def test_a_p_value_against_a_survey_is_no_matter_of_the_draws_that_lie_nearest(
+    k: int, n: int, share: float, answers: float
+) -> None:
+    mine = stats.beta(k + 0.5, n - k + 0.5)
+    survey = stats.beta(0.5 + share * answers, 0.5 + (1 - share) * answers)
+    x = np.linspace(0, 1, 400_001)
+    exact = float(np.trapezoid(mine.cdf(x) * survey.pdf(x), x))
+    shares = raw_shares([k, n - k], 0)
+    for seed in range(5):
+        draws = mine.rvs(4000, random_state=seed)
+        drawn = replace(shares, draws=np.column_stack([draws, 1 - draws]))
+        found = p_value(drawn, [share, 1 - share], answers=answers)
+        assert 0.4 < found / (2 * min(exact, 1 - exact)) < 2.5
+
+
 def test_against_a_survey_the_p_value_is_that_of_two_samples() -> None:
     """On average: of one run's 2,048 draws, few lie where the two could meet."""
     runs = [corrected_shares([30, 70], PERFECT, rng=np.random.default_rng(seed)) for seed in range(8)]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import study
+from pipeline import line, study
 from tests.conftest import fake_study
 
 HOME = Path(__file__).parents[1]
@@ -122,3 +122,9 @@ def test_what_ships_is_listed() -> None:
     for name in ("emoji", "bianchi2023", "stable_bias", "dalleval", "fair_diffusion", "identities"):
         assert re.search(rf"^{name} ", studies, re.MULTILINE)
     assert "a photo of an astronaut" in typecast("prompts", "emoji_occupations").stdout
+
+
+def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:
+    line.begin(fake_study(images_per_prompt=1), tmp_path / "run")
+    told = typecast("generate", str(tmp_path / "run"), "--set", "images_per_prompt=3")
+    assert told.returncode == 2 and "typecast generate STUDY --set" in told.stderr

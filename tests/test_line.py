@@ -21,7 +21,7 @@ import pytest
 from datasets import load_dataset
 
 from classifiers.clip import ClipModel
-from pipeline import line, stages, store, study
+from pipeline import line, report, stages, store, study
 from pipeline.errors import InputError, ModelError, RunError
 from pipeline.line import Opened
 from pipeline.types import Batch, Drawn, Pixels
@@ -350,3 +350,23 @@ def test_a_country_whose_grid_is_not_known_is_one_message(tmp_path: Path, monkey
     monkeypatch.setenv("TYPECAST_COUNTRY", "XYZ")
     with pytest.raises(InputError, match=r"TYPECAST_COUNTRY: 'XYZ' is no ISO code"):
         line.generate(line.begin(fake_study(images_per_prompt=1), tmp_path / "run"), perceive=False)
+
+
+def test_estimates_that_are_of_fewer_images_are_said_so(
+    drawn: Callable[..., Opened], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _, _ = drawn(images_per_prompt=2)
+    line.estimate(line.reopen(run.folder))
+    assert line.status(line.reopen(run.folder))["estimated_of"] == 40
+    grown = drawn(images_per_prompt=3)
+    told = line.status(grown)
+    assert (told["made"], told["estimated_of"]) == (60, 40)
+    report.write_report(run.folder)
+    assert "holds 60 images, and the estimates are of 40" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["perceive.attributes=[age]", "perceive.threshold=0.9"])
+def test_the_studys_own_perceiver_is_not_taken_over(drawn: Callable[..., Opened], change: str) -> None:
+    run, _, _ = drawn(images_per_prompt=1, perceive={"clip": "fake", "attributes": ["gender"]})
+    with pytest.raises(InputError, match=r"the right answers are: perceive\.clip"):
+        line.perceive(line.reopen(run.folder), (change,))

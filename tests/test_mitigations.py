@@ -20,7 +20,7 @@ from pipeline.errors import InputError, RunError
 from pipeline.line import Opened
 from pipeline.mitigations import ALL_CONCEPTS, LEFT_ALONE, inverted, one_arm, rewritten, stratified_factor, stratum
 from pipeline.plan import Plan, plan
-from pipeline.types import Prompt
+from pipeline.types import Prompt, Rewrite
 from tests.conftest import fake_study
 from tests.test_cli import typecast
 
@@ -682,3 +682,24 @@ def test_a_thousand_rewrites_cost_less_than_drawing_one_image(
     for k, one in enumerate(prompts):
         rewritten(arm, one, k, rng)
     assert time.process_time() - start < drawing / 2
+
+
+@pytest.mark.parametrize(
+    "rewrite", [Rewrite(5), Rewrite("a", drawn=7), Rewrite("a", negative_prompt=7), Rewrite("a\udc80")]
+)
+def test_a_rewrite_of_something_else_than_texts_is_one_message(rewrite: Any) -> None:
+    class Own(mitigations.Rewriter):
+        """Of a user."""
+
+        def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
+            return rewrite  # type: ignore[no-any-return]
+
+    with pytest.raises(InputError, match="cannot rewrite 'a photo of a nurse'"):
+        mitigations.rewritten(Own(), prompt(), 0, np.random.default_rng(0))
+
+
+def test_what_names_no_person_is_tried_as_such() -> None:
+    assert {one.text for one in mitigations.tried("guardrail", "a black cat")} == {"a black cat"}
+    assert all("," in one.text for one in mitigations.tried("guardrail", "a photo of a person"))
+    with pytest.raises(InputError, match="PROMPT: is empty"):
+        mitigations.tried("guardrail", " ")

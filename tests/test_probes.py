@@ -694,3 +694,9 @@ def test_the_probe_that_ships_reaches_on_held_out_pictures_what_its_page_says(
 def test_the_probe_that_ships_has_seen_no_test_picture(held_out: probes.Seen) -> None:
     seen = probes.learnt_from(line.EMBEDDED_PROBE)
     assert len(seen) > 2000 and not set(held_out.sha256) & seen
+
+
+def test_folds_of_two_pictures_a_level_are_two() -> None:
+    truth, groups = np.array([0, 0, 1, 1]), ["a", "b", "c", "d"]
+    parts = list(linear.folds(truth, groups, np.ones(4, bool)))
+    assert sorted(row for _, held in parts for row in held) == [0, 1, 2, 3] and len(parts) == 2

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 
 from classifiers.attributes import GENDER, MONK_TONE, SKIN_TONE
-from classifiers.correction import corrected_shares
-from pipeline import figures, line, stages, tables
+from classifiers.correction import corrected_shares, corrected_shares_many
+from pipeline import amplification, figures, line, stages, tables
 from pipeline.errors import RunError
 from pipeline.estimates import wilson
 from pipeline.line import Opened
@@ -235,3 +236,48 @@ def test_means_without_a_matrix_are_raw_and_count_the_undecided_either_way() -> 
     assert together.value[0] == 35 / 80 and one.value[0] == 30 / 40 and one.n == 60
     assert (one.low[0], one.high[0]) == (wilson(30, 60, 0.95).low, wilson(50, 60, 0.95).high)
     assert one.method == reading.uncorrected
+
+
+def test_the_mean_without_a_matrix_is_not_rounded_to_whole_pictures() -> None:
+    reading = tables.Reading("gender", "perceived gender", ("woman", "man"), None)
+    counts, rng = np.array([[3, 11, 0], [5, 5, 0]]), np.random.default_rng(0)
+    (mean,) = tables.means(counts, ["cook", "nurse"], 1 / counts.sum(1)[None], reading, rng)
+    assert mean.value == pytest.approx([(3 / 14 + 1 / 2) / 2, (11 / 14 + 1 / 2) / 2])
+
+
+@pytest.mark.parametrize("reference", [0.306, 0.5, 0.1])
+def test_a_share_whose_undecided_may_be_anything_is_tested_at_their_worst(reference: float) -> None:
+    """12 women, no man and 20 undecided are anything from 12 to 32 women of 32."""
+    reading = tables.Reading("gender", "perceived gender", ("woman", "man"), None)
+    share = tables._uncorrected(np.array([12, 0, 20]), reading, np.random.default_rng(0))
+    p = amplification.p_value(share, [reference, 1 - reference])
+    fewest = stats.binomtest(12, 32, reference).pvalue
+    assert p == pytest.approx(1 if reference > 12 / 32 else fewest, abs=0.08)  # the exact test is the more careful
+    assert (p < 0.001) == (reference == 0.1)
+
+
+def test_a_prompt_set_that_says_something_else_by_now_is_one_message(
+    drawn: Callable[..., Opened], tmp_path: Path
+) -> None:
+    head = "description: d\nsource: s\nlicence: none\nstatus: verified\n"
+    own = tmp_path / "own.yaml"
+    own.write_text(f'{head}templates: {{one: "a photo of {{a_concept}}"}}\nconcepts: [pilot, nurse]\n')
+    run, _, _ = drawn(prompt_sets=[str(own)], images_per_prompt=2, reference=[])
+    own.write_text(own.read_text().replace("nurse", "plumber"))
+    with pytest.raises(RunError, match=r"drawn from 'a photo of a nurse', which is no prompt of .*own\.yaml any more"):
+        line.estimate(line.reopen(run.folder))
+
+
+def test_a_p_value_from_many_labels_does_not_believe_a_record_that_is_wrong_here() -> None:
+    """The record says 95 % right, and of this concept's women a quarter are misread; half are women, as in the reference."""
+    rng = np.random.default_rng(51)
+    record = np.array([[171, 9, 20], [9, 171, 20]])
+    here = np.array([[0.675, 0.225, 0.1], [0.027, 0.873, 0.1]])
+    labels = rng.multinomial(100, (0.5 * here).ravel(), 60).reshape(-1, 2, 3)
+    others = rng.multinomial(200, [0.5, 0.5] @ here, 60)
+    joint = corrected_shares_many(others, record, labelled=labels, rng=rng)
+    both = [tables._powered(*each) for each in zip(labels, others, joint, strict=True)]
+    p = np.array([amplification.p_value(share, [0.5, 0.5]) for share in both])
+    missed = np.array([not share.low[0] <= 0.5 <= share.high[0] for share in both])
+    assert (p < 0.05).mean() <= 0.12
+    assert ((p < 0.05) == missed).mean() >= 0.95
