@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import stats
 
 from pipeline import amplification, changes, tables
 from pipeline.amplification import total_variation
 from pipeline.changes import Side
-from pipeline.estimates import Floats, Shares, wilson
+from pipeline.estimates import Floats, Ints, Shares, wilson
 from pipeline.mitigations import (
     ALL_CONCEPTS,
     DROPPED,
@@ -41,6 +42,8 @@ DRAWS = 500
 SIGNIFICANT = 0.05
 SENT = ("prompt_sent", "negative_prompt", "drawn", "status", "seconds", "tokens", "tokens_cut")
 """Columns of an image that cost and fidelity are made of."""
+TINY = 1e-12
+"""Added to a variance that may be 0."""
 BROKEN = 0.05
 """An arm broke the concept if it is surely recognised in so many fewer images."""
 
@@ -258,12 +261,15 @@ def _on_pairs(read: Read, arm: str) -> dict[str, dict[Key, Shares]]:
     two = [reading for reading in read.readings if len(reading.levels) == 2 and not reading.of]
     counted = changes.as_pairs(read.arms[arm].pairs, two, keys, read.counts.parts)
     for reading in two:
-        sides = read.errors(reading, arm)
-        if sides[0] is not sides[1]:
-            continue
-        mine = {key: table for (key, name), (table, _) in counted.items() if name == reading.attribute}
-        moved = changes.paired(mine, *sides, read.chance(arm, reading.attribute, "helped"))
-        found[reading.attribute] = read.shares[reading.attribute] | coupled(read.shares[reading.attribute], moved)
+        sides, chance, shares = (
+            read.errors(reading, arm),
+            read.chance(arm, reading.attribute, "helped"),
+            read.shares[reading.attribute],
+        )
+        if sides[0] is sides[1]:
+            mine = {key: table for (key, name), (table, _) in counted.items() if name == reading.attribute}
+            shares = shares | coupled(shares, changes.paired(mine, *sides, chance))
+        found[reading.attribute] = shares | of_one_matrix(shares, [(_before(key), key) for key in keys], sides, chance)
     return found
 
 
@@ -283,6 +289,58 @@ def coupled(shares: Mapping[Key, Shares], moved: Mapping[Key, Paired]) -> dict[K
                 first = np.quantile(own.joint[:, 0], rank)
                 found[place] = replace(own, joint=np.column_stack([first, 1 - first]))
     return found
+
+
+def of_one_matrix(
+    shares: Mapping[Key, Shares],
+    pairs: Sequence[tuple[Key, Key]],
+    sides: tuple[Reading, Reading],
+    rng: np.random.Generator,
+) -> dict[Key, Shares]:
+    """Shares of two levels by the keys without and with an arm, whose draws go together over the concepts as far as they
+    rest on the same matrix: what is not known of it moves all of them at once, and does not average out.
+
+    Each share keeps its posterior, and each pair its covariance. Of that the part of an error rate is, by the delta method
+    of (q - f) / (t - f) for a share read right at rate t, wrong at rate f, the same normal number in all concepts; the
+    order of the draws is that of the sums (Iman and Conover 1982). Nothing where errors are by concept, or none are known.
+    """
+    if any(side.confusion is None or side.by_concept for side in sides):
+        return {}
+    rates = [_rates(side.confusion) for side in sides if side.confusion is not None]
+    alike = sides[0] is sides[1]
+    common = rng.standard_normal((DRAWS, 2 if alike else 4))
+    place = (np.arange(DRAWS) + 0.5) / DRAWS
+    found = {}
+    for pair in pairs:
+        joint = [each for key in pair if (each := shares[key].joint) is not None]
+        if len(joint) < len(pair):
+            continue
+        draws = [each[:: max(len(each) // DRAWS, 1)][:DRAWS, 0] for each in joint]
+        # how far each side moves for a standard error of the rate that is right, and of the one that is wrong
+        moves = np.array([
+            [-share * right[1] / (right[0] - wrong[0]), -(1 - share) * wrong[1] / (right[0] - wrong[0])]
+            for share, (right, wrong) in zip(map(np.mean, draws), rates, strict=True)
+        ])  # fmt: skip
+        if not alike:
+            moves = np.block([[moves[:1], np.zeros((1, 2))], [np.zeros((1, 2)), moves[1:]]])
+        covariance, part = np.cov(draws) + np.eye(2) * TINY, moves @ moves.T
+        much = float(np.linalg.eigvals(np.linalg.solve(covariance, part)).real.max())
+        moves = moves / math.sqrt(max(much, 1.0))  # near an end a share varies less than it would elsewhere
+        values, vectors = np.linalg.eigh(covariance - moves @ moves.T)
+        own = rng.standard_normal((DRAWS, 2)) * np.sqrt(np.maximum(values, 0)) @ vectors.T
+        order = (common @ moves.T + own).argsort(0).argsort(0)
+        for key, each, rank in zip(pair, joint, order.T, strict=True):
+            first = np.quantile(each[:, 0], place)[rank]
+            found[key] = replace(shares[key], joint=np.column_stack([first, 1 - first]))
+    return found
+
+
+def _rates(confusion: Ints) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Of decided pictures, how often the first of two levels is read where it is right and where it is wrong, from counts
+    `(2, 3)`: the posterior's mean and standard deviation, with half a picture on each level beforehand."""
+    beta = [stats.beta(first + 0.5, other + 0.5) for first, other, *_ in confusion.tolist()]
+    right, wrong = ((float(one.mean()), float(one.std())) for one in beta)
+    return right, wrong
 
 
 def verdict(entry: dict[str, Any]) -> str:
@@ -351,7 +409,8 @@ def nearer(
     came is as uncertain as the rest: the mean takes it from the draws, and a concept counts as surely past only where it
     was surely on one side and is surely on the other (the sum of both p-values, Bonferroni's bound; Holm over concepts).
     Else a baseline that lies beyond the target by chance would make an arm that changes nothing look over-corrected.
-    The errors of the classifier's matrix are taken as each concept's own.
+    The errors of the classifier's matrix are taken as the draws have them: in common by `of_one_matrix`, else as each
+    concept's own.
     """
     first, last, t = _thinned(before), _thinned(after), np.array(targets)
     values = [np.array([shares.value for shares in side]) for side in (before, after)]

@@ -170,10 +170,11 @@ def _checked(
 
 
 def _prior(levels: int, columns: int) -> Floats:
-    """The Dirichlet prior of the table of decisions `(J, J)`."""
+    """The Dirichlet prior of the table of decisions `(J, J)`: half a pair on no change and half on the changes, whatever the
+    number of levels. One on each level would draw a common level's share, and with it the change, to where all are even."""
     table = np.full((columns, columns), PRIOR / levels)
     table[:levels, :levels] = prior_of_errors(levels)
-    return table
+    return table / levels
 
 
 def _independent(pairs: Ints, errors: Errors, tilt: Floats, rng: np.random.Generator) -> Floats | None:

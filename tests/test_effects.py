@@ -14,6 +14,7 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from classifiers.correction import corrected_means, corrected_shares_many
 from pipeline import changes, effects, labels, line, mitigations, store, tables
 from pipeline.effects import verdict
 from pipeline.estimates import Shares
@@ -507,3 +508,38 @@ def test_a_change_is_corrected_by_the_errors_of_its_concept_and_the_mean_by_thos
     halves, chance = np.concatenate([every - every // 2, every // 2]), np.random.default_rng
     twice = changes._pairs_together(halves, names * 2, reading, reading, chance(0)).change[0]
     assert twice == changes._pairs_together(every, names, reading, reading, chance(0)).change[0]
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_what_is_not_known_of_a_matrix_does_not_average_out_over_concepts(alike: bool) -> None:
+    """The mean over thirty concepts is as uncertain as when their sum is corrected once; apart, it seemed far surer."""
+    rng, chances = np.random.default_rng(8), np.array([[0.85, 0.05, 0.1], [0.08, 0.82, 0.1]])
+    labelled = np.array([rng.multinomial(60, row) for row in chances])
+    keys: list[Key] = [("set", str(c), "t", "", "arm") for c in range(30)]
+    pairs = [(effects._before(key), key) for key in keys]
+    counts, shares = [], {}
+    for side, at in enumerate((0.3, 0.5)):
+        shown = np.column_stack([truth := np.linspace(at - 0.1, at + 0.1, 30), 1 - truth])
+        counts.append(np.array([rng.multinomial(100, row @ chances) for row in shown]))
+        shares |= zip((pair[side] for pair in pairs), corrected_shares_many(counts[-1], labelled, rng=rng), strict=True)
+    sides = [Reading("gender", "", ("woman", "man"), labelled) for _ in range(2)]
+    together = effects.of_one_matrix(shares, pairs, (sides[0], sides[0] if alike else sides[1]), rng)
+    assert set(together) == set(shares)
+
+    def spread(found: dict[Key, Shares], *weights: float) -> float:
+        means = [effects._thinned([found[pair[side]] for pair in pairs])[..., 0].mean(1) for side in range(2)]
+        return float(np.std(np.array(weights) @ means))
+
+    for side, weights in enumerate(((1, 0), (0, 1))):
+        (once,) = corrected_means(counts[side], labelled, rng=rng)
+        assert once.draws is not None
+        expected = once.draws[:, 0].std()
+        assert spread(shares, *weights) < 0.6 * expected
+        assert spread(together, *weights) == pytest.approx(expected, rel=0.25)
+    # errors in common cancel for the most part in a change; of two matrices they add up
+    assert (spread(together, -1, 1) < 0.6 * np.hypot(spread(together, 1, 0), spread(together, 0, 1))) == alike
+
+
+def test_errors_by_concept_or_none_have_nothing_in_common() -> None:
+    reading = Reading("gender", "", ("woman", "man"), None)
+    assert effects.of_one_matrix({}, [], (reading, reading), np.random.default_rng(0)) == {}

@@ -254,3 +254,12 @@ def test_a_bad_argument_is_named(pairs: Any, confusion: Ints, other: Any, messag
 def test_a_level_of_95_percent_written_as_95_is_an_error() -> None:
     with pytest.raises(ValueError, match="level"):
         paired_shares([[1, 1], [1, 1]], PERFECT, level=95, rng=np.random.default_rng(0))
+
+
+def test_a_common_level_of_five_is_not_drawn_to_where_all_are_even() -> None:
+    """From nine tenths to a fifth, 20 pairs; with a pair on each level beforehand 3 of 4 audits held it."""
+    truth = coupled([0.9, *[0.025] * 4], [0.2] * 5, 0.0)
+    rng = np.random.default_rng(3)
+    found = audits(truth, errors(0.97, *[1.0] * 5)[:, :5], 20, 200, 60, rng)
+    assert covered(found, truth) >= 0.87
+    assert np.mean([one.change[0].value for one in found]) == pytest.approx(-0.7, abs=0.1)
