@@ -136,14 +136,19 @@ def shown(rows: Sequence[Mapping[str, str]], found: Mapping[str, Any], most: int
     for row in largest:
         told.setdefault((row["run"], row["attribute"], *(row[name] for name in KEY)), row)
     concepts = _table("concepts that moved most (95% interval)", several, "concept", "level")
-    for heading in ("share, %", "change, points", "p (Holm)"):
+    for heading in ("share, %", "change, points", "pairs", "p (Holm)"):
         concepts.add_column(heading, justify="right")
     for row in list(told.values())[:most]:
         name = ", ".join([row["concept"], *(row[k] for k in ("identity", "arm") if row[k] not in ("", "none"))])
         share = _moved(*(float(row[column]) for column in ("baseline_share", "share")))
         change = _points(*(float(row[column]) for column in ("change", "change_low", "change_high")))
-        concepts.add_row(*[row["run"]] * several, name, row["level"], share, change, f"{float(row['p_adjusted']):.2g}")
+        pairs = row["pairs"] if int(row["pairs"] or 0) else "unpaired"
+        concepts.add_row(
+            *[row["run"]] * several, name, row["level"], share, change, pairs, f"{float(row['p_adjusted']):.2g}"
+        )
     yield concepts
+    if any(int(row["pairs"] or 0) for row in told.values()):
+        yield "Here a share is of all images of its run, and the change of those pairs that share a seed."
 
 
 def _table(title: str, several: bool, *names: str) -> Table:

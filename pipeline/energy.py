@@ -70,7 +70,7 @@ def _country() -> str:
     """The country whose grid is assumed; one that codecarbon does not know would be given the world's mean in silence."""
     import importlib.resources
 
-    asked = os.environ.get(COUNTRY, "USA").strip().upper()
+    asked = (os.environ.get(COUNTRY, "").strip() or "USA").upper()
     known = json.loads(
         (importlib.resources.files("codecarbon") / "data/private_infra/global_energy_mix.json").read_text(
             encoding="utf-8"

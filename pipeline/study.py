@@ -411,8 +411,7 @@ def parse(raw: dict[str, Any], *, where: str) -> Study:
         for arm in study.rewriters():
             for prompt in study.prompts():
                 mitigations.rewritten(arm, prompt, 0, np.random.default_rng(0))
-        for reference in study.reference:
-            prompt_sets.load_reference(reference.table, reference.year)
+        _looked_up(study.reference)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return study
@@ -428,11 +427,18 @@ def parse_import(raw: dict[str, Any], *, where: str) -> ImportStudy:
         raise checks.explain(error, where=where, model=ImportStudy) from None
     try:
         study.prompts()
-        for reference in study.reference:
-            prompt_sets.load_reference(reference.table, reference.year)
+        _looked_up(study.reference)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return study
+
+
+def _looked_up(references: tuple[Reference, ...]) -> None:
+    """Every table that is named is there, and named once."""
+    tables = [prompt_sets.load_reference(reference.table, reference.year) for reference in references]
+    named = [f"{table.table}, {table.year}" if table.year else table.table for table in tables]
+    if twice := [name for name in dict.fromkeys(named) if named.count(name) > 1]:
+        raise InputError(f"reference: {'; '.join(twice)}: named twice; leave out `year` for the newest")
 
 
 def of_run(path: Path) -> Study | ImportStudy | FolderStudy:
@@ -449,8 +455,7 @@ def parse_folder(raw: dict[str, Any], *, where: str) -> FolderStudy:
     except ValidationError as error:
         raise checks.explain(error, where=where, model=FolderStudy) from None
     try:
-        for reference in study.reference:
-            prompt_sets.load_reference(reference.table, reference.year)
+        _looked_up(study.reference)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return study

@@ -299,6 +299,7 @@ def test_runs_against_two_years_of_a_reference_stand_beside_each_other(
         stretch = pool["stretch"]
         assert f"{stretch['value']:.2f} ({stretch['low']:.2f} to" in said.getvalue()
         assert pool["reference"] in said.getvalue()
+    assert "the change of those pairs that share a seed" in said.getvalue()
 
 
 def test_a_share_that_is_unknown_is_drawn_as_nothing(tmp_path: Path) -> None:

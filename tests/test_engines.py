@@ -276,6 +276,7 @@ def test_a_node_has_a_worker_per_gpu(options: str, workers: int) -> None:
     [
         (["gpu"], "not KEY=VALUE"),
         (["array=0-3"], "array cannot be set"),
+        (["nodes=2", "nodes=3"], "nodes is given twice: 2 and 3"),
         (["nodes=2-4"], "a whole number"),
         (["comment=a\n#SBATCH --uid=0"], "cannot stand in a script"),
         (["$(id)=1"], "not KEY=VALUE"),

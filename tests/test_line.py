@@ -340,7 +340,13 @@ def test_the_same_run_gives_the_same_table(drawn: Callable[..., Opened]) -> None
     assert (one[0].folder / "estimates.csv").read_bytes() == (two[0].folder / "estimates.csv").read_bytes()
 
 
-def test_energy_says_how_it_was_obtained(drawn: Callable[..., Opened]) -> None:
+@pytest.mark.parametrize("country", [None, ""])
+def test_energy_says_how_it_was_obtained(
+    drawn: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch, country: str | None
+) -> None:
+    monkeypatch.delenv("TYPECAST_COUNTRY", raising=False)
+    if country is not None:
+        monkeypatch.setenv("TYPECAST_COUNTRY", country)
     energy = json.loads((drawn()[0].folder / "energy.json").read_text())
     assert energy["how"].startswith(("a guess", "processor measured", "GPU measured"))
     assert energy["assumptions"] == "mean grid intensity of USA"

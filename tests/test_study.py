@@ -52,6 +52,10 @@ def test_every_study_that_ships_is_valid_and_survives_its_own_dump(name: str) ->
         ({"prompt_sets": ["emoji_occupations"] * 2}, ["prompt_sets", "twice"]),
         ({"reference": [{"table": "nowhere"}]}, ["nowhere", "taught_shares"]),
         ({"reference": [{"table": "bls_cps_table11", "year": 1999}]}, ["1999", "2023"]),
+        (
+            {"reference": [{"table": "bls_cps_table11"}, {"table": "bls_cps_table11", "year": 2023}]},
+            ["bls_cps_table11, 2023", "named twice"],
+        ),
         ({"perceive": {"attributes": ["mood"]}}, ["perceive.attributes", "mood", "gender"]),
         ({"perceive": {"threshold": 2}}, ["perceive.threshold"]),
         ({"arms": ["guardrails"]}, ["guardrails", "none"]),

@@ -104,6 +104,8 @@ def options(texts: Sequence[str]) -> dict[str, str]:
                 raise InputError(f"--slurm: {piece!r} is not KEY=VALUE; such as: --slurm partition=gpu,nodes=4,time=60")
             elif key in OURS:
                 raise InputError(f"--slurm: {key} cannot be set: {OURS[key]}")
+            elif key in found:
+                raise InputError(f"--slurm: {key} is given twice: {found[key]} and {value.strip()}")
             else:
                 found[key] = value.strip()
                 last = key
