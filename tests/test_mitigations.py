@@ -173,6 +173,10 @@ def test_people_without_an_occupation_in_the_list_are_people(text: str) -> None:
         ("person", "black people at a table"),
         ("nurse", "a nurse with dark skin"),
         ("nurse", "a middle eastern nurse"),
+        ("person", "a photo of an Englishwoman"),
+        ("person", "two Frenchmen"),
+        ("dancer", "a ballerina"),
+        ("nurse", "a nurse who is Black"),
     ],
 )
 def test_a_group_is_known_by_many_words(concept: str, text: str) -> None:
@@ -191,6 +195,7 @@ def test_a_group_is_known_by_many_words(concept: str, text: str) -> None:
         ("manicurist", "a manicurist with nail polish and a splash of color"),
         ("nurse", "two nurses"),
         ("two nurses", "a portrait of two nurses"),
+        ("nurse", "a nurse beside a pole"),
         ("nurses", "nurses"),
         ("theatre", "children in a theatre"),
     ],
