@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats
+from scipy.linalg import block_diag
 
 from pipeline import amplification, changes, tables
 from pipeline.amplification import total_variation
@@ -42,8 +43,8 @@ DRAWS = 500
 SIGNIFICANT = 0.05
 SENT = ("prompt_sent", "negative_prompt", "drawn", "status", "seconds", "tokens", "tokens_cut")
 """Columns of an image that cost and fidelity are made of."""
-TINY = 1e-12
-"""Added to a variance that may be 0."""
+TINY = 1e-9
+"""In place of a variance or a difference of 0."""
 BROKEN = 0.05
 """An arm broke the concept if it is surely recognised in so many fewer images."""
 
@@ -261,11 +262,8 @@ def _on_pairs(read: Read, arm: str) -> dict[str, dict[Key, Shares]]:
     two = [reading for reading in read.readings if len(reading.levels) == 2 and not reading.of]
     counted = changes.as_pairs(read.arms[arm].pairs, two, keys, read.counts.parts)
     for reading in two:
-        sides, chance, shares = (
-            read.errors(reading, arm),
-            read.chance(arm, reading.attribute, "helped"),
-            read.shares[reading.attribute],
-        )
+        sides, chance = read.errors(reading, arm), read.chance(arm, reading.attribute, "helped")
+        shares = read.shares[reading.attribute]
         if sides[0] is sides[1]:
             mine = {key: table for (key, name), (table, _) in counted.items() if name == reading.attribute}
             shares = shares | coupled(shares, changes.paired(mine, *sides, chance))
@@ -304,27 +302,20 @@ def of_one_matrix(
     of (q - f) / (t - f) for a share read right at rate t, wrong at rate f, the same normal number in all concepts; the
     order of the draws is that of the sums (Iman and Conover 1982). Nothing where errors are by concept, or none are known.
     """
-    if any(side.confusion is None or side.by_concept for side in sides):
+    known = [side.confusion for side in sides if side.confusion is not None and not side.by_concept]
+    if len(known) < len(sides):
         return {}
-    rates = [_rates(side.confusion) for side in sides if side.confusion is not None]
-    alike = sides[0] is sides[1]
+    alike, place, found = sides[0] is sides[1], (np.arange(DRAWS) + 0.5) / DRAWS, {}
     common = rng.standard_normal((DRAWS, 2 if alike else 4))
-    place = (np.arange(DRAWS) + 0.5) / DRAWS
-    found = {}
     for pair in pairs:
         joint = [each for key in pair if (each := shares[key].joint) is not None]
         if len(joint) < len(pair):
             continue
-        draws = [each[:: max(len(each) // DRAWS, 1)][:DRAWS, 0] for each in joint]
-        # how far each side moves for a standard error of the rate that is right, and of the one that is wrong
-        moves = np.array([
-            [-share * right[1] / (right[0] - wrong[0]), -(1 - share) * wrong[1] / (right[0] - wrong[0])]
-            for share, (right, wrong) in zip(map(np.mean, draws), rates, strict=True)
-        ])  # fmt: skip
-        if not alike:
-            moves = np.block([[moves[:1], np.zeros((1, 2))], [np.zeros((1, 2)), moves[1:]]])
-        covariance, part = np.cov(draws) + np.eye(2) * TINY, moves @ moves.T
-        much = float(np.linalg.eigvals(np.linalg.solve(covariance, part)).real.max())
+        draws = np.array([each[:: max(len(each) // DRAWS, 1)][:DRAWS, 0] for each in joint])
+        per_error = [_moves(float(drawn.mean()), matrix) for drawn, matrix in zip(draws, known, strict=True)]
+        moves = np.array(per_error) if alike else block_diag(*per_error)  # of each side, for each rate
+        covariance = np.cov(draws) + np.eye(2) * TINY
+        much = float(np.linalg.eigvals(np.linalg.solve(covariance, moves @ moves.T)).real.max())
         moves = moves / math.sqrt(max(much, 1.0))  # near an end a share varies less than it would elsewhere
         values, vectors = np.linalg.eigh(covariance - moves @ moves.T)
         own = rng.standard_normal((DRAWS, 2)) * np.sqrt(np.maximum(values, 0)) @ vectors.T
@@ -335,12 +326,13 @@ def of_one_matrix(
     return found
 
 
-def _rates(confusion: Ints) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Of decided pictures, how often the first of two levels is read where it is right and where it is wrong, from counts
-    `(2, 3)`: the posterior's mean and standard deviation, with half a picture on each level beforehand."""
-    beta = [stats.beta(first + 0.5, other + 0.5) for first, other, *_ in confusion.tolist()]
-    right, wrong = ((float(one.mean()), float(one.std())) for one in beta)
-    return right, wrong
+def _moves(share: float, confusion: Ints) -> list[float]:
+    """How far a share (q - f) / (t - f) moves for a standard error of t, the rate at which the first of two levels is read
+    where it is right, and of f, where it is wrong, from the counts `(2, 3)` behind them."""
+    right, wrong = (stats.beta(first + 0.5, other + 0.5) for first, other, *_ in confusion.tolist())
+    gap = right.mean() - wrong.mean()
+    gap = math.copysign(max(abs(gap), TINY), gap)
+    return [-share * right.std() / gap, -(1 - share) * wrong.std() / gap]
 
 
 def verdict(entry: dict[str, Any]) -> str:

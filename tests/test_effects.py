@@ -540,6 +540,17 @@ def test_what_is_not_known_of_a_matrix_does_not_average_out_over_concepts(alike:
     assert (spread(together, -1, 1) < 0.6 * np.hypot(spread(together, 1, 0), spread(together, 0, 1))) == alike
 
 
+def test_a_matrix_that_tells_nothing_moves_every_share_at_will() -> None:
+    rng, keys = np.random.default_rng(0), [("set", str(c), "t", "", "arm") for c in range(4)]
+    pairs = [(effects._before(key), key) for key in keys]
+    draws = rng.dirichlet([3, 3], 2000)
+    flat = Shares(value=draws.mean(0), low=draws.min(0), high=draws.max(0), n=6, method="", draws=draws, joint=draws)
+    reading = Reading("gender", "", ("woman", "man"), np.array([[20, 20, 0], [20, 20, 0]]))
+    found = effects.of_one_matrix({key: flat for pair in pairs for key in pair}, pairs, (reading, reading), rng)
+    for share in found.values():
+        assert share.joint is not None and np.sort(share.joint[:, 0]) == pytest.approx(np.sort(draws[::4, 0]), abs=0.05)
+
+
 def test_errors_by_concept_or_none_have_nothing_in_common() -> None:
     reading = Reading("gender", "", ("woman", "man"), None)
     assert effects.of_one_matrix({}, [], (reading, reading), np.random.default_rng(0)) == {}
