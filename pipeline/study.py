@@ -410,7 +410,12 @@ def parse(raw: dict[str, Any], *, where: str) -> Study:
     try:
         for arm in study.rewriters():
             for prompt in study.prompts():
-                mitigations.rewritten(arm, prompt, 0, np.random.default_rng(0))
+                once, again = (mitigations.rewritten(arm, prompt, 0, np.random.default_rng(0)) for _ in range(2))
+                if once != again:
+                    raise InputError(
+                        f"arms: {arm.name}: sends {once.text!r} and then {again.text!r} for the same sample, so that no run "
+                        "could continue; draw from the rng that rewrite is given"
+                    )
         _looked_up(study.reference)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

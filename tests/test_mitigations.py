@@ -708,3 +708,13 @@ def test_what_names_no_person_is_tried_as_such() -> None:
     assert all("," in one.text for one in mitigations.tried("guardrail", "a photo of a person"))
     with pytest.raises(InputError, match="PROMPT: is empty"):
         mitigations.tried("guardrail", " ")
+
+
+def test_an_arm_that_does_not_send_the_same_again_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import random\nfrom pipeline.mitigations import Rewriter\nfrom pipeline.types import Rewrite\n\n"
+        "class Luck(Rewriter):\n    'By luck.'\n\n"
+        "    def rewrite(self, prompt, sample, rng):\n        return Rewrite(f'{prompt.text} {random.random()}')\n"
+    )
+    with pytest.raises(InputError, match="for the same sample, so that no run could continue"):
+        fake_study(arms=["none", f"{tmp_path / 'own.py'}:Luck"])
