@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -172,14 +173,9 @@ def two_sided(draws: Floats, points: Floats, answers: float = math.nan, most: Fl
 
     With `most`, `draws` are the least that each may be, and to lie above a point the least must, to lie below it the most.
     """
-
-    def tails(drawn: Floats, point: float) -> tuple[float, float]:
-        return _tails(drawn, point) if math.isnan(answers) else _tails_of_survey(drawn, point, answers)
-
-    least = [tails(drawn, point) for drawn, point in zip(draws.T, points.tolist(), strict=True)]
-    largest = (
-        least if most is None else [tails(drawn, point) for drawn, point in zip(most.T, points.tolist(), strict=True)]
-    )
+    tails = _tails if math.isnan(answers) else functools.partial(_tails_of_survey, answers=answers)
+    least = list(map(tails, draws.T, points.tolist()))
+    largest = least if most is None else list(map(tails, most.T, points.tolist()))
     p = min(min(one[0], other[1]) for one, other in zip(least, largest, strict=True))
     return min(1.0, 2 * p * (len(points) if len(points) > 2 else 1))
 

@@ -284,8 +284,7 @@ def coupled(shares: Mapping[Key, Shares], moved: Mapping[Key, Paired]) -> dict[K
             own = shares[place]
             if own.joint is not None and side.draws is not None:
                 rank = (side.draws[:, 0].argsort().argsort() + 0.5) / len(side.draws)
-                first = np.quantile(own.joint[:, 0], rank)
-                found[place] = replace(own, joint=np.column_stack([first, 1 - first]))
+                found[place] = _in_order(own, rank)
     return found
 
 
@@ -305,13 +304,14 @@ def of_one_matrix(
     known = [side.confusion for side in sides if side.confusion is not None and not side.by_concept]
     if len(known) < len(sides):
         return {}
-    alike, place, found = sides[0] is sides[1], (np.arange(DRAWS) + 0.5) / DRAWS, {}
+    found: dict[Key, Shares] = {}
+    alike = sides[0] is sides[1]
     common = rng.standard_normal((DRAWS, 2 if alike else 4))
     for pair in pairs:
-        joint = [each for key in pair if (each := shares[key].joint) is not None]
-        if len(joint) < len(pair):
+        both = [shares[key] for key in pair]
+        if any(one.joint is None for one in both):
             continue
-        draws = np.array([each[:: max(len(each) // DRAWS, 1)][:DRAWS, 0] for each in joint])
+        draws = _thinned(both)[..., 0].T
         per_error = [_moves(float(drawn.mean()), matrix) for drawn, matrix in zip(draws, known, strict=True)]
         moves = np.array(per_error) if alike else block_diag(*per_error)  # of each side, for each rate
         covariance = np.cov(draws) + np.eye(2) * TINY
@@ -319,11 +319,16 @@ def of_one_matrix(
         moves = moves / math.sqrt(max(much, 1.0))  # near an end a share varies less than it would elsewhere
         values, vectors = np.linalg.eigh(covariance - moves @ moves.T)
         own = rng.standard_normal((DRAWS, 2)) * np.sqrt(np.maximum(values, 0)) @ vectors.T
-        order = (common @ moves.T + own).argsort(0).argsort(0)
-        for key, each, rank in zip(pair, joint, order.T, strict=True):
-            first = np.quantile(each[:, 0], place)[rank]
-            found[key] = replace(shares[key], joint=np.column_stack([first, 1 - first]))
+        rank = ((common @ moves.T + own).argsort(0).argsort(0) + 0.5) / DRAWS
+        found |= {key: _in_order(one, order) for key, one, order in zip(pair, both, rank.T, strict=True)}
     return found
+
+
+def _in_order(share: Shares, rank: Floats) -> Shares:
+    """A share of two levels whose draws, which it has, are in the order of `rank` `(S,)` in 0..1."""
+    assert share.joint is not None
+    first = np.quantile(share.joint[:, 0], rank)
+    return replace(share, joint=np.column_stack([first, 1 - first]))
 
 
 def _moves(share: float, confusion: Ints) -> list[float]:

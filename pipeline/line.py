@@ -37,8 +37,6 @@ from pipeline.types import ALONE, Attribute, Generator, Perceiver, Rereader, Wor
 EMBEDDED_PROBE = Path(__file__).parent / "embedded" / "probe"
 """A linear probe on the embedded CLIP, fitted to the emoji world."""
 
-ANOTHER = "was read by another probe or with other settings; delete the folder, or give the probe another name"
-
 Opened = tuple[Run, Study, Plan]
 """A run folder, its study and its plan."""
 Readable = tuple[Run, Study | FolderStudy, Plan | Album]
@@ -199,15 +197,13 @@ def perceive(opened: Readable, changes: Sequence[str] = ()) -> None:
     """Read what has been drawn and not read, with the perceiver of the study or, changed, with another beside it."""
     run, study, planned = opened
     by = other_perceiver(study, changes) if changes else study
-    name, asked = by.perceive.name, by.perceive.model_dump(mode="json")
-    began = perceivers(run).get(name, {}).get("perceive", asked)
+    name = by.perceive.name
     if by.perceive != study.perceive and name == study.perceive.name:
         raise InputError(
             "--set: this is the study's own perceiver with another threshold or other attributes, for which there is one "
             "folder; the right answers are: perceive.clip, perceive.pretrained, perceive.probe, perceive.people"
         )
-    if began != asked and any(run.perceptions(name, "x").parent.glob("*.parquet")):
-        raise RunError(f"{run.perceptions(name, 'x').parent}: {ANOTHER}")
+    _as_before(run, name, perceive=by.perceive.model_dump(mode="json"))
     with metered(run.folder, images=lambda: 0):  # of a sum that counts images by who made them
         damaged = stages.perceive(run, planned, lambda: noted(run, by, open_perceiver(by)), name, _same_clip(run, by))
     if damaged:
@@ -257,16 +253,25 @@ def noted(run: Run, study: Study | FolderStudy, perceiver: Perceiver) -> Perceiv
         described["clip_sees"] = _clip_of(run, study, within)
         if within.sha256:
             described["probe_sha256"] = within.sha256
-    before = perceivers(run).get(perceiver.name, {})
-    for key in ("perceive", "probe_sha256"):
-        if key in before and before[key] != described.get(key) and any(folder.glob("*.parquet")):
-            raise RunError(f"{folder}: {ANOTHER}")
+    _as_before(run, perceiver.name, **{key: described.get(key) for key in ("perceive", "probe_sha256")})
     store.write_json(folder / "perceiver.json", described)
     if isinstance(within, probe.Probe):
         wordings.write(folder / wordings.FILE, within)
     if len(study.arms) > 1:
         store.write_json(folder / "concepts.json", _concepts(study, perceiver))
     return perceiver
+
+
+def _as_before(run: Run, name: str, **described: Any) -> None:
+    """Who has read images of this run under a name is still the same, as far as it is described, or a `RunError`."""
+    folder, before = run.perceptions(name, "x").parent, perceivers(run).get(name, {})
+    if any(key in before and before[key] != value for key, value in described.items()) and any(
+        folder.glob("*.parquet")
+    ):
+        raise RunError(
+            f"{folder}: was read by another probe or with other settings; delete the folder, or give the probe "
+            "another name"
+        )
 
 
 def _clip_of(run: Run, study: Study | FolderStudy, by: probe.Probe) -> list[float]:

@@ -216,17 +216,12 @@ class Tally:
 def tally(run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Reading]) -> Tally:
     """Count what is on the disk, one shard in memory at a time. Images that are not drawn yet are not counted."""
     counts = Tally(parts=templates_together(planned))
-    asked = {(*prompt.key, prompt.text) for prompt in planned.prompts}
     for shard in planned.shards():
         if not run.images(shard).exists():
             continue
         table = decided(run, perceiver, shard, attributes, [*KEY, "status", "prompt"])
-        drawn = {tuple(row.values()) for row in table.group_by([*KEY[:4], "prompt"]).aggregate([]).to_pylist()}
-        if isinstance(planned, Plan) and not drawn <= asked:
-            raise RunError(
-                f"{run.folder}: {shard.name} was drawn from {min(drawn - asked)[-1]!r}, which is no prompt of "
-                f"{', '.join(planned.study.prompt_sets)} any more; put the prompt set back as it was, or draw in another folder"
-            )
+        if isinstance(planned, Plan):
+            _still_asked(planned, run, shard, table)
         for row in table.group_by([*KEY, "status"]).aggregate([([], "count_all")]).to_pylist():
             counts.statuses[tuple(row[n] for n in KEY), row["status"]] += row["count_all"]
         for a in attributes:
@@ -235,6 +230,17 @@ def tally(run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Readi
                     key = tuple(row[n] for n in KEY)
                     counts.decisions[key, a.attribute, row[a.attribute]] += row["count_all"]
     return counts
+
+
+def _still_asked(planned: Plan, run: Run, shard: Shard, images: pa.Table) -> None:
+    """The prompts of a shard are the study's, or a `RunError`: a prompt set is a file, which may say something else by now."""
+    rows = images.group_by([*KEY[:4], "prompt"]).aggregate([]).to_pylist()
+    gone = {tuple(row.values()) for row in rows} - {(*prompt.key, prompt.text) for prompt in planned.prompts}
+    if gone:
+        raise RunError(
+            f"{run.folder}: {shard.name} was drawn from {min(gone)[-1]!r}, which is no prompt of "
+            f"{', '.join(planned.study.prompt_sets)} any more; put the prompt set back as it was, or draw in another folder"
+        )
 
 
 def decided(run: Run, perceiver: str, shard: Shard, attributes: Sequence[Reading], columns: Sequence[str]) -> pa.Table:
@@ -579,10 +585,13 @@ def _uncorrected(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Ge
     if not told.any():
         return replace(raw, method=reading.uncorrected)
     joint = rng.dirichlet(told + 1 / len(told), DRAWS)
-    # of two levels one is the rest of the other, in each draw
-    draws, most = joint if len(told) == 2 else rng.beta(told + 0.5, told.sum() - told + 0.5, joint.shape), None
+    most = None
     if row[-1]:  # as their intervals: any of the undecided may be of a level
         draws, most = (rng.beta(some + 0.5, row.sum() - some + 0.5, joint.shape) for some in (told, told + row[-1]))
+    elif len(told) == 2:  # one is the rest of the other, in each draw
+        draws = joint
+    else:
+        draws = rng.beta(told + 0.5, told.sum() - told + 0.5, joint.shape)
     return replace(raw, method=reading.uncorrected, draws=draws, most=most, joint=joint)
 
 

@@ -690,14 +690,14 @@ def test_a_thousand_rewrites_cost_less_than_drawing_one_image(
 
 
 @pytest.mark.parametrize(
-    "rewrite", [Rewrite(5), Rewrite("a", drawn=7), Rewrite("a", negative_prompt=7), Rewrite("a\udc80")]
+    "sends", [Rewrite(5), Rewrite("a", drawn=7), Rewrite("a", negative_prompt=7), Rewrite("a\udc80")]
 )
-def test_a_rewrite_of_something_else_than_texts_is_one_message(rewrite: Any) -> None:
+def test_a_rewrite_of_something_else_than_texts_is_one_message(sends: Rewrite) -> None:
     class Own(mitigations.Rewriter):
         """Of a user."""
 
         def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
-            return rewrite  # type: ignore[no-any-return]
+            return sends
 
     with pytest.raises(InputError, match="cannot rewrite 'a photo of a nurse'"):
         mitigations.rewritten(Own(), prompt(), 0, np.random.default_rng(0))
