@@ -16,8 +16,8 @@ from scipy import stats
 from scipy.linalg import block_diag
 
 from pipeline import amplification, changes, tables
-from pipeline.amplification import total_variation
 from pipeline.changes import Side
+from pipeline.distances import DRAWS, by_chance, nearer, thinned
 from pipeline.estimates import Floats, Ints, Shares, wilson
 from pipeline.mitigations import (
     ALL_CONCEPTS,
@@ -30,7 +30,7 @@ from pipeline.mitigations import (
     Target,
     stratified_factor,
 )
-from pipeline.pairs import Paired, p_of_no_change
+from pipeline.pairs import Paired
 from pipeline.plan import Plan
 from pipeline.progress import side_by_side
 from pipeline.store import Run
@@ -38,9 +38,6 @@ from pipeline.tables import KEY, Key, Reading, Tally
 from pipeline.types import Arm, Estimate, Shard, digest
 
 BASELINE = "none"
-DRAWS = 500
-"""Posterior draws per concept that distances and entropies are computed of."""
-SIGNIFICANT = 0.05
 SENT = ("prompt_sent", "negative_prompt", "drawn", "status", "seconds", "tokens", "tokens_cut")
 """Columns of an image that cost and fidelity are made of."""
 TINY = 1e-9
@@ -240,7 +237,8 @@ def helped(read: Read, followed: Sequence[dict[str, Any]]) -> list[dict[str, Any
             reading = next((r for r in read.readings if r.attribute == goal.attribute), None)
             entry = shared | {"attribute": goal.attribute, "target": goal.title}
             if reading:
-                entry |= towards(goal, shares[goal.attribute], pairs, read.errors(reading, arm.name)[1])
+                sides, chance = read.errors(reading, arm.name), read.chance(arm.name, goal.title, "target")
+                entry |= towards(goal, shares[goal.attribute], pairs, sides, read.counts, chance)
             if isinstance(arm, Target):
                 entry["allocation"] = _allocation(arm, tables.concepts(read.keys(arm.name)), followed)
             entries.append(entry | {"verdict": verdict(entry)})
@@ -311,7 +309,7 @@ def of_one_matrix(
         both = [shares[key] for key in pair]
         if any(one.joint is None for one in both):
             continue
-        draws = _thinned(both)[..., 0].T
+        draws = thinned(both)[..., 0].T
         per_error = [_moves(float(drawn.mean()), matrix) for drawn, matrix in zip(draws, known, strict=True)]
         moves = np.array(per_error) if alike else block_diag(*per_error)  # of each side, for each rate
         covariance = np.cov(draws) + np.eye(2) * TINY
@@ -367,96 +365,34 @@ def _left_alone(drawn: Counter[str]) -> dict[str, int]:
 
 
 def towards(
-    goal: Goal, shares: Mapping[Key, Shares], pairs: Sequence[tuple[Key, Key]], reading: Reading
+    goal: Goal,
+    shares: Mapping[Key, Shares],
+    pairs: Sequence[tuple[Key, Key]],
+    sides: tuple[Reading, Reading],
+    counts: Tally,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """`nearer` over the neutral prompts of which both sides and the target are known; nothing where none is.
+    """`distances.nearer` over the neutral prompts of which both sides and the target are known, each distance beside what a
+    model that draws exactly the target, every image for itself, would show of as many images; nothing where none is known.
 
-    `pairs` are a concept's keys without and with the arm, `reading` the attribute with its errors in the arm.
+    `pairs` are a concept's keys without and with the arm, `sides` the attribute with its errors in both.
     """
     known = []
-    for was, key in pairs:
-        target, before, after = goal.shares(key[1]), shares[was], shares[key]
-        sampled = before.joint is not None and after.joint is not None
-        if sampled and not isinstance(target, str):
-            known.append((key[1], before, after, target))
+    for pair in pairs:
+        target, both = goal.shares(pair[1][1]), [shares[key] for key in pair]
+        if not isinstance(target, str) and all(side.joint is not None for side in both):
+            known.append((pair, both, target))
     if not known:
         return {}
-    concepts, befores, afters, targets = zip(*known, strict=True)
-    found = nearer(concepts, befores, afters, targets)
+    concepts, targets = [pair[1][1] for pair, _, _ in known], np.array([target for *_, target in known])
+    found = nearer(concepts, [both[0] for _, both, _ in known], [both[1] for _, both, _ in known], targets)
     change = Estimate(**found["distance_change"])
-    found["distance_change"]["erased_by"] = changes.erased_by(change, reading) if len(reading.levels) == 2 else None
-    return found | {"errors": changes.said_of_errors(reading, reading, "arms")}
-
-
-def nearer(
-    concepts: Sequence[str],
-    before: Sequence[Shares],
-    after: Sequence[Shares],
-    targets: Sequence[Sequence[float]],
-) -> dict[str, Any]:
-    """Distance before and after beside its noise floor, and what lies past the target, over C concepts of K levels.
-
-    The change is of the root of the mean square of √(½ Σ (share − t)²), which with two levels is the distance too. An
-    estimate varies about the truth as the posterior draws vary about it, so twice the estimate's mean square less a draw's
-    (the basic interval: Davison and Hinkley 1997, Bootstrap Methods, section 2.4) is rid of what noise adds to it; of an
-    absolute distance a part would stay.
-
-    The excess of a concept is (after − t) · (t − before) / |t − before|, the sum of absolute differences below: with two
-    levels how far the share is past the target t, seen from before, and below 0 where it falls short. From which side it
-    came is as uncertain as the rest: the mean takes it from the draws, and a concept counts as surely past only where it
-    was surely on one side and is surely on the other (the sum of both p-values, Bonferroni's bound; Holm over concepts).
-    Else a baseline that lies beyond the target by chance would make an arm that changes nothing look over-corrected.
-    The errors of the classifier's matrix are taken as the draws have them: in common by `of_one_matrix`, else as each
-    concept's own.
-    """
-    first, last, t = _thinned(before), _thinned(after), np.array(targets)
-    values = [np.array([shares.value for shares in side]) for side in (before, after)]
-    apart = [float(np.mean([total_variation(a, b) for a, b in zip(side, t, strict=True)])) for side in values]
-    roots = [_root_mean_square(value, draws, t) for value, draws in zip(values, (first, last), strict=True)]
-    moved = roots[1] - roots[0]
-    ends = np.quantile(moved, [0.025, 0.5, 0.975]).tolist()
-    way = _unit(t - values[0])
-    beyond, short = ((last - t) * way).sum(-1), ((t - first) * way).sum(-1)
-    tests = [
-        min(1.0, p_of_no_change(was[:, None]) + p_of_no_change(now[:, None]))
-        for was, now in zip(short.T, beyond.T, strict=True)
-    ]
-    adjusted = amplification.holm(tests)
-    surely = [c for c, p, now in zip(concepts, adjusted, beyond.T, strict=True) if p < SIGNIFICANT and now.mean() > 0]
-    past = ((last - t) * _unit(t - first)).sum(-1)
-    low, high = np.quantile(past.mean(1), [0.025, 0.975])
-    n = len(concepts)
-    return {
-        "n_concepts": n,
-        "distance_before": {"value": apart[0], "noise_floor": _floor(first, values[0])},
-        "distance_after": {"value": apart[1], "noise_floor": _floor(last, values[1])},
-        "distance_change": Estimate(ends[1], ends[0], ends[2], n, "root mean square, basic")._asdict(),
-        "excess": Estimate(float(past.mean()), float(low), float(high), n, "posterior")._asdict(),
-        "n_past": len(surely),
-        "past": surely,
-    }
-
-
-def _unit(differences: Floats) -> Floats:
-    """Differences `(..., K)` over the sum of their absolute values; 0 where there is none."""
-    size = np.abs(differences).sum(-1, keepdims=True)
-    return np.asarray(np.divide(differences, size, out=np.zeros_like(differences), where=size > 0))
-
-
-def _thinned(shares: Sequence[Shares]) -> Floats:
-    """Draws `(S, C, K)`, as many of each concept."""
-    return np.stack([s.joint[:: max(len(s.joint) // DRAWS, 1)][:DRAWS] for s in shares if s.joint is not None], 1)
-
-
-def _root_mean_square(value: Floats, draws: Floats, target: Floats) -> Floats:
-    """The distance over all concepts `(S,)`, rid of noise, as often as there are draws; see `nearer`."""
-    square = ((value - target) ** 2).sum(-1).mean() / 2
-    return np.asarray(np.sqrt(np.maximum(2 * square - ((draws - target) ** 2).sum(-1).mean(-1) / 2, 0)))
-
-
-def _floor(draws: Floats, value: Floats) -> float:
-    """The mean distance that chance alone would show."""
-    return float(np.abs(draws - value).sum(-1).mean() / 2)
+    found["distance_change"]["erased_by"] = changes.erased_by(change, sides[1]) if len(sides[1].levels) == 2 else None
+    for side, when in enumerate(("before", "after")):
+        sizes = np.array([counts.count(pair[side], sides[side])[:-1].sum() for pair, _, _ in known])
+        seen, at = by_chance(sizes, sides[side], concepts, targets, np.zeros_like(sizes), rng)
+        found[f"distance_{when}"]["noise_floor"] = float(np.abs(seen - at).sum(-1).mean() / 2)
+    return found | {"errors": changes.said_of_errors(sides[1], sides[1], "arms")}
 
 
 def _basic(value: float, draws: Floats, n: int) -> Estimate:
@@ -473,7 +409,7 @@ def entropy(shares: Mapping[Key, Shares], pairs: Sequence[tuple[Key, Key]]) -> d
     values, drawn = [], []
     for side in zip(*both, strict=True):
         values.append(np.mean([_evenness(one.value) for one in side]))
-        drawn.append(_evenness(_thinned(side)).mean(1))
+        drawn.append(_evenness(thinned(side)).mean(1))
     return _basic(float(values[1] - values[0]), drawn[1] - drawn[0], len(both))._asdict()
 
 

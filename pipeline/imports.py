@@ -146,7 +146,9 @@ def _helped(found: Imported, shares: dict[str, dict[Key, Shares]]) -> Iterator[d
             goals = [Goal(reading.attribute, "uniform")]
             goals += [Goal(reading.attribute, r.table, r.year) for r in found.study.reference]
             for goal in goals:
-                if entry := effects.towards(goal, shares[reading.attribute], pairs, reading):
+                rng = np.random.default_rng(int(digest([found.study.seed, name, goal.title, "target"])[:16], 16))
+                shown = shares[reading.attribute]
+                if entry := effects.towards(goal, shown, pairs, (reading, reading), found.counts, rng):
                     entry |= shared | {"attribute": goal.attribute, "target": goal.title}
                     yield entry | {"verdict": effects.verdict(entry)}
 
@@ -278,7 +280,7 @@ def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concep
     wrong: checks.Problems = {}
     first: dict[tuple[str, ...], int] = {}
     named = {word.casefold(): concept.casefold() for word, concept in chosen.concepts.items()}
-    empty = True
+    sets, empty = dict.fromkeys(prompt.prompt_set for prompt in chosen.prompts()), True
     for number, cells in checks.csv_lines(path, content, [(column, key) for key, column in _wanted(chosen)]):
         empty = False
         word = cells[chosen.columns.concept]
@@ -286,7 +288,7 @@ def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concep
         said = {name: its.levels.get(cells[its.column]) for name, its in chosen.attributes.items()}
         problems = [*_not_declared(chosen, cells, said), *_not_taken(chosen, cells)]
         if concept not in concepts:
-            problems.append(f"{chosen.columns.concept} {word!r} is no concept of {', '.join(chosen.prompt_sets)}")
+            problems.append(f"{chosen.columns.concept} {word!r} is no concept of {', '.join(sets)}")
         n, picture, why = _pictures(chosen, folder, cells)
         problems += [why] if why else []
         earlier = first.setdefault(_identity(chosen, cells, picture), number)

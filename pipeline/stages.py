@@ -72,13 +72,24 @@ def load_run(folder: Path) -> tuple[Run, Study]:
 
 def _continued(began: Study, wanted: Study, run: Run) -> Study:
     """The study to go on with, in a folder where `began` was drawn."""
-    may_change = {"images_per_prompt", "arms", "grown_from", "description"}
+    may_change = {"images_per_prompt", "arms", "grown_from", "description", "prompt_sets"}
     old, new = (_flat(s.model_dump(mode="json", exclude=may_change)) for s in (began, wanted))
     different = [
         f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
         for key in old | new
         if old.get(key) != new.get(key)
     ]
+    there, here = began.prompts(), wanted.prompts()  # a description may change, and how the file is written
+    if there != here:
+        sets = [[*dict.fromkeys(prompt.prompt_set for prompt in prompts)] for prompts in (there, here)]
+        apart = [(p, "there") for p in there if p not in set(here)] + [(p, "here") for p in here if p not in set(there)]
+        if sets[0] != sets[1]:
+            different.append(f"prompt_sets is {sets[0]} there and {sets[1]} here")
+        elif apart:
+            prompt, where = apart[-1]
+            different.append(f"prompt_sets: {prompt.prompt_set}: {prompt.text!r} is asked only {where}")
+        else:
+            different.append("prompt_sets: the prompts are in another order")
     if wanted.arms[: len(began.arms)] != began.arms:
         different.append(f"arms are {list(began.arms)} there; new ones can only be appended")
     if wanted.images_per_prompt < began.images_per_prompt:

@@ -140,12 +140,16 @@ class Reference(Part):
     """`null` is the newest year of the table."""
 
 
+PromptSets = tuple[str | dict[str, dict[str, Any]], ...]
+"""By name, by path, or written out as `{name: what the file would say}`; see `prompt_sets.load`."""
+
+
 class Study(Part):
     """One study: one model and one setting."""
 
     name: str = Field(pattern=NAME)
     description: str = ""
-    prompt_sets: tuple[str, ...] = Field(min_length=1)
+    prompt_sets: PromptSets = Field(min_length=1)
     model: Model = Field(default_factory=Model)
     draw: Draw = Field(default_factory=Draw)
     images_per_prompt: Whole = Field(50, ge=1, le=1_000_000)
@@ -250,7 +254,7 @@ class ImportStudy(Part):
     source: str
     """Where the file comes from, for whoever quotes a number."""
     licence: str
-    prompt_sets: tuple[str, ...] = Field(min_length=1)
+    prompt_sets: PromptSets = Field(min_length=1)
     """What was asked: one prompt for each concept of the file."""
     data: str
     """The CSV, beside this file or in a folder below."""
@@ -342,11 +346,12 @@ def _inside(path: str) -> bool:
     return not parts.is_absolute() and not PureWindowsPath(path).drive and ".." not in parts.parts
 
 
-def _prompts(names: tuple[str, ...]) -> tuple[Prompt, ...]:
-    prompts = tuple(p for name in names for p in prompt_sets.load(name).prompts)
+def _prompts(chosen: PromptSets) -> tuple[Prompt, ...]:
+    sets = [prompt_sets.load(one) for one in chosen]
+    prompts = tuple(prompt for one in sets for prompt in one.prompts)
     keys = [p.key for p in prompts]
     if len(set(keys)) < len(keys):
-        raise InputError(f"prompt_sets: {', '.join(names)}: a prompt set is named twice")
+        raise InputError(f"prompt_sets: {', '.join(one.name for one in sets)}: a prompt set is named twice")
     return prompts
 
 
@@ -419,7 +424,7 @@ def parse(raw: dict[str, Any], *, where: str) -> Study:
         _looked_up(study.reference)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    return study
+    return study.model_copy(update={"prompt_sets": tuple(map(prompt_sets.written_out, study.prompt_sets))})
 
 
 def parse_import(raw: dict[str, Any], *, where: str) -> ImportStudy:
@@ -435,7 +440,7 @@ def parse_import(raw: dict[str, Any], *, where: str) -> ImportStudy:
         _looked_up(study.reference)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    return study
+    return study.model_copy(update={"prompt_sets": tuple(map(prompt_sets.written_out, study.prompt_sets))})
 
 
 def _looked_up(references: tuple[Reference, ...]) -> None:

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from classifiers import evaluation
-from classifiers.confusion import BY_CONCEPT, most_likely
-from classifiers.correction import dirichlet, gibbs
-from pipeline import amplification, robustness
+from classifiers.confusion import BY_CONCEPT
+from pipeline import amplification, distances, robustness
 from pipeline.estimates import Floats, Ints, Shares, whole
 from pipeline.plan import Asked
 from pipeline.progress import side_by_side
@@ -24,17 +23,12 @@ from pipeline.tables import (
     Tally,
     concepts,
     corrected,
-    errors_of,
     estimated,
     matrices,
     references,
 )
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
-DATASETS = 300
-"""Simulated sets of images, of all concepts together, behind a distance's noise floor: it is known to some 4 %."""
-CHAINS, STEPS = 4, 16
-"""Chains that correct one of them, and their steps, after as many that are thrown away."""
 BY_PEOPLE = "images that people labelled count for the classifier's errors alone"
 NO_STRETCH = {"value": math.nan}
 
@@ -228,7 +222,7 @@ def _distances(
     reference = np.array([rows[key] for key in sampled])
     sizes = np.array([read[key].sum() for key in sampled])
     answers = np.array([found[key].n or 0 for key in sampled])
-    chance = by_chance(sizes, reading, [key[1] for key in sampled], reference, answers, rng)
+    chance = distances.by_chance(sizes, reading, [key[1] for key in sampled], reference, answers, rng)
     entry: dict[str, Any] = {}
     for name, distance in (
         ("total_variation", amplification.total_variation),
@@ -238,52 +232,6 @@ def _distances(
         floor = [distance(seen, r) for seen, r in zip(*chance, strict=True)]
         entry[name] = {"value": float(np.mean(apart)), "noise_floor": float(np.mean(floor)), "n_concepts": len(sampled)}
     return entry
-
-
-def by_chance(
-    sizes: Ints,
-    reading: Reading,
-    concepts: Sequence[str],
-    reference: Floats,
-    answers: Ints,
-    rng: np.random.Generator,
-) -> tuple[Floats, Floats]:
-    """What a model that draws exactly the `reference` `(C, K)` would be found to show, `sizes` `(C,)` of whose images are
-    decided; and what a survey of so many `answers` `(C,)` would have published, 0 where it is exact: `(N, K)` both.
-
-    As many simulated sets of each concept, `DATASETS` or more of all: images are drawn, misread by a matrix drawn from its
-    posterior given the labels, and corrected as the estimates are, by the errors of all or of the concept. The noise is
-    that of the reference's own shares: a model that is far from it may stand where a share varies less. Labels of these
-    very images, which would make the estimates surer, are taken for predictions, so the floor errs on the high side.
-    """
-    times = math.ceil(DATASETS / len(reference))
-    target, n = np.repeat(reference, times, 0), np.repeat(sizes, times)
-    asked = np.repeat(answers, times)[:, None]
-    published = np.where(asked > 0, rng.multinomial(asked[:, 0], target) / np.maximum(asked, 1), target)
-    if reading.confusion is None:
-        return rng.multinomial(n, target) / n[:, None], published
-    known = errors_of(reading, concepts)
-    errors, chance = (
-        np.repeat(some, times, 0) for some in (known.taken_for, known.decided / (known.decided + known.undecided))
-    )
-    decided = target * chance
-    said = (decided / decided.sum(1, keepdims=True))[:, None] @ dirichlet(errors, rng)
-    weight = _roughly_corrected(rng.multinomial(n, said[:, 0] / said[:, 0].sum(1, keepdims=True)), errors, rng) / chance
-    return weight / weight.sum(1, keepdims=True), published
-
-
-def _roughly_corrected(counts: Ints, errors: Floats, rng: np.random.Generator) -> Floats:
-    """Posterior means `(N, K)` of the shares among the decided, from `counts` `(N, K)` and Dirichlet parameters of the errors
-    `(N, K, K)`: the sampler of `corrected_shares_many`, by few short chains.
-
-    A mean distance over hundreds of sets asks little of each: their noise adds some 5 % to it, where the errors are
-    large, and it takes a hundredth of the time.
-    """
-    matrix = dirichlet(np.repeat(errors[:, None], CHAINS, 1), rng)
-    shares, none = most_likely(matrix, counts), np.zeros(counts.shape)
-    gibbs(shares, matrix, counts, errors, none, STEPS, rng)
-    _, true = gibbs(shares, matrix, counts, errors, none, STEPS, rng)
-    return np.asarray((1 / counts.shape[1] + true.mean((1, 2))) / (1 + counts.sum(1, keepdims=True)))
 
 
 def _record(reading: Reading, counts: Tally) -> dict[str, Any]:

@@ -239,7 +239,7 @@ def _still_asked(planned: Plan, run: Run, shard: Shard, images: pa.Table) -> Non
     if gone:
         raise RunError(
             f"{run.folder}: {shard.name} was drawn from {min(gone)[-1]!r}, which is no prompt of "
-            f"{', '.join(planned.study.prompt_sets)} any more; put the prompt set back as it was, or draw in another folder"
+            f"{', '.join(dict.fromkeys(key[0] for key in gone))} any more; put it back as it was, or draw in another folder"
         )
 
 

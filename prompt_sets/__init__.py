@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prompt_sets.prompts import FOLDER, PERSON, PromptSet, article, load, names, studies
+from prompt_sets.prompts import FOLDER, PERSON, PromptSet, article, load, names, studies, written_out
 from prompt_sets.references import Match, Reference, counted_reference, load_reference, occupations, tables
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "occupations",
     "studies",
     "tables",
+    "written_out",
 ]

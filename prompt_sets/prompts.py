@@ -6,7 +6,7 @@ import os
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -187,25 +187,30 @@ def studies() -> dict[str, Path]:
     return {path.stem: path for path in sorted((FOLDER / "studies").glob("*.yaml"))}
 
 
-def load(name_or_path: str) -> PromptSet:
-    """A prompt set that ships, or one from a YAML file."""
-    ships = names()
-    path = FOLDER / f"{name_or_path}.yaml" if name_or_path in ships else Path(name_or_path)
-    if not os.path.exists(path):
-        raise InputError(f"{name_or_path}: no such prompt set or file; the sets that ship are: {', '.join(ships)}")
-    raw = checks.read_yaml(path)
+def written_out(chosen: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    """A prompt set as a run keeps it: one that ships by its name, any other with all that its file says, for the file may be
+    moved or changed."""
+    if chosen in names():
+        return str(chosen)
+    name, raw, _ = _read(chosen)
+    return {name: raw}
+
+
+def load(chosen: str | Mapping[str, Any]) -> PromptSet:
+    """A prompt set that ships, one from a YAML file, or one that is written out: `{name: what its file would say}`."""
+    name, raw, where = _read(chosen)
     try:
         file = File.model_validate(raw)
     except ValidationError as error:
-        raise checks.explain(error, where=str(path), model=File) from None
-    pairs = list(_prompts(file, path.stem))
+        raise checks.explain(error, where=where, model=File) from None
+    pairs = list(_prompts(file, name))
     twice = [key for key, count in Counter(prompt.key for prompt, _ in pairs).items() if count > 1]
     if twice:
         _, concept, template, identity = twice[0]
         key = f"concept ({concept}), template ({template}) and identity ({identity or 'none'})"
-        raise InputError(f"{path}: two prompts are of the same {key}: their keys must differ")
+        raise InputError(f"{where}: two prompts are of the same {key}: their keys must differ")
     return PromptSet(
-        name=path.stem,
+        name=name,
         description=file.description,
         source=file.source,
         licence=file.licence,
@@ -214,6 +219,20 @@ def load(name_or_path: str) -> PromptSet:
         statuses=tuple(status for _, status in pairs),
         left_out=file.left_out,
     )
+
+
+def _read(chosen: str | Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
+    """The name of a prompt set, the plain data of its file, and where they are from."""
+    if not isinstance(chosen, str):
+        match list(chosen.items()):
+            case [(str(name), dict(raw))] if name:
+                return name, raw, f"prompt_sets: {name}"
+        raise InputError(f"prompt_sets: {dict(chosen)}: one that is written out is a name with what its file would say")
+    ships = names()
+    path = FOLDER / f"{chosen}.yaml" if chosen in ships else Path(chosen)
+    if not os.path.exists(path):
+        raise InputError(f"{chosen}: no such prompt set or file; the sets that ship are: {', '.join(ships)}")
+    return path.stem, checks.read_yaml(path), str(path)
 
 
 def _prompts(file: File, name: str) -> Iterator[tuple[Prompt, Status]]:

@@ -15,10 +15,11 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from classifiers.correction import corrected_means, corrected_shares_many
-from pipeline import changes, effects, labels, line, mitigations, store, tables
+from pipeline import amplification, changes, distances, effects, labels, line, mitigations, store, tables
 from pipeline.effects import verdict
 from pipeline.estimates import Shares
 from pipeline.line import Opened
+from pipeline.mitigations import Goal
 from pipeline.tables import Key, Reading, Tally
 from pipeline.types import Attribute, Perceived, digest
 from tests import tiny
@@ -419,7 +420,7 @@ def test_pairs_make_did_it_help_surer_and_it_still_covers() -> None:
         together = shares | effects.coupled(shares, changes.paired(counts, reading, reading, rng))
         half = [(0.5, 0.5)] * 18
         one, other = (
-            effects.nearer(names, [side[effects._before(k)] for k in keys], [side[k] for k in keys], half)[
+            distances.nearer(names, [side[effects._before(k)] for k in keys], [side[k] for k in keys], half)[
                 "distance_change"
             ]
             for side in (shares, together)
@@ -434,6 +435,21 @@ def test_pairs_make_did_it_help_surer_and_it_still_covers() -> None:
     assert paired[gained].sum() > alone[gained].sum() and paired[~gained].sum() <= 2
 
 
+def test_the_floor_of_a_distance_is_that_of_a_model_at_the_target_wherever_this_one_stands() -> None:
+    rng, reading, n = np.random.default_rng(3), Reading("gender", "", ("woman", "man"), None), (40, 10)
+    pairs = [(("s", f"c{c}", "", "t", "none"), ("s", f"c{c}", "", "t", "arm")) for c in range(6)]
+    tally, shares = Tally(), {}
+    for side, (share, size) in enumerate(zip((0.02, 0.9), n, strict=True)):
+        for pair, one in zip(pairs, counted(rng, np.full(6, share), size), strict=True):
+            shares[pair[side]] = one
+            tally.decisions[pair[side], "gender", "woman"] = size // 2
+            tally.decisions[pair[side], "gender", "man"] = size - size // 2
+    found = effects.towards(Goal("gender", "uniform"), shares, pairs, (reading, reading), tally, rng)
+    for when, size in zip(("before", "after"), n, strict=True):
+        expected = amplification.noise_floor([0.5, 0.5], size, rng=rng, draws=50_000)
+        assert found[f"distance_{when}"]["noise_floor"] == pytest.approx(expected, rel=0.12)
+
+
 @pytest.mark.parametrize(("times", "concepts", "n"), [(0.6, 18, 12), (1.0, 4, 10)])
 def test_an_arm_that_changes_nothing_is_seldom_over_corrected(times: float, concepts: int, n: int) -> None:
     """The baseline is at so many times the target. When its side was taken as certain, 13 of 100 were."""
@@ -442,7 +458,7 @@ def test_an_arm_that_changes_nothing_is_seldom_over_corrected(times: float, conc
     wrong = 0
     for _ in range(60):
         sides = [counted(rng, times * targets, n) for _ in range(2)]
-        found = effects.nearer(names, *sides, [(t, 1 - t) for t in targets])
+        found = distances.nearer(names, *sides, [(t, 1 - t) for t in targets])
         wrong += found["excess"]["low"] > 0 or found["n_past"] > 0
     assert wrong <= 6  # of 60; 5 % and two standard deviations
 
@@ -458,7 +474,7 @@ def test_the_interval_holds_the_true_change_of_the_distance(before: float, after
         spread = rng.uniform(-0.05, 0.05, 20)
         truths = [np.clip(share + spread, 0.01, 0.99) for share in (before, after)]
         sides = [counted(rng, truth, n) for truth in truths]
-        found = effects.nearer([str(c) for c in range(20)], *sides, [(0.5, 0.5)] * 20)
+        found = distances.nearer([str(c) for c in range(20)], *sides, [(0.5, 0.5)] * 20)
         apart = [np.sqrt(np.mean((truth - 0.5) ** 2)) for truth in truths]
         change = apart[1] - apart[0]
         interval_ = found["distance_change"]
@@ -527,7 +543,7 @@ def test_what_is_not_known_of_a_matrix_does_not_average_out_over_concepts(alike:
     assert set(together) == set(shares)
 
     def spread(found: dict[Key, Shares], *weights: float) -> float:
-        means = [effects._thinned([found[pair[side]] for pair in pairs])[..., 0].mean(1) for side in range(2)]
+        means = [distances.thinned([found[pair[side]] for pair in pairs])[..., 0].mean(1) for side in range(2)]
         return float(np.std(np.array(weights) @ means))
 
     for side, weights in enumerate(((1, 0), (0, 1))):

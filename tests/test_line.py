@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from datasets import load_dataset
 
 from classifiers.clip import ClipModel
@@ -376,3 +377,28 @@ def test_the_studys_own_perceiver_is_not_taken_over(drawn: Callable[..., Opened]
     run, _, _ = drawn(images_per_prompt=1, perceive={"clip": "fake", "attributes": ["gender"]})
     with pytest.raises(InputError, match=r"the right answers are: perceive\.clip"):
         line.perceive(line.reopen(run.folder), (change,))
+
+
+def test_a_run_with_prompts_of_its_own_goes_on_by_what_they_say(tmp_path: Path) -> None:
+    """Wherever their file is now, and whatever it says of itself; but not with other prompts, nor in another order."""
+
+    def asked(concepts: list[str], **about: str) -> study.Study:
+        words = {"description": "d", "source": "s", "licence": "none", "status": "verified"} | about
+        file = tmp_path / "own.yaml"
+        file.write_text(yaml.safe_dump(words | {"templates": {"one": "a photo of {a_concept}"}, "concepts": concepts}))
+        found = fake_study(prompt_sets=[str(file)], images_per_prompt=2, reference=[])
+        file.unlink()
+        return found
+
+    opened = line.begin(asked(["pilot", "nurse"]), tmp_path / "run")
+    line.generate(opened, perceive=True)
+    line.estimate(line.reopen(tmp_path / "run"))
+    line.begin(asked(["pilot", "nurse"], description="said better"), tmp_path / "run")
+    assert stages.finished(opened[0], line.resume(tmp_path / "run")[2].shards()) == 4
+    for concepts, said in (
+        (["nurse", "pilot"], "in another order"),
+        (["pilot", "nurse", "cook"], "own: 'a photo of a cook' is asked only here"),
+        (["pilot"], "own: 'a photo of a nurse' is asked only there"),
+    ):
+        with pytest.raises(RunError, match=f"holds another study: prompt_sets: .*{said}"):
+            line.begin(asked(concepts), tmp_path / "run")

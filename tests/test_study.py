@@ -31,6 +31,43 @@ def test_every_study_that_ships_is_valid_and_survives_its_own_dump(name: str) ->
     assert parse(yaml.safe_load(study.dump(one)), where="dump") == one
 
 
+OWN = {
+    "description": "d",
+    "source": "s",
+    "licence": "none",
+    "status": "verified",
+    "templates": {"one": "a photo of {a_concept}"},
+    "concepts": ["pilot", {"concept": "nurse", "phrase": "night nurse"}],
+}
+
+
+def test_a_study_keeps_what_its_own_prompt_sets_say(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump(OWN))
+    raw = GOOD | {"prompt_sets": ["emoji_occupations", str(file)]}
+    here = study.parse(raw, where="mine")
+    assert here == study.parse(raw | {"prompt_sets": ["emoji_occupations", {"own": OWN}]}, where="mine")
+    file.unlink()
+    again = study.parse(yaml.safe_load(study.dump(here)), where="mine")
+    assert again == here and again.prompt_sets[0] == "emoji_occupations"
+    assert [prompt.text for prompt in again.prompts()[-2:]] == ["a photo of a pilot", "a photo of a night nurse"]
+    assert {prompt.prompt_set for prompt in again.prompts()} == {"emoji_occupations", "own"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"own": OWN, "other": OWN}, "one that is written out is a name with what its file would say"),
+        ({}, "one that is written out is a name"),
+        ({"own": {**OWN, "statsu": "verified"}}, "prompt_sets: own: statsu: not a known key"),
+        ({"emoji_occupations": OWN, "own": OWN}, "one that is written out"),
+    ],
+)
+def test_a_prompt_set_that_is_written_out_wrongly_is_one_message(wrong: object, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        study.parse(GOOD | {"prompt_sets": [wrong]}, where="mine")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -11,7 +11,7 @@ import pytest
 
 from classifiers.confusion import prior_of_errors
 from classifiers.correction import corrected_shares_many, dirichlet
-from pipeline import amplification, stages, summary, tables
+from pipeline import amplification, distances, stages, summary, tables
 from pipeline.estimates import Shares, raw_shares, whole
 from pipeline.line import Opened
 from pipeline.tables import Key, Reading
@@ -85,7 +85,7 @@ def test_without_errors_the_floor_is_that_of_the_reference_at_each_concepts_n(
         at = None if isinstance(of, str) else whole(of.shares)
         if at is not None and n:
             expected.append(amplification.noise_floor(at, n, rng=rng, draws=20_000))
-    monkeypatch.setattr(summary, "DATASETS", 3000)
+    monkeypatch.setattr(distances, "DATASETS", 3000)
     monkeypatch.setattr(summary, "_stretched", lambda *_: {})
     assert len(expected) == 20
     assert entry(found, attribute)["total_variation"]["noise_floor"] == pytest.approx(np.mean(expected), rel=0.05)
@@ -100,7 +100,7 @@ def test_the_floor_has_the_noise_of_the_survey_too(found: Found, monkeypatch: py
         if not isinstance(of, str) and of.n and n:
             seen, published = (rng.binomial(size, of.shares[0], 20_000) / size for size in (n, of.n))
             expected.append(np.abs(seen - published).mean())
-    monkeypatch.setattr(summary, "DATASETS", 3000)
+    monkeypatch.setattr(distances, "DATASETS", 3000)
     monkeypatch.setattr(summary, "_stretched", lambda *_: {})
     assert entry(found, "gender", "bls")["total_variation"]["noise_floor"] == pytest.approx(np.mean(expected), rel=0.05)
 
@@ -117,9 +117,9 @@ def test_through_a_matrix_the_floor_is_what_the_estimates_themselves_would_show(
     counts = rng.multinomial(60, said / said.sum(1, keepdims=True))
     fully = corrected_shares_many(np.column_stack([counts, np.zeros(200, np.int64)]), matrix, rng=rng)
     expected = np.mean([amplification.total_variation(one.value, target) for one in fully])
-    monkeypatch.setattr(summary, "DATASETS", 3000)
+    monkeypatch.setattr(distances, "DATASETS", 3000)
     reading = Reading("gender", "perceived gender", ("woman", "man"), matrix)
-    seen, published = summary.by_chance(np.array([60]), reading, ["cook"], target[None], np.array([0]), rng)
+    seen, published = distances.by_chance(np.array([60]), reading, ["cook"], target[None], np.array([0]), rng)
     assert (published == target).all()
     assert amplification.total_variation(seen, target).mean() == pytest.approx(expected, rel=0.12)
 
@@ -134,7 +134,7 @@ def test_errors_that_are_each_concepts_own_raise_the_floor() -> None:
     together = Reading("gender", "perceived gender", ("woman", "man"), np.sum([*by_concept.values()], 0))
     floors = []
     for reading in (together, replace(together, by_concept=by_concept)):
-        seen, _ = summary.by_chance(
+        seen, _ = distances.by_chance(
             np.array([200]), reading, ["a concept nobody labelled"], np.array([[0.5, 0.5]]), np.array([0]), rng
         )
         floors.append(amplification.total_variation(seen, [0.5, 0.5]).mean())
