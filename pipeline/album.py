@@ -152,6 +152,8 @@ def study_of(
         "grid": grid,
     }
     for change in changes:
+        if (key := change.partition("=")[0].partition(".")[0]) in ("pictures", "files", "sha256", "concepts"):
+            raise InputError(f"--set {change}: {key} is what is in the folder; give another folder, or --concept")
         checks.set_by_path(raw, change)
     return study.parse_folder(raw, where=folder.as_posix())
 

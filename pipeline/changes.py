@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy import special
 
 from classifiers.confusion import BY_CONCEPT, Errors, errors_of_means
 from pipeline import amplification, robustness, tables
 from pipeline.estimates import Floats, Shares
 from pipeline.pairs import Paired, p_of_no_change, paired_by_errors
-from pipeline.tables import KEY, UNCORRECTED, Key, Reading
+from pipeline.tables import KEY, Key, Reading
 from pipeline.types import Estimate
 
 PLACE = (*KEY, "prompt", "sample", "seed")
@@ -129,13 +130,13 @@ def rows(first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.ra
 
     One test per concept, and per prompt that names a group; Holm over all of them.
     """
-    reading = first.reading
+    reading, raw = first.reading, _uncorrected(first.reading, other.reading)
     moved = paired({key: counts for key, (counts, _) in pairs.items()}, reading, other.reading, rng)
     blocks = []
     for key in keys:
         at = {"attribute": reading.attribute, **dict(zip(KEY, key, strict=True))}
         both = first.shares[key], other.shares[key]
-        blocks.append([at | row for row in _rows(other.reading, *both, moved.get(key), pairs.get(key))])
+        blocks.append([at | row for row in _rows(other.reading, *both, moved.get(key), pairs.get(key), raw)])
     tested = set(tables.undivided(keys))
     tests: dict[str, dict[Key, float]] = {}
     for key, block in zip(keys, blocks, strict=True):
@@ -161,6 +162,11 @@ def _sides(mine: Reading, theirs: Reading, concepts: Sequence[str]) -> list[Read
     return [mine] if same else [mine, theirs]
 
 
+def _uncorrected(mine: Reading, theirs: Reading) -> str:
+    """Why the shares of some side are raw; nothing where both are corrected."""
+    return next((reading.uncorrected for reading in (mine, theirs) if reading.confusion is None), "")
+
+
 def _paired(
     counts: Counts,
     known: Sequence[Errors],
@@ -174,7 +180,7 @@ def _paired(
     Where no matrix is known the classifier is taken at its word, and then nothing is known of the undecided.
     """
     errors = Errors(*(np.stack(parts, 1) for parts in zip(*known, strict=True)))
-    if mine.confusion is None or theirs.confusion is None:
+    if _uncorrected(mine, theirs):
         decided = counts[:, : len(mine.levels), : len(mine.levels)]
         return paired_by_errors(decided, errors._replace(undecided=0 * errors.undecided), tilt, rng=rng)
     return paired_by_errors(counts, errors, tilt, rng=rng)
@@ -208,16 +214,20 @@ def _pairs_together(
 
 
 def _rows(
-    reading: Reading, before: Shares, after: Shares, moved: Paired | None, pairs: tuple[Counts, int] | None
+    reading: Reading,
+    before: Shares,
+    after: Shares,
+    moved: Paired | None,
+    pairs: tuple[Counts, int] | None,
+    raw: str,
 ) -> Iterator[dict[str, Any]]:
-    """One row per level; the key is added outside."""
+    """One row per level; the key is added outside. `raw` says why the shares are, if they are."""
     p, test = (moved.p, f"paired; p: {moved.test}") if moved else (unpaired_p(before, after), "unpaired")
-    raw = UNCORRECTED in (before.method, after.method)
     for k, level in enumerate(reading.levels):
         a, b = before.estimate(k), after.estimate(k)
-        change, odds = amplification.difference(b, a), amplification.log_odds_ratio(b, a)
+        change, odds = _apart(before, after, k)
         if moved and pairs and raw:
-            change = either_way(moved.change[k], pairs[0], k)
+            change = either_way(moved.change[k], pairs[0], k, raw)
             odds = odds if pairs[0].sum() > moved.n else moved.log_odds[k]
         elif moved:
             change, odds = moved.change[k], moved.log_odds[k]
@@ -239,8 +249,8 @@ def _rows(
 
 def said_of_errors(mine: Reading, theirs: Reading, sides: str) -> str:
     """What a change takes for granted of the errors before and after; `sides` are arms or runs."""
-    if mine.confusion is None or theirs.confusion is None:
-        return theirs.uncorrected
+    if raw := _uncorrected(mine, theirs):
+        return raw
     if theirs.of_arm:
         return "errors by arm"
     concepts = f", {BY_CONCEPT}" if theirs.by_concept else ""
@@ -258,17 +268,48 @@ def erased_by(change: Estimate, reading: Reading, k: int = 0) -> float:
     return robustness.erasing_difference(change, tables.confusion_of(reading), k)
 
 
-def either_way(change: Estimate, pairs: Counts, k: int) -> Estimate:
+def either_way(change: Estimate, pairs: Counts, k: int, why: str) -> Estimate:
     """The change of level k where no matrix says how often a level is undecided: the undecided may be any level.
 
-    `pairs` `(K + 1, K + 1)`, `cannot tell` last. Worst-case bounds as in `estimates.raw_shares` (Manski 1989).
+    `pairs` `(K + 1, K + 1)`, `cannot tell` last; `why` there is no matrix. Worst-case bounds as in `estimates.raw_shares`
+    (Manski 1989).
     """
     n, both = int(pairs[:-1, :-1].sum()), int(pairs[-1, -1])
     lost = int(pairs[k, -1] + pairs[-1, :-1].sum() - pairs[-1, k]) + both
     gained = int(pairs[:-1, -1].sum() - pairs[k, -1] + pairs[-1, k]) + both
     low, high = (n * change.low - lost) / pairs.sum(), (n * change.high + gained) / pairs.sum()
-    method = f"joint posterior of pairs, undecided counted either way, {UNCORRECTED}"
+    method = f"joint posterior of pairs, undecided counted either way, {why}"
     return change._replace(low=min(float(low), change.value), high=max(float(high), change.value), method=method)
+
+
+def _apart(before: Shares, after: Shares, k: int) -> tuple[Estimate, Estimate]:
+    """The change of level k between two independent sides, and that of its log odds.
+
+    Where images are undecided and may be of any level, what is not known of them can be all one way on one side and all
+    the other way on the other: the ends of both intervals are put together as they are.
+    """
+    a, b = before.estimate(k), after.estimate(k)
+    change, odds = amplification.difference(b, a), amplification.log_odds_ratio(b, a)
+    if before.most is None and after.most is None:
+        return change, odds
+    low, high = special.logit([b.low, b.high]) - special.logit([a.high, a.low])
+    method = f"ends of both intervals ({b.method})"
+    return (
+        change._replace(low=b.low - a.high, high=b.high - a.low, method=method),
+        odds._replace(low=float(low), high=float(high), method=method),
+    )
+
+
+def _mean_of_raw(shares: Sequence[Shares]) -> Shares:
+    """The mean of raw shares, which are independent of each other; their undecided may be of any level, all one way."""
+    ends = [amplification.average([share.estimate(k) for share in shares]) for k in range(len(shares[0].value))]
+    value, low, high, *_ = (np.array(part) for part in zip(*ends, strict=True))
+    if either := any(share.most is not None for share in shares):
+        low, high = (np.mean(side, axis=0) for side in zip(*((s.low, s.high) for s in shares), strict=True))
+    drawn = [(s.draws, s.draws if s.most is None else s.most) for s in shares if s.draws is not None]
+    fewest, most = (np.mean(side, axis=0) for side in zip(*drawn, strict=True))
+    method, n = shares[0].method, sum(share.n for share in shares)
+    return Shares(value=value, low=low, high=high, n=n, method=method, draws=fewest, most=most if either else None)
 
 
 def cells(name: str, prefix: str, estimate: Estimate) -> dict[str, float]:
@@ -298,13 +339,19 @@ def pooled(
     (as in `classifiers.correction.corrected_means`). On pairs both sides weigh the concepts alike. Without, all concepts
     are given equal weights, or one that abstains more often on one side would look like a change.
     """
-    mine, theirs = first.reading, other.reading
-    with_pairs = [key for key in keys if key in pairs]
+    mine, theirs, levels = first.reading, other.reading, range(len(first.reading.levels))
+    raw, with_pairs = _uncorrected(mine, theirs), [key for key in keys if key in pairs]
     if with_pairs:
         every = np.array([pairs[key][0] for key in with_pairs])
         moved = _pairs_together(every, [key[1] for key in with_pairs], mine, theirs, rng)
         before, after, n = moved.first, moved.second, len(with_pairs)
         changes, odds, p = moved.change, moved.log_odds, moved.p
+        if raw:
+            together = every.sum(0)
+            before, after = (tables.uncorrected(side, mine, rng) for side in (together.sum(1), together.sum(0)))
+            changes = tuple(either_way(moved.change[k], together, k, raw) for k in levels)
+            if together.sum() > moved.n:
+                odds = tuple(_apart(before, after, k)[1] for k in levels)
     else:
         counts = [np.array([side.counts[key] for key in keys]) for side in (first, other)]
         decided = (counts[0][:, :-1].sum(1) > 0) & (counts[1][:, :-1].sum(1) > 0) if len(keys) else np.zeros(0, bool)
@@ -314,12 +361,12 @@ def pooled(
         concepts = [key[1] for key, told in zip(keys, decided, strict=True) if told]
         of_decided = [table[decided] * (np.arange(len(mine.columns)) < len(mine.levels)) for table in counts]
         before, after = (
-            tables.means(table, concepts, 1 / table.sum(1)[None], reading, rng)[0]
-            for table, reading in zip(of_decided, (mine, theirs), strict=True)
+            _mean_of_raw([side.shares[key] for key, told in zip(keys, decided, strict=True) if told])
+            if side.reading.confusion is None
+            else tables.means(table, concepts, 1 / table.sum(1)[None], side.reading, rng)[0]
+            for table, side in zip(of_decided, (first, other), strict=True)
         )
-        sides = [(before.estimate(k), after.estimate(k)) for k in range(len(mine.levels))]
-        changes = tuple(amplification.difference(b, a) for a, b in sides)
-        odds = tuple(amplification.log_odds_ratio(b, a) for a, b in sides)
+        changes, odds = zip(*(_apart(before, after, k) for k in levels), strict=True)
         p = unpaired_p(before, after)
     for k, level in enumerate(mine.levels):
         yield {

@@ -175,8 +175,8 @@ def set_by_path(raw: dict[str, Any], change: str) -> None:
             raise InputError(f"--set {change}: {parent} is not a mapping")
         place = inner
     try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
+        place[last] = yaml.load(value, Loader=_Loader)
+    except (yaml.YAMLError, *_PLAIN_YAML_ERRORS):
         raise InputError(f"--set {change}: the value is not YAML") from None
 
 

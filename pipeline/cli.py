@@ -480,7 +480,11 @@ def list_arms(context: typer.Context) -> None:
         return
     for name, arm in ARMS.items():
         needs = [key for key, field in arm.model_fields.items() if field.is_required()]
-        may = [key for key, field in arm.model_fields.items() if not field.is_required() and key != "name"]
+        may = [
+            key
+            for key, field in arm.model_fields.items()
+            if not field.is_required() and key not in ("name", *arm.written)
+        ]
         print(f"{name:18} {(arm.__doc__ or '').splitlines()[0]}")
         print(f"{'':18} parameters: {', '.join([*needs, *(f'[{key}]' for key in may)]) or 'none'}")
         print(f"{'':18} from: {arm.source}")
@@ -644,7 +648,10 @@ def validate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other audits.")] = 0,
     out: Annotated[Path, typer.Option("--out", help="What was found; continue here.")] = Path("outputs/validation"),
 ) -> None:
-    """Simulate audits whose truth is known: do the intervals hold it? Exit code 1 if some hold it too seldom."""
+    """Simulate audits whose truth is known: do the intervals hold it? Exit code 1 if some hold it too seldom.
+
+    In a checkout, all of it (hours) writes the tables of docs/validation.md; --short prints them alone.
+    """
     from pipeline import validate as proof
 
     text, failed = proof.validate(out, short=short, seed=seed)

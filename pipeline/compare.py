@@ -130,8 +130,8 @@ def shown(rows: Sequence[Mapping[str, str]], found: Mapping[str, Any], most: int
         yield against
     reasons = [f"{e['run']}: unpaired, since {e['why_unpaired']}" for e in found["changes"] if e["why_unpaired"]]
     yield from dict.fromkeys(reasons)
-    known = [row for row in rows if row["change"]]
-    largest = sorted(known, key=lambda row: (float(row["p_adjusted"] or 1), -abs(float(row["change"]))))
+    tested = [row for row in rows if row["change"] and row["p_adjusted"]]  # of several templates, all together
+    largest = sorted(tested, key=lambda row: (float(row["p_adjusted"]), -abs(float(row["change"]))))
     told: dict[tuple[str, ...], Mapping[str, str]] = {}
     for row in largest:
         told.setdefault((row["run"], row["attribute"], *(row[name] for name in KEY)), row)

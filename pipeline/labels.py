@@ -336,7 +336,7 @@ def alpha(labels: Iterable[Label]) -> float:
 
 
 def counted(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Reading], counts: Tally) -> Tally:
-    """The counts of a run with what people say of the sample: `Tally.labelled`, `Tally.not_one_person`, `Tally.open`.
+    """The counts of a run with what people say of the sample: `Tally.labelled`, `Tally.not_one_person`, `Tally.undecided`.
 
     The probe's decision about a picture that people agree does not show one person is taken back.
     """
@@ -404,7 +404,7 @@ def summary(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
             for reading in asked(readings)
         },
         "corrections": [
-            asdict(entry) | {"probe": probe[entry.unit_id, entry.attribute]}
+            asdict(entry) | {"probe": probe.get((entry.unit_id, entry.attribute), "")}
             for entry in log
             if entry.unit_id not in drawn
         ],

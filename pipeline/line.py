@@ -207,7 +207,9 @@ def perceive(opened: Readable, changes: Sequence[str] = ()) -> None:
     with metered(run.folder, images=lambda: 0):  # of a sum that counts images by who made them
         damaged = stages.perceive(run, planned, lambda: noted(run, by, open_perceiver(by)), name, _same_clip(run, by))
     if damaged:
-        again = "typecast import STUDY" if isinstance(study, FolderStudy) else f"typecast generate {run.folder}"
+        again = (
+            f"typecast import {study.pictures}" if isinstance(study, FolderStudy) else f"typecast generate {run.folder}"
+        )
         raise RunError(f"{run.folder}: {len(damaged)} shards are set aside; run: {again}, then perceive again")
 
 

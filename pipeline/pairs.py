@@ -106,11 +106,11 @@ def paired_shares_many(
     one: tests/test_pairs.py has the case. Without that assumption nothing is lost inside the table, where both give
     ω′ − ω = D⁻ᵀ (q′ − q).
 
-    Prior on Q: ½ on each cell of the diagonal and ½ / (K - 1) on the others, so that the pairs which leave a level, and
-    those which reach it, have Jeffreys' ½ together; with `cannot tell` ½ / K. Two levels: Dirichlet ½ on the four
-    cells (Agresti and Min 2005, Biometrics 61:515). Half of that, which would give each *margin* the ½ of
-    `corrected_shares_many`, covers a change of one-sided pairs in 86 % of audits only (50 pairs, 4 % of them changing, a
-    perfect probe).
+    Prior on Q, two levels: Dirichlet ½ on the four cells (Agresti and Min 2005, Biometrics 61:515). Half of that, which
+    would give each *margin* the ½ of `corrected_shares_many`, covers a change of one-sided pairs in 86 % of audits only (50
+    pairs, 4 % of them changing, a perfect probe). More levels: half a pair on no change and half on the changes, whatever
+    their number; ½ on each level would draw a common level's share, and with it the change, to where all are even.
+    Both are in tests/test_pairs.py. The cells of `cannot tell` have what a level's would have on average.
 
     Two levels and one matrix: the p-value is McNemar's exact one on the raw decisions (1947, Psychometrika 12:153),
     which errors and abstentions do not invalidate if they are the same on both sides. Else it is the posterior's,
@@ -170,11 +170,10 @@ def _checked(
 
 
 def _prior(levels: int, columns: int) -> Floats:
-    """The Dirichlet prior of the table of decisions `(J, J)`: half a pair on no change and half on the changes, whatever the
-    number of levels. One on each level would draw a common level's share, and with it the change, to where all are even."""
+    """The Dirichlet prior of the table of decisions `(J, J)`; see `paired_shares_many`."""
     table = np.full((columns, columns), PRIOR / levels)
     table[:levels, :levels] = prior_of_errors(levels)
-    return table / levels
+    return table if levels == 2 else table / levels
 
 
 def _independent(pairs: Ints, errors: Errors, tilt: Floats, rng: np.random.Generator) -> Floats | None:

@@ -125,6 +125,8 @@ def variances(shares: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Floats, 
     chance = decided / (decided + undecided)
     mean = float(pi @ chance)
     omega = pi * chance / mean
+    if np.linalg.matrix_rank(errors) < levels:  # what is said tells nothing of what is shown
+        return np.full(levels, math.inf), np.full(levels, math.inf)
     back = np.linalg.inv(errors.T)
     # dπ = (I − π 1ᵀ) diag(t̄ / t) dω − (I − π 1ᵀ) diag(π / t) dt
     turn = np.eye(levels) - np.outer(pi, np.ones(levels))

@@ -313,10 +313,10 @@ def _said_of_lean(entry: Mapping[str, Any]) -> str:
     """How wrong the probe would have to be for the stretch to vanish, and how wrong it was seen to be."""
     stretch = entry.get("stretch") or {}
     lean = stretch.get("erased_by")
-    if lean is None or math.isnan(lean) or lean == 0:
-        return ""
-    if math.isinf(lean):
+    if stretch.get("cannot_be_erased"):
         return f"No lean of the probe towards a concept’s stereotype could explain the stretch against “{entry['reference']}”."
+    if lean is None or lean == 0:
+        return ""
     measured_lean = stretch.get("measured_lean") or {}
     value = _number(measured_lean.get("value"))
     measured = (

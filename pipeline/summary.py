@@ -175,6 +175,8 @@ def _stretched(
     found["stretch"]["erased_by"] = robustness.erasing_lean(
         pool.stretch, table, matrix, reference, base, answers=answers, rng=rng
     )
+    # an infinite lean would be null in the file, as one that is not known
+    found["stretch"]["cannot_be_erased"] = found["stretch"]["erased_by"] == math.inf
     labelled = [(rows, against.of(concept, reading)) for concept, rows in reading.by_concept.items()]
     matched = [(rows, of.shares[0]) for rows, of in labelled if isinstance(of, Distribution)]
     if matched:

@@ -74,7 +74,7 @@ COLUMNS = (
     "direction",
     "p_adjusted",
 )
-"""The contract of `estimates.csv`. Shares and differences in 0..1; `n` counts all images that were asked for."""
+"""The contract of `estimates.csv`. Shares and differences in 0..1; `n` counts all images that have a row."""
 
 UNCORRECTED = "raw: no labelled pictures of this image domain, so the classifier's errors are not in it"
 PERFECT = 10**9
@@ -437,7 +437,7 @@ def _block(
 ) -> list[Shares]:
     """The shares of some keys with counts `(G, K + 1)`, no concept twice; `labelled` `(G, K, K + 1)` come on top."""
     if reading.confusion is None and labelled is None:
-        return [_uncorrected(row, reading, rng) for row in table]
+        return [uncorrected(row, reading, rng) for row in table]
     if reading.confusion is not None and not reading.by_concept:
         return corrected_shares_many(table, reading.confusion, labelled=labelled, rng=rng)
     matrices = errors_by_concept(reading, [key[1] for key in block])
@@ -570,7 +570,7 @@ def means(
     """The mean shares behind counts `(C, K + 1)` of some concepts, weighed in M ways: see `corrected_means`."""
     if reading.confusion is None:
         ways = np.asarray(weights, dtype=np.float64)
-        found = [_uncorrected(row, reading, rng) for row in weighed(table, ways, len(reading.levels))]
+        found = [uncorrected(row, reading, rng) for row in weighed(table, ways, len(reading.levels))]
         exact = ways @ table[:, : len(reading.levels)]  # `weighed` is in whole images
         return [
             replace(each, value=sums / sums.sum()) if sums.any() else each
@@ -579,7 +579,7 @@ def means(
     return corrected_means(table, matrices(reading, concepts), weights, rng=rng)
 
 
-def _uncorrected(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:
+def uncorrected(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Generator) -> Shares:
     """The classifier at its word, with the priors of `corrected_shares_many`."""
     raw, told = raw_shares(row[:-1], int(row[-1])), row[:-1]
     if not told.any():

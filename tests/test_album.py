@@ -42,6 +42,14 @@ def rows(opened: Readable) -> list[dict[str, Any]]:
     return [row for shard in planned.shards() for row in run.read_images(shard).to_pylist()]
 
 
+@pytest.mark.parametrize("change", ["files=2", "concepts=[pilot]", "pictures=elsewhere", "sha256=x"])
+def test_what_is_in_a_folder_cannot_be_set(tmp_path: Path, change: str) -> None:
+    fill(tmp_path / "mine", 3)
+    with pytest.raises(InputError, match=f"--set {change.split('=')[0]}.*is what is in the folder"):
+        imported(tmp_path / "mine", tmp_path / "out", changes=[*READ, change])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_is_perceived_estimated_and_reported_like_a_run(tmp_path: Path) -> None:
     some = fill(tmp_path / "mine", 30)
     done = typecast("import", "mine", "--concept", "CEO", "--model", "Some Model", "--set", READ[0], cwd=tmp_path)

@@ -73,6 +73,7 @@ def test_a_dry_run_makes_nothing(fake: str, tmp_path: Path) -> None:
         (["run", "nowhere"], "nowhere: no such study file"),
         (["run", "emoji", "--set", "model.path=./nowhere"], "emoji: model.path: './nowhere'"),
         (["run", "emoji", "--set", "draw.stpes=3"], "emoji.yaml --set draw.stpes=3: draw.stpes"),
+        (["run", "emoji", "--set", "seed=2020-13-45"], "--set seed=2020-13-45: the value is not YAML"),
         (["status", "nowhere"], "no run here"),
         (["perceive", "nowhere"], "no run here"),
         (["prompts", "nowhere"], "nowhere"),

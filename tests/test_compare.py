@@ -15,11 +15,12 @@ import pytest
 from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
-from pipeline import compare, figures, labels, line, store, tables
+from pipeline import changes, compare, figures, labels, line, store, tables
 from pipeline.changes import either_way
 from pipeline.compare import pair_counts
 from pipeline.errors import InputError, RunError
 from pipeline.line import Opened
+from pipeline.tables import Reading
 from pipeline.types import Attribute, Estimate, Perceived, digest
 from tests.conftest import fake_study
 from tests.test_cli import typecast
@@ -239,8 +240,36 @@ def test_without_a_matrix_the_undecided_may_be_any_level(runs: Callable[..., Ope
     raw = Estimate(0.1, 0.0, 0.2, 8, "")
     pairs = np.array([[3, 1, 1], [2, 2, 0], [0, 1, 0]])
     # Two of ten are half known: one may have left the level, and the other may have left or stayed out.
-    low, high = either_way(raw, pairs, 0)[1:3]
+    low, high = either_way(raw, pairs, 0, "raw")[1:3]
     assert (low, high) == pytest.approx(((0.0 * 8 - 2) / 10, 0.2 * 8 / 10))
+
+
+@pytest.mark.parametrize("on_pairs", [True, False])
+def test_without_a_matrix_a_change_holds_whatever_the_undecided_are(on_pairs: bool) -> None:
+    """Of each concept and of all together, whyever there is no matrix."""
+    why = "raw: no decided labelled picture of woman"
+    reading = Reading("gender", "perceived gender presentation", ("woman", "man"), None, uncorrected=why)
+    keys = [("set", concept, "plain", "", "none") for concept in ("cook", "nurse", "pilot")]
+    table, rng = np.array([[30, 10, 20], [5, 40, 15], [15, 15, 0]]), np.random.default_rng(0)
+    sides = [
+        changes.Side(
+            reading=reading,
+            shares={key: tables.uncorrected(counts, reading, rng) for key in keys},
+            counts=dict.fromkeys(keys, counts),
+        )
+        for counts in (table.sum(1), table.sum(0))
+    ]
+    pairs = dict.fromkeys(keys, (table, 0)) if on_pairs else {}
+    most = (5 - 10 + 15 + 15) / 150  # of women more: every man's partner and every woman's is what makes it so
+    least = (5 - 10 - 20 - 15) / 150
+    for row in changes.rows(*sides, keys, pairs, rng):
+        if row["level"] == "woman":
+            assert row["change_low"] < least < most < row["change_high"]
+    (entry, _) = changes.pooled(*sides, keys, pairs, rng)
+    assert entry["change"]["low"] < least < most < entry["change"]["high"]
+    assert entry["log_odds_change"]["low"] < 0 < entry["log_odds_change"]["high"]
+    assert entry["baseline_share"]["low"] < 60 / 150 < 90 / 150 < entry["baseline_share"]["high"]
+    assert not on_pairs or entry["change"]["method"].endswith(f"undecided counted either way, {why}")
 
 
 def test_runs_that_cannot_be_compared_are_one_message(
@@ -300,6 +329,24 @@ def test_runs_against_two_years_of_a_reference_stand_beside_each_other(
         assert f"{stretch['value']:.2f} ({stretch['low']:.2f} to" in said.getvalue()
         assert pool["reference"] in said.getvalue()
     assert "the change of those pairs that share a seed" in said.getvalue()
+
+
+def test_of_several_templates_the_terminal_shows_all_together() -> None:
+    """Single templates are not tested, so their `p_adjusted` is empty."""
+    row: dict[str, Any] = dict.fromkeys(compare.COLUMNS, "0")
+    row |= {
+        "prompt_set": "s",
+        "concept": "nurse",
+        "identity": "",
+        "arm": "none",
+        "attribute": "gender",
+        "level": "woman",
+    }
+    templates = [{"template": name, "p_adjusted": p} for name, p in (("face", ""), ("photo", ""), ("*", "0.012"))]
+    said = io.StringIO()
+    for part in compare.shown([row | each for each in templates], {"runs": [], "changes": []}):
+        Console(width=200, file=said).print(part)
+    assert said.getvalue().count("nurse") == 1 and "0.012" in said.getvalue()
 
 
 def test_a_share_that_is_unknown_is_drawn_as_nothing(tmp_path: Path) -> None:

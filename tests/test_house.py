@@ -35,7 +35,7 @@ STOREYS = [
     {"pipeline.amplification"},
     {"pipeline.robustness"},
     {"pipeline.stages", "pipeline.tables", "pipeline.pairs", "pipeline.simulation"},
-    {"pipeline.changes", "pipeline.labels", "pipeline.wordings"},
+    {"pipeline.changes", "pipeline.distances", "pipeline.labels", "pipeline.wordings"},
     {
         "pipeline.summary",
         "pipeline.figures",

@@ -55,7 +55,7 @@ def by_brute_force(pairs: Any, first: Any, second: Any, rng: np.random.Generator
     k, columns = len(first), len(first[0])
     prior = np.full((columns, columns), 0.5 / k)
     prior[:k, :k] = np.where(np.eye(k) > 0, 0.5, 0.5 / (k - 1))
-    table = rng.dirichlet((prior + pairs).ravel(), draws).reshape(-1, columns, columns)
+    table = rng.dirichlet(((prior if k == 2 else prior / k) + pairs).ravel(), draws).reshape(-1, columns, columns)
     sides, drawn = [table[:, :k].sum(2), table[:, :, :k].sum(1)], []
     for matrix in (first, second) if second else (first,):
         rows = np.stack(
@@ -132,6 +132,16 @@ def test_the_change_is_covered(before: float, after: float, accuracy: float, n: 
     assert covered(found, truth) >= 0.90
     odds = stats.logistic.ppf(after) - stats.logistic.ppf(before)
     assert np.mean([f.log_odds[0].low <= odds <= f.log_odds[0].high for f in found]) >= 0.88
+
+
+@pytest.mark.parametrize(("n", "share"), [(50, 0.04), (200, 0.01), (200, 0.02)])
+def test_a_change_of_few_pairs_that_all_go_one_way_is_covered(n: int, share: float) -> None:
+    """A perfect probe sees how many of n pairs changed: by the binomial, how often is that number's interval right?"""
+    changed = np.arange(int(stats.binom.ppf(1 - 1e-4, n, share)) + 1)
+    tables = np.array([[[(n - x) // 2, 0], [x, n - x - (n - x) // 2]] for x in changed])
+    found = paired_shares_many(tables, PERFECT, rng=np.random.default_rng(5))
+    right = [f.change[0].low <= share <= f.change[0].high for f in found]
+    assert stats.binom.pmf(changed, n, share) @ right >= 0.93
 
 
 def test_the_change_is_covered_with_three_levels_and_two_matrices() -> None:

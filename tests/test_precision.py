@@ -51,6 +51,11 @@ def test_two_levels_have_the_variance_of_rogan_and_gladen() -> None:
     assert floor[0] == pytest.approx(matrix / labels / youden**2, rel=0.001)
 
 
+def test_a_record_that_tells_nothing_gives_no_finite_variance() -> None:
+    with pytest.warns(UserWarning, match="almost singular"):
+        assert np.isinf(variances([0.3, 0.7], [[5, 5], [5, 5]])).all()
+
+
 def test_with_abstention_and_three_levels_both_variances_are_what_resampling_shows() -> None:
     rng, draws, n = np.random.default_rng(0), 20_000, 3000
     pi = np.array([0.2, 0.5, 0.3])

@@ -296,6 +296,14 @@ def test_the_page_says_that_a_lean_that_was_measured_is_corrected() -> None:
     assert said.endswith("on labelled pictures it leans +1.1 (−0.4 to +2.6) points, which is corrected.")
 
 
+def test_the_page_says_that_no_lean_would_do_though_a_json_holds_no_infinity(tmp_path: Path) -> None:
+    for found, said in ((math.inf, "No lean of the probe"), (math.nan, ""), (0.0, "")):
+        stretch = {"erased_by": found, "cannot_be_erased": found == math.inf, "method": "a fit"}
+        store.write_json(tmp_path / "summary.json", {"reference": "BLS", "stretch": stretch})
+        assert report._said_of_lean(json.loads((tmp_path / "summary.json").read_text())).startswith(said)
+        assert bool(said) == bool(report._said_of_lean(json.loads((tmp_path / "summary.json").read_text())))
+
+
 def test_the_headline_is_the_one_of_the_summary(page: Seen, folder: Path) -> None:
     headline = json.loads((folder / "summary.json").read_text())["headline"]
     assert headline in " ".join(page.text.split())

@@ -31,6 +31,36 @@ def test_every_study_that_ships_is_valid_and_survives_its_own_dump(name: str) ->
     assert parse(yaml.safe_load(study.dump(one)), where="dump") == one
 
 
+def test_an_arm_whose_table_knows_no_concept_of_the_study_is_one_message(tmp_path: Path) -> None:
+    """Every image would be drawn as without it; a prompt that names a group is left alone rightly."""
+    target = tmp_path / "target.csv"
+    target.write_text("concept,attribute,level,share\nsurgeon,gender,woman,0.5\nsurgeon,gender,man,0.5\n")
+    asked = [
+        {"target": {"attribute": "gender", "to": str(target)}},
+        {"guardrail": {"attribute": "gender", "to": str(target)}},
+        {"counter_stereotype": {"attribute": "skin_tone", "reference": "bls_cps_table11"}},
+    ]
+    perceived = {"perceive": {"attributes": ["gender", "skin_tone"]}}
+    for arm, why in zip(
+        asked, ["no row for 'mechanic'", "no row for 'mechanic'", "says nothing about skin_tone"], strict=True
+    ):
+        with pytest.raises(InputError, match=f"arms: {next(iter(arm))}: would leave every prompt alone; .*{why}"):
+            study.parse(GOOD | perceived | {"arms": ["none", arm]}, where="mine")
+    target.write_text(target.read_text().replace("surgeon", "pilot"))
+    study.parse(GOOD | perceived | {"arms": ["none", *asked[:2]]}, where="mine")
+    study.parse(GOOD | {"prompt_sets": ["emoji_identities"], "arms": ["none", "guardrail"]}, where="mine")
+
+
+@pytest.mark.parametrize("value", ["2020-13-45", '!!int ""', "&a [*a, {b: *a}]", "[" * 1000, "{a: 1, a: 2}"])
+def test_what_is_no_plain_yaml_under_set_is_one_message(value: str) -> None:
+    with pytest.raises(InputError, match="--set description="):
+        study.load("emoji", (f"description={value}",))
+
+
+def test_an_arm_whose_rewrites_are_still_to_be_made_can_act() -> None:
+    study.parse(GOOD | {"arms": ["none", {"llm": {"model": "no/model"}}]}, where="mine")
+
+
 OWN = {
     "description": "d",
     "source": "s",

@@ -124,6 +124,14 @@ def test_through_a_matrix_the_floor_is_what_the_estimates_themselves_would_show(
     assert amplification.total_variation(seen, target).mean() == pytest.approx(expected, rel=0.12)
 
 
+@pytest.mark.parametrize("lean", [np.inf, np.nan, 0.03])
+def test_that_no_lean_would_erase_a_stretch_is_said_apart_from_not_known(
+    found: Found, monkeypatch: pytest.MonkeyPatch, lean: float
+) -> None:
+    monkeypatch.setattr(summary.robustness, "erasing_lean", lambda *_, **__: lean)
+    assert entry(found, "gender")["stretch"]["cannot_be_erased"] is (lean == np.inf)
+
+
 def test_errors_that_are_each_concepts_own_raise_the_floor() -> None:
     rng, alike = np.random.default_rng(2), np.array([[90, 10, 0], [10, 90, 0]])
     by_concept = {

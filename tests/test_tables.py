@@ -249,7 +249,7 @@ def test_the_mean_without_a_matrix_is_not_rounded_to_whole_pictures() -> None:
 def test_a_share_whose_undecided_may_be_anything_is_tested_at_their_worst(reference: float) -> None:
     """12 women, no man and 20 undecided are anything from 12 to 32 women of 32."""
     reading = tables.Reading("gender", "perceived gender", ("woman", "man"), None)
-    share = tables._uncorrected(np.array([12, 0, 20]), reading, np.random.default_rng(0))
+    share = tables.uncorrected(np.array([12, 0, 20]), reading, np.random.default_rng(0))
     p = amplification.p_value(share, [reference, 1 - reference])
     fewest = stats.binomtest(12, 32, reference).pvalue
     assert p == pytest.approx(1 if reference > 12 / 32 else fewest, abs=0.08)  # the exact test is the more careful
