@@ -52,7 +52,7 @@ Changes = Annotated[
 
 
 AGAIN = "what was finished is kept, and the same command continues"
-_UNWRITABLE = "name a folder that can be written with --out, and files that can be read"
+_UNWRITABLE = "let it be read, and the run folder be written, or make the run in another folder"
 ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"make room; {AGAIN}"),
     **dict.fromkeys(

@@ -332,7 +332,7 @@ def _pictures(chosen: ImportStudy, folder: Path, cells: dict[str, str]) -> tuple
     if columns.count is not None:
         cell = cells[columns.count]
         if not COUNT.fullmatch(cell):
-            return 0, "", f"{columns.count} {cell!r} is no count; it should be a whole number from 0 on"
+            return 0, "", f"{columns.count} {cell!r} is no count; it should be a whole number from 0 to 999999999999"
         return int(cell), "", ""
     name = cells[columns.image or ""]
     if not name:

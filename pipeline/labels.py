@@ -191,7 +191,7 @@ def take(
     latest = {(label.annotator, label.unit_id, label.attribute): label.level for label in log}
     seen: dict[tuple[str, str], Path] = {}
     new = []
-    for path in files:
+    for path in dict.fromkeys(files):
         for annotator, unit, answers in _answers(path, made, asked(readings)):
             other = seen.setdefault((annotator, unit), path)
             if other != path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from pipeline.errors import InputError, RunError
 from pipeline.estimates import Shares
 from pipeline.plan import Plan, plan
 from pipeline.store import Run
-from pipeline.study import ZERO_SHOT, FolderStudy, Perceive, Study
+from pipeline.study import ZERO_SHOT, FolderStudy, ImportStudy, Perceive, Study
 from pipeline.types import ALONE, Attribute, Generator, Perceiver, Rereader, Worker
 
 EMBEDDED_PROBE = Path(__file__).parent / "embedded" / "probe"
@@ -65,6 +67,11 @@ def reopen(folder: Path) -> Readable:
         study = studies.of_run(run.study_file)
         if isinstance(study, FolderStudy):
             return run, study, Album(study)
+        if isinstance(study, ImportStudy):
+            raise RunError(
+                f"{folder}: is imported ({study.data}), and there is nothing to draw or to read in it; its page is "
+                f"{folder / 'report.html'}. To estimate it again, run typecast import with the study it came from"
+            )
     run, drawn = stages.load_run(folder)
     return run, drawn, plan(drawn, weights="")  # what is read does not depend on the weights, which need not be here
 
@@ -337,6 +344,12 @@ def estimate(opened: Readable) -> str:
     with tables.doubts(attributes, stages.say):
         shares, found = _estimated(run.folder, opened, attributes, counts)
         found["labels"] = labels.summary(run, planned, name, attributes)
+        for attribute, people in (found["labels"] or {"attributes": {}})["attributes"].items():
+            if people["disagreed"]:
+                stages.say(
+                    f"{attribute}: people disagree about {people['disagreed']} of the {people['labelled']} pictures that they "
+                    "labelled; what they say of these is not counted"
+                )
         found["two_tones"] = tables.two_tones(run, planned, name, attributes)
         found["left_out"] = tables.left_out(run, planned, name, attributes)
         changed: list[dict[str, Any]] = []
@@ -382,8 +395,10 @@ def _others(opened: Readable, own: Sequence[tables.Reading]) -> Iterator[dict[st
         try:
             attributes = tables.described_in(folder / "perceiver.json")
             counts = labels.counted(run, planned, name, attributes, tables.tally(run, planned, name, attributes))
-        except RunError as error:
-            stages.say(f"perceptions/{name} is left out: {error}")
+        except RunError:
+            for stale in ("estimates.csv", "summary.json"):
+                (folder / stale).unlink(missing_ok=True)
+            stages.say(f"perceptions/{name} is left out: it has not read all images; run: {_reading(run, study, name)}")
             continue
         with tables.doubts(attributes, stages.say):
             _, found = _estimated(folder, opened, attributes, counts)
@@ -396,6 +411,19 @@ def _others(opened: Readable, own: Sequence[tables.Reading]) -> Iterator[dict[st
             "classifier": found["classifier"],
             "agreement": tables.agreement(run, planned, (study.perceive.name, name), (own, attributes)),
         }
+
+
+def _reading(run: Run, study: Study | FolderStudy, name: str) -> str:
+    """The command by which another perceiver of a run reads what it has not read."""
+    own, by = study.perceive.model_dump(mode="json"), perceivers(run)[name].get("perceive", {})
+    sets = [
+        f"--set perceive.{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in by.items()
+        if value != own.get(key)
+    ]
+    return shlex.join(
+        ["typecast", "perceive", str(run.folder), *(part for each in sets for part in each.split(" ", 1))]
+    )
 
 
 def report(opened: Readable) -> Path:

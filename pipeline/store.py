@@ -248,6 +248,8 @@ def _read(path: Path, columns: Sequence[str] | None, schema: pa.Schema | None = 
         if schema is not None:
             schema = schema.with_metadata(pq.read_schema(path).metadata)
         return pq.read_table(path, columns=wanted, partitioning=None, schema=schema)
+    except PermissionError:
+        raise  # it may be whole
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
 
@@ -262,10 +264,15 @@ def finished(path: Path) -> bool:
 
 
 def check(path: Path) -> None:
-    """Read all of a shard's file: a byte that is not as it was written is a `RunError`."""
+    """Read all of a shard's file: a byte that is not as it was written is a `RunError`.
+
+    A file that may not be opened is a `PermissionError`: nothing says that it is damaged, and it is not set aside.
+    """
     try:
         with path.open("rb") as file:
             _check(file, pictures=True)
+    except PermissionError:
+        raise
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
 

@@ -190,10 +190,8 @@ def studies() -> dict[str, Path]:
 def written_out(chosen: str | Mapping[str, Any]) -> str | dict[str, Any]:
     """A prompt set as a run keeps it: one that ships by its name, any other with all that its file says, for the file may be
     moved or changed."""
-    if chosen in names():
-        return str(chosen)
     name, raw, _ = _read(chosen)
-    return {name: raw}
+    return name if name in names() else {name: raw}
 
 
 def load(chosen: str | Mapping[str, Any]) -> PromptSet:
@@ -225,14 +223,23 @@ def _read(chosen: str | Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
     """The name of a prompt set, the plain data of its file, and where they are from."""
     if not isinstance(chosen, str):
         match list(chosen.items()):
-            case [(str(name), dict(raw))] if name:
+            case [(str(name), dict(raw))] if name not in ("", *names()):
                 return name, raw, f"prompt_sets: {name}"
-        raise InputError(f"prompt_sets: {dict(chosen)}: one that is written out is a name with what its file would say")
+        raise InputError(
+            f"prompt_sets: {', '.join(chosen) or 'nothing'}: one that is written out is a name, other than those "
+            "of the sets that ship, with what its file would say"
+        )
     ships = names()
     path = FOLDER / f"{chosen}.yaml" if chosen in ships else Path(chosen)
     if not os.path.exists(path):
-        raise InputError(f"{chosen}: no such prompt set or file; the sets that ship are: {', '.join(ships)}")
-    return path.stem, checks.read_yaml(path), str(path)
+        looked = f" ({os.path.abspath(path)})" if len(path.parts) > 1 or path.suffix else ""
+        raise InputError(f"{chosen}: no such prompt set or file{looked}; the sets that ship are: {', '.join(ships)}")
+    raw = checks.read_yaml(path)
+    if path.stem in ships and not path.samefile(FOLDER / f"{path.stem}.yaml"):
+        raise InputError(
+            f"{path}: has the name of a prompt set that ships, which the results would bear; rename the file"
+        )
+    return path.stem, raw, str(path)
 
 
 def _prompts(file: File, name: str) -> Iterator[tuple[Prompt, Status]]:

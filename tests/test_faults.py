@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import re
@@ -303,6 +304,51 @@ def test_failed_units_are_drawn_again_on_request_and_the_others_keep_their_bytes
     line.retry(opened)
     line.generate(opened, perceive=True)
     assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_another_perceiver_is_told_how_to_read_what_was_drawn_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = fake_study(images_per_prompt=5)
+    run, _, planned = opened = line.begin(chosen, tmp_path / "run")
+
+    def reader() -> Any:
+        return line.noted(run, chosen, line.open_perceiver(chosen))
+
+    stages.draw(run, planned, lambda: fails(fake(opened), lambda prompt: "pilot" in prompt), reader)
+    other = ["perceive.clip=fake", "perceive.pretrained=two"]
+    line.perceive(opened, other)
+    line.estimate(opened)
+    written = [run.folder / "perceptions/fake-two-zero_shot" / name for name in ("estimates.csv", "summary.json")]
+    assert all(file.exists() for file in written)
+    line.retry(opened)
+    line.perceive(opened)
+    capsys.readouterr()
+    line.estimate(opened)  # of what the other has not read nothing is said, and nothing stale is left
+    said = f"typecast perceive {run.folder} --set perceive.pretrained=two"
+    assert said in capsys.readouterr().err and not any(file.exists() for file in written)
+    line.perceive(opened, [said.rpartition(" ")[2]])
+    line.estimate(opened)
+    assert all(file.exists() for file in written)
+
+
+@pytest.mark.parametrize("folder", ["images", f"perceptions/{PERCEIVER}"])
+def test_a_shard_that_may_not_be_opened_is_not_taken_for_damaged(
+    drawn: Callable[..., Opened], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, *_ = opened = drawn(images_per_prompt=2)
+    (victim,) = (run.folder / folder).glob("*.parquet")
+    opening = Path.open
+
+    def refused(self: Path, *how: Any, **more: Any) -> Any:
+        if self == victim:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return opening(self, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(PermissionError):
+        line.generate(opened, perceive=True)
+    assert victim.exists() and len(list(victim.parent.glob("*unreadable*"))) == 0
 
 
 def a_model(tmp_path: Path) -> dict[str, Any]:

@@ -296,7 +296,9 @@ def women(run: Path) -> dict[str, dict[str, str]]:
     return {row["concept"]: row for row in rows if row["attribute"] == "gender"}
 
 
-def test_the_sample_moves_the_estimates_and_a_correction_does_not(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+def test_the_sample_moves_the_estimates_and_a_correction_does_not(
+    drawn: Callable[..., Opened], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     opened = drawn(images_per_prompt=12, **LIGHT)
     run, _, planned = opened
     line.estimate(opened)
@@ -318,8 +320,12 @@ def test_the_sample_moves_the_estimates_and_a_correction_does_not(drawn: Callabl
     for n, row in enumerate(rows):
         row["gender"] = "woman" if n % 4 else "man"
     bob = [row | {"gender": "woman" if n % 8 else "man"} for n, row in enumerate(rows)]
-    take(opened, fill(tmp_path / "ann.csv", rows), fill(tmp_path / "bob.csv", bob))
+    ann = fill(tmp_path / "ann.csv", rows)
+    new, _ = take(opened, ann, ann, fill(tmp_path / "bob.csv", bob))
+    assert len(new) == len({(label.annotator, label.unit_id, label.attribute) for label in new})
+    capsys.readouterr()
     line.estimate(opened)
+    assert "gender: people disagree about 10 of the 80 pictures" in capsys.readouterr().err
     after = women(run.folder)
     assert all("images labelled by people" in row["method"] for row in after.values())
     about = json.loads((run.folder / "summary.json").read_text())["labels"]

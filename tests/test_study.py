@@ -84,13 +84,27 @@ def test_a_study_keeps_what_its_own_prompt_sets_say(tmp_path: Path) -> None:
     assert {prompt.prompt_set for prompt in again.prompts()} == {"emoji_occupations", "own"}
 
 
+def test_a_file_of_ones_own_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """Else the results would look like those of the set that ships, which may be named by its path too."""
+    ships = prompt_sets.FOLDER / "emoji_occupations.yaml"
+    kept = study.parse(GOOD | {"prompt_sets": [str(ships)]}, where="mine")
+    assert kept == study.parse(GOOD, where="mine") and kept.prompt_sets == ("emoji_occupations",)
+    mine = tmp_path / "emoji_occupations.yaml"
+    mine.write_text(yaml.safe_dump(OWN))
+    with pytest.raises(InputError, match=r"has the name of a prompt set that ships.*rename"):
+        study.parse(GOOD | {"prompt_sets": [str(mine)]}, where="mine")
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"own": OWN, "other": OWN}, "one that is written out is a name with what its file would say"),
+        ({"own": OWN, "other": OWN}, "own, other: one that is written out is a name.* with what its file would say"),
         ({}, "one that is written out is a name"),
         ({"own": {**OWN, "statsu": "verified"}}, "prompt_sets: own: statsu: not a known key"),
-        ({"emoji_occupations": OWN, "own": OWN}, "one that is written out"),
+        (
+            {"emoji_occupations": OWN},
+            "emoji_occupations: one that is written out is a name, other than those of the sets",
+        ),
     ],
 )
 def test_a_prompt_set_that_is_written_out_wrongly_is_one_message(wrong: object, said: str) -> None:
