@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy import special
+from scipy import special, stats
 
 from classifiers.confusion import BY_CONCEPT, Errors, errors_of_means
 from pipeline import amplification, robustness, tables
@@ -223,6 +223,8 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """One row per level; the key is added outside. `raw` says why the shares are, if they are."""
     p, test = (moved.p, f"paired; p: {moved.test}") if moved else (unpaired_p(before, after), "unpaired")
+    if moved and pairs and raw and pairs[0].sum() > moved.n:
+        p, test = p_either_way(pairs[0]), "paired; p: McNemar's exact, undecided counted either way"
     for k, level in enumerate(reading.levels):
         a, b = before.estimate(k), after.estimate(k)
         change, odds = _apart(before, after, k)
@@ -274,12 +276,33 @@ def either_way(change: Estimate, pairs: Counts, k: int, why: str) -> Estimate:
     `pairs` `(K + 1, K + 1)`, `cannot tell` last; `why` there is no matrix. Worst-case bounds as in `estimates.raw_shares`
     (Manski 1989).
     """
-    n, both = int(pairs[:-1, :-1].sum()), int(pairs[-1, -1])
-    lost = int(pairs[k, -1] + pairs[-1, :-1].sum() - pairs[-1, k]) + both
-    gained = int(pairs[:-1, -1].sum() - pairs[k, -1] + pairs[-1, k]) + both
+    n, (lost, gained) = int(pairs[:-1, :-1].sum()), _may_have_moved(pairs, k)
     low, high = (n * change.low - lost) / pairs.sum(), (n * change.high + gained) / pairs.sum()
     method = f"joint posterior of pairs, undecided counted either way, {why}"
     return change._replace(low=min(float(low), change.value), high=max(float(high), change.value), method=method)
+
+
+def _may_have_moved(pairs: Counts, k: int) -> tuple[int, int]:
+    """How many of the pairs with an undecided side may have left level k, and how many may have come to it."""
+    both = int(pairs[-1, -1])
+    lost = int(pairs[k, -1] + pairs[-1, :-1].sum() - pairs[-1, k]) + both
+    return lost, int(pairs[:-1, -1].sum() - pairs[k, -1] + pairs[-1, k]) + both
+
+
+def p_either_way(pairs: Counts) -> float:
+    """The p-value of no change in `pairs` `(K + 1, K + 1)` whose undecided may be of any level: the largest that they allow.
+
+    McNemar's exact one (1947, Psychometrika 12:153) of each level against the others, with as many of the undecided against
+    the change as make both sides alike; of more than two levels the smallest, times their number (Bonferroni).
+    """
+    found = []
+    for k in range(len(pairs) - 1):
+        left = int(pairs[k, :-1].sum() - pairs[k, k])
+        came = int(pairs[:-1, k].sum() - pairs[k, k])
+        lost, gained = _may_have_moved(pairs, k)
+        left, came = (min(left + lost, came), came) if came > left else (left, min(came + gained, left))
+        found.append(float(stats.binomtest(left, left + came).pvalue) if left + came else 1.0)
+    return min(1.0, min(found) * (len(found) if len(found) > 2 else 1))
 
 
 def _apart(before: Shares, after: Shares, k: int) -> tuple[Estimate, Estimate]:
@@ -351,6 +374,7 @@ def pooled(
             before, after = (tables.uncorrected(side, mine, rng) for side in (together.sum(1), together.sum(0)))
             changes = tuple(either_way(moved.change[k], together, k, raw) for k in levels)
             if together.sum() > moved.n:
+                p = p_either_way(together)
                 odds = tuple(_apart(before, after, k)[1] for k in levels)
     else:
         counts = [np.array([side.counts[key] for key in keys]) for side in (first, other)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from pipeline import changes, compare, figures, labels, line, store, tables
@@ -242,6 +244,24 @@ def test_without_a_matrix_the_undecided_may_be_any_level(runs: Callable[..., Ope
     # Two of ten are half known: one may have left the level, and the other may have left or stayed out.
     low, high = either_way(raw, pairs, 0, "raw")[1:3]
     assert (low, high) == pytest.approx(((0.0 * 8 - 2) / 10, 0.2 * 8 / 10))
+
+
+@pytest.mark.parametrize(
+    "pairs", [[[9, 1, 2], [14, 6, 1], [1, 0, 1]], [[9, 12, 0], [1, 6, 2], [0, 1, 0]], [[9, 3, 2], [6, 6, 2], [1, 1, 1]]]
+)
+def test_the_p_value_of_pairs_with_undecided_sides_is_the_largest_of_all_that_they_may_be(
+    pairs: list[list[int]],
+) -> None:
+    """By trying every way to decide them, each by McNemar's test of statsmodels."""
+    table, largest = np.array(pairs), 0.0
+    cells = {(0, 2): [(0, 0), (0, 1)], (1, 2): [(1, 0), (1, 1)], (2, 0): [(0, 0), (1, 0)], (2, 1): [(0, 1), (1, 1)]}
+    cells[2, 2] = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    undecided = [choices for cell, choices in cells.items() for _ in range(table[cell])]
+    for decided in itertools.product(*undecided):
+        whole = table[:2, :2].copy()
+        np.add.at(whole, tuple(np.array(decided).T), 1)
+        largest = max(largest, float(mcnemar(whole, exact=True).pvalue))
+    assert changes.p_either_way(table) == pytest.approx(largest)
 
 
 @pytest.mark.parametrize("on_pairs", [True, False])
