@@ -824,9 +824,14 @@ def _record(title: str, record: Mapping[str, Any]) -> str:
             "otherwise, and how far viewers differ is not in the intervals."
         )
     if accuracy is None:
+        undecided = _number(record.get("cannot_tell_rate")) or 0.0
+        told = (
+            f" Of {percent(undecided)}% of the images it could not tell: in the interval of each share these may be of any "
+            "level, and what is said of all concepts together is of the others alone."
+        )
         return (
             f"How often the probe misreads {title} is not known, for want of labelled pictures of this kind: its shares "
-            "are what it said, and its errors are not in the intervals."
+            f"are what it said, and its errors are not in the intervals.{told if undecided else ''}"
         )
     return (
         f"On {record.get('n')} labelled pictures the probe was right about {title} in {100 * accuracy:.1f}% of those it "

@@ -30,6 +30,7 @@ from pipeline.tables import (
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
 BY_PEOPLE = "images that people labelled count for the classifier's errors alone"
+AMONG_DECIDED = "among the images that the classifier decided"
 NO_STRETCH = {"value": math.nan}
 
 
@@ -119,6 +120,9 @@ def pooled(
             entry |= _directional(table, matrix, reference, base, answers, rng)
             read = {key: counts.count(key, reading)[:-1] for key, _ in known}
             entry |= _distances(read, reading, dict(known), base, shares, rng)
+        if reading.confusion is None and any(counts.count(key, reading)[-1] for key, _ in known):
+            for part in (part for part in entry.values() if isinstance(part, dict) and "method" in part):
+                part["method"] += f", {AMONG_DECIDED}"
         if any(counts.by_people(key, reading).any() for key, _ in known) and reading.confusion is not None:
             for part in (part for part in entry.values() if isinstance(part, dict) and "method" in part):
                 part["method"] += f", {BY_PEOPLE}"

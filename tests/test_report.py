@@ -304,6 +304,12 @@ def test_the_page_says_that_no_lean_would_do_though_a_json_holds_no_infinity(tmp
         assert bool(said) == bool(report._said_of_lean(json.loads((tmp_path / "summary.json").read_text())))
 
 
+def test_the_page_says_how_many_the_probe_could_not_tell_where_nothing_corrects_for_them() -> None:
+    said = report._record("perceived gender", {"accuracy": None, "cannot_tell_rate": 0.123})
+    assert "Of 12.3% of the images it could not tell" in said and "of the others alone" in said
+    assert "could not tell" not in report._record("perceived gender", {"accuracy": None, "cannot_tell_rate": 0.0})
+
+
 def test_the_headline_is_the_one_of_the_summary(page: Seen, folder: Path) -> None:
     headline = json.loads((folder / "summary.json").read_text())["headline"]
     assert headline in " ".join(page.text.split())

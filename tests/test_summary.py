@@ -132,6 +132,18 @@ def test_that_no_lean_would_erase_a_stretch_is_said_apart_from_not_known(
     assert entry(found, "gender")["stretch"]["cannot_be_erased"] is (lean == np.inf)
 
 
+def test_without_a_matrix_it_is_said_that_pooled_numbers_are_of_the_decided(
+    found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "_stretched", lambda *_: {})
+    counts, (reading, *_) = found[1], found[2]
+    assert reading.confusion is None and any(counts.count(key, reading)[-1] for key in found[3]["gender"])
+    assert entry(found, "gender")["mean_difference"]["method"].endswith(summary.AMONG_DECIDED)
+    for at in [at for at in counts.decisions if at[1:] == ("gender", "cannot tell")]:
+        del counts.decisions[at]
+    assert summary.AMONG_DECIDED not in entry(found, "gender")["mean_difference"]["method"]
+
+
 def test_errors_that_are_each_concepts_own_raise_the_floor() -> None:
     rng, alike = np.random.default_rng(2), np.array([[90, 10, 0], [10, 90, 0]])
     by_concept = {
