@@ -52,7 +52,7 @@ Changes = Annotated[
 
 
 AGAIN = "what was finished is kept, and the same command continues"
-_UNWRITABLE = "let it be read, and the run folder be written, or make the run in another folder"
+_UNWRITABLE = "let it be read and written, or name another folder (a new run's with --out)"
 ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"make room; {AGAIN}"),
     **dict.fromkeys(

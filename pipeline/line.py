@@ -69,7 +69,7 @@ def reopen(folder: Path) -> Readable:
             return run, study, Album(study)
         if isinstance(study, ImportStudy):
             raise RunError(
-                f"{folder}: is imported ({study.data}), and there is nothing to draw or to read in it; its page is "
+                f"{folder}: is of {study.data}, which was made elsewhere, and there is nothing to draw or to read; its page is "
                 f"{folder / 'report.html'}. To estimate it again, run typecast import with the study it came from"
             )
     run, drawn = stages.load_run(folder)

@@ -64,8 +64,11 @@ def women(share: float) -> Callable[[int, int], str]:
 
 @pytest.fixture
 def runs(drawn: Callable[..., Opened]) -> Callable[..., Opened]:
+    """Without a reference, whose fits take most of the time of an estimate."""
+
     def make(folder: str, share: float, matrix: Any = MATRIX, **changes: Any) -> Opened:
-        opened = drawn(folder, images_per_prompt=40, perceive={"clip": "fake", "attributes": ["gender"]}, **changes)
+        asked = {"images_per_prompt": 40, "perceive": {"clip": "fake", "attributes": ["gender"]}, "reference": []}
+        opened = drawn(folder, **(asked | changes))
         perceive_anew(opened, women(share), matrix)
         return opened
 
@@ -313,7 +316,9 @@ def test_runs_that_cannot_be_compared_are_one_message(
 
 
 def test_the_command_writes_the_table_the_summary_and_the_figure(runs: Callable[..., Opened], tmp_path: Path) -> None:
-    names = [str(f) for f in folders(runs("one", 0.3), runs("two", 0.55, draw=guided(5)), runs("three", 0.4, seed=3))]
+    known: dict[str, Any] = {"reference": [{"table": "taught_shares"}]}
+    one, two = runs("one", 0.3, **known), runs("two", 0.55, draw=guided(5), **known)
+    names = [str(f) for f in folders(one, two, runs("three", 0.4, seed=3, **known))]
     done = typecast("compare", *names, "--out", "both", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "three: unpaired, since the seed of the study is 0 and 3" in done.stdout and "guidance_scale" in done.stdout
@@ -322,6 +327,7 @@ def test_the_command_writes_the_table_the_summary_and_the_figure(runs: Callable[
     assert tuple(rows[0]) == compare.COLUMNS and len(rows) == 2 * 20 * 2
     found = json.loads((tmp_path / "both/compare.json").read_text())
     assert [run["name"] for run in found["runs"]] == ["one", "two", "three"]
+    assert all(run["pooled"] for run in found["runs"])
     assert all("stretch" in entry for run in found["runs"] for entry in run["pooled"])
     assert sorted(p.name for p in (tmp_path / "both/figures").iterdir()) == [
         "compare-gender-none.png",
