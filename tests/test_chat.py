@@ -146,7 +146,7 @@ def test_arms_try_asks_the_model(model: Path) -> None:
 
 def test_dropped_concepts_are_counted_beside_the_verdict(model: Path, tmp_path: Path) -> None:
     arms = ["none", {"llm": {"model": str(model), "max_new_tokens": 8}}]
-    opened = line.begin(fake_study(arms=arms, images_per_prompt=5), tmp_path / "run")
+    opened = line.begin(fake_study(arms=arms, images_per_prompt=5, reference=[]), tmp_path / "run")
     line.generate(opened, perceive=True)
     line.estimate(opened)
     (entry, *_) = stages.read_json(tmp_path / "run" / "summary.json")["arms"]

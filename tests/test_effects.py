@@ -28,7 +28,8 @@ LEVELS = ("woman", "man")
 ERRORS = {"woman": 0.1, "man": 0.05}
 MATRIX = [[180, 20, 0], [10, 190, 0]]
 TARGET = {"target": {"attribute": "gender", "to": "uniform"}}
-GENDER = {"clip": "fake", "attributes": ["gender"]}
+GENDER: dict[str, Any] = {"perceive": {"clip": "fake", "attributes": ["gender"]}, "reference": []}
+"""Without a reference, whose fits take most of the time of an estimate."""
 
 
 def chance(seed: int, what: str) -> float:
@@ -96,7 +97,7 @@ def parity(tmp_path_factory: pytest.TempPathFactory) -> Opened:
     """A run in which `target` brings a fifth of women to a half, of those nine in ten who obey."""
     from tests.conftest import fake_study
 
-    study = fake_study(images_per_prompt=60, arms=["none", "guardrail", TARGET], perceive=GENDER)
+    study = fake_study(images_per_prompt=60, arms=["none", "guardrail", TARGET], **GENDER)
     opened = line.begin(study, tmp_path_factory.mktemp("parity") / "run")
     line.generate(opened, perceive=True)
     perceive_anew(opened, lambda row: woman(row, obeys=0.9))
@@ -183,7 +184,7 @@ def test_the_cost_is_in_the_drawing_models_own_tokens(drawn: Callable[..., Opene
     model = {"path": str(tiny.stable_diffusion(tmp_path / "model"))}
     draw = {"height": 32, "width": 32, "num_inference_steps": 1, "threads": 1}
     arms = ["none", {"suffix": {"text": " and a happy one"}}]
-    opened = drawn(model=model, draw=draw, arms=arms, images_per_prompt=1, perceive=GENDER)
+    opened = drawn(model=model, draw=draw, arms=arms, images_per_prompt=1, **GENDER)
     line.estimate(opened)
     cost = of_arm(opened, "suffix")["cost"]
     assert cost["tokens"] == len("andahappyone") and cost["words"] == 4
@@ -214,7 +215,7 @@ def test_errors_that_a_rewrite_changes_look_like_an_effect_until_people_label_bo
     drawn: Callable[..., Opened], tmp_path: Path
 ) -> None:
     """A fifth are women in both arms; in one the probe calls three in ten men women."""
-    opened = drawn(images_per_prompt=60, arms=["none", "guardrail"], perceive=GENDER)
+    opened = drawn(images_per_prompt=60, arms=["none", "guardrail"], **GENDER)
     perceive_anew(opened, errors=lambda row: ERRORS if row["arm"] == "none" else PUZZLED)
     said = 0.2 * 0.98 + 0.8 * 0.3 - (0.2 * 0.9 + 0.8 * 0.05)  # how much more often the probe says "woman"
 
@@ -297,7 +298,7 @@ def test_the_interval_by_arm_holds_the_true_change_whether_or_not_the_errors_dif
 
 def test_past_the_target_is_over_corrected(drawn: Callable[..., Opened]) -> None:
     """As in Raza et al. (2025): ten of ten men became ten of ten women."""
-    opened = drawn(images_per_prompt=30, arms=["none", "diversity_suffix"], perceive=GENDER)
+    opened = drawn(images_per_prompt=30, arms=["none", "diversity_suffix"], **GENDER)
     perceive_anew(opened, lambda row: woman(row, share=0.02 if row["arm"] == "none" else 0.98))
     entry = of_arm(opened, "diversity_suffix")
     assert entry["verdict"] == "over-corrected" and entry["n_past"] == 20
@@ -305,7 +306,7 @@ def test_past_the_target_is_over_corrected(drawn: Callable[..., Opened]) -> None
 
 
 def test_a_concept_that_is_lost_is_broken_whatever_the_shares(drawn: Callable[..., Opened]) -> None:
-    opened = drawn(images_per_prompt=30, arms=["none", TARGET], perceive=GENDER)
+    opened = drawn(images_per_prompt=30, arms=["none", TARGET], **GENDER)
     perceive_anew(
         opened,
         concept=lambda row: "cook" if row["arm"] == "target" and chance(row["seed"], "lost") < 0.3 else row["concept"],
@@ -318,10 +319,10 @@ def test_a_concept_that_is_lost_is_broken_whatever_the_shares(drawn: Callable[..
 
 
 def test_a_pilots_obedience_brings_the_next_run_to_its_target(drawn: Callable[..., Opened]) -> None:
-    pilot = drawn("pilot", images_per_prompt=60, arms=["none", TARGET], perceive=GENDER)
+    pilot = drawn("pilot", images_per_prompt=60, arms=["none", TARGET], **GENDER)
     perceive_anew(pilot, lambda row: woman(row, obeys=0.7))
     told = {"target": {**TARGET["target"], "obedience": str(pilot[0].folder / "obedience-target.csv")}}
-    after = drawn("after", images_per_prompt=60, arms=["none", told], perceive=GENDER)
+    after = drawn("after", images_per_prompt=60, arms=["none", told], **GENDER)
     perceive_anew(after, lambda row: woman(row, obeys=0.7))
     shares = [of_arm(opened, "target")["excess"] for opened in (pilot, after)]
     assert shares[0]["high"] < 0  # 0.7 * 0.5 + 0.3 * 0.2 is 9 points short
@@ -330,7 +331,7 @@ def test_a_pilots_obedience_brings_the_next_run_to_its_target(drawn: Callable[..
 
 def test_prompts_that_were_left_alone_are_counted(drawn: Callable[..., Opened]) -> None:
     market = {"target": {"attribute": "gender", "to": "bls_cps_table11"}}
-    opened = drawn(images_per_prompt=6, arms=["none", market], perceive=GENDER)
+    opened = drawn(images_per_prompt=6, arms=["none", market], **GENDER)
     perceive_anew(opened)
     entry = of_arm(opened, "target")
     assert sum(entry["left_alone"].values()) == 12 and entry["n_concepts"] == 18
@@ -338,7 +339,7 @@ def test_prompts_that_were_left_alone_are_counted(drawn: Callable[..., Opened]) 
 
 def test_a_study_of_one_arm_or_without_a_baseline_has_no_effects(drawn: Callable[..., Opened]) -> None:
     for name, arms in (("one", ["none"]), ("two", ["guardrail", "diversity_suffix"])):
-        opened = drawn(name, images_per_prompt=4, arms=arms, perceive=GENDER)
+        opened = drawn(name, images_per_prompt=4, arms=arms, **GENDER)
         line.estimate(opened)
         assert not (opened[0].folder / "effects.csv").exists()
         assert json.loads((opened[0].folder / "summary.json").read_text())["arms"] == []
@@ -368,7 +369,7 @@ def test_the_verdict_is_by_the_intervals(changes: dict[str, Any], said: str) -> 
 
 
 def test_nothing_is_said_of_an_arm_that_is_not_drawn_yet(drawn: Callable[..., Opened], tmp_path: Path) -> None:
-    opened = drawn(images_per_prompt=4, arms=["none", "guardrail"], perceive=GENDER)
+    opened = drawn(images_per_prompt=4, arms=["none", "guardrail"], **GENDER)
     for shard in opened[2].shards():
         if shard.arm == "guardrail":
             opened[0].images(shard).unlink()
@@ -450,7 +451,7 @@ def test_the_floor_of_a_distance_is_that_of_a_model_at_the_target_wherever_this_
         assert found[f"distance_{when}"]["noise_floor"] == pytest.approx(expected, rel=0.12)
 
 
-@pytest.mark.parametrize(("times", "concepts", "n"), [(0.6, 18, 12), (1.0, 4, 10)])
+@pytest.mark.parametrize(("times", "concepts", "n"), [(0.6, 18, 12), pytest.param(1.0, 4, 10, marks=pytest.mark.slow)])
 def test_an_arm_that_changes_nothing_is_seldom_over_corrected(times: float, concepts: int, n: int) -> None:
     """The baseline is at so many times the target. When its side was taken as certain, 13 of 100 were."""
     rng, names = np.random.default_rng(5), [str(c) for c in range(concepts)]
@@ -465,7 +466,12 @@ def test_an_arm_that_changes_nothing_is_seldom_over_corrected(times: float, conc
 
 @pytest.mark.parametrize(
     ("before", "after", "n"),
-    [(0.2, 0.2, 40), (0.2, 0.5, 40), (0.5, 0.2, 40), (0.05, 0.95, 40)],
+    [
+        (0.2, 0.2, 40),
+        (0.05, 0.95, 40),
+        pytest.param(0.2, 0.5, 40, marks=pytest.mark.slow),
+        pytest.param(0.5, 0.2, 40, marks=pytest.mark.slow),
+    ],
 )
 def test_the_interval_holds_the_true_change_of_the_distance(before: float, after: float, n: int) -> None:
     """Twenty concepts about the shares that are given, and parity as the target: 40 audits."""

@@ -309,7 +309,7 @@ def test_failed_units_are_drawn_again_on_request_and_the_others_keep_their_bytes
 def test_another_perceiver_is_told_how_to_read_what_was_drawn_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = fake_study(images_per_prompt=5)
+    chosen = fake_study(images_per_prompt=5, reference=[])
     run, _, planned = opened = line.begin(chosen, tmp_path / "run")
 
     def reader() -> Any:
