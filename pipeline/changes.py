@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy import special, stats
+from scipy import special
 
 from classifiers.confusion import BY_CONCEPT, Errors, errors_of_means
 from pipeline import amplification, robustness, tables
 from pipeline.estimates import Floats, Shares
-from pipeline.pairs import Paired, p_of_no_change, paired_by_errors
+from pipeline.pairs import Paired, p_mcnemar, p_of_no_change, paired_by_errors
 from pipeline.tables import KEY, Key, Reading
 from pipeline.types import Estimate
 
@@ -292,7 +292,7 @@ def _may_have_moved(pairs: Counts, k: int) -> tuple[int, int]:
 def p_either_way(pairs: Counts) -> float:
     """The p-value of no change in `pairs` `(K + 1, K + 1)` whose undecided may be of any level: the largest that they allow.
 
-    McNemar's exact one (1947, Psychometrika 12:153) of each level against the others, with as many of the undecided against
+    McNemar's exact one of each level against the others, with as many of the undecided against
     the change as make both sides alike; of more than two levels the smallest, times their number (Bonferroni).
     """
     found = []
@@ -301,7 +301,7 @@ def p_either_way(pairs: Counts) -> float:
         came = int(pairs[:-1, k].sum() - pairs[k, k])
         lost, gained = _may_have_moved(pairs, k)
         left, came = (min(left + lost, came), came) if came > left else (left, min(came + gained, left))
-        found.append(float(stats.binomtest(left, left + came).pvalue) if left + came else 1.0)
+        found.append(p_mcnemar(np.array([[0, left], [came, 0]])))
     return min(1.0, min(found) * (len(found) if len(found) > 2 else 1))
 
 

@@ -97,7 +97,7 @@ def nearer(
     came is as uncertain as the rest: the mean takes it from the draws, and a concept counts as surely past only where it
     was surely on one side and is surely on the other (the sum of both p-values, Bonferroni's bound; Holm over concepts).
     Else a baseline that lies beyond the target by chance would make an arm that changes nothing look over-corrected.
-    The errors of the classifier's matrix are taken as the draws have them: in common by `of_one_matrix`, else as each
+    The errors of the classifier's matrix are taken as the draws have them: in common by `effects.of_one_matrix`, else as each
     concept's own.
     """
     first, last, t = thinned(before), thinned(after), np.array(targets)

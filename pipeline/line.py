@@ -344,7 +344,8 @@ def estimate(opened: Readable) -> str:
     with tables.doubts(attributes, stages.say):
         shares, found = _estimated(run.folder, opened, attributes, counts)
         found["labels"] = labels.summary(run, planned, name, attributes)
-        for attribute, people in (found["labels"] or {"attributes": {}})["attributes"].items():
+        labelled = found["labels"]["attributes"] if found["labels"] else {}
+        for attribute, people in labelled.items():
             if people["disagreed"]:
                 stages.say(
                     f"{attribute}: people disagree about {people['disagreed']} of the {people['labelled']} pictures that they "
@@ -395,10 +396,14 @@ def _others(opened: Readable, own: Sequence[tables.Reading]) -> Iterator[dict[st
         try:
             attributes = tables.described_in(folder / "perceiver.json")
             counts = labels.counted(run, planned, name, attributes, tables.tally(run, planned, name, attributes))
-        except RunError:
+        except RunError as error:
             for stale in ("estimates.csv", "summary.json"):
                 (folder / stale).unlink(missing_ok=True)
-            stages.say(f"perceptions/{name} is left out: it has not read all images; run: {_reading(run, study, name)}")
+            drawn = [shard for shard in planned.shards() if run.images(shard).exists()]
+            why = str(error)
+            if not all(run.perceptions(name, shard).exists() for shard in drawn):
+                why = f"it has not read all images; run: {_reading(run, study, name)}"
+            stages.say(f"perceptions/{name} is left out: {why}")
             continue
         with tables.doubts(attributes, stages.say):
             _, found = _estimated(folder, opened, attributes, counts)
@@ -416,14 +421,11 @@ def _others(opened: Readable, own: Sequence[tables.Reading]) -> Iterator[dict[st
 def _reading(run: Run, study: Study | FolderStudy, name: str) -> str:
     """The command by which another perceiver of a run reads what it has not read."""
     own, by = study.perceive.model_dump(mode="json"), perceivers(run)[name].get("perceive", {})
-    sets = [
-        f"--set perceive.{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in by.items()
-        if value != own.get(key)
-    ]
-    return shlex.join(
-        ["typecast", "perceive", str(run.folder), *(part for each in sets for part in each.split(" ", 1))]
-    )
+    words = ["typecast", "perceive", str(run.folder)]
+    for key, value in by.items():
+        if value != own.get(key):
+            words += ["--set", f"perceive.{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    return shlex.join(words)
 
 
 def report(opened: Readable) -> Path:

@@ -110,7 +110,7 @@ def paired_shares_many(
     would give each *margin* the ½ of `corrected_shares_many`, covers a change of one-sided pairs in 86 % of audits only (50
     pairs, 4 % of them changing, a perfect probe). More levels: half a pair on no change and half on the changes, whatever
     their number; ½ on each level would draw a common level's share, and with it the change, to where all are even.
-    Both are in tests/test_pairs.py. The cells of `cannot tell` have what a level's would have on average.
+    Both are in tests/test_pairs.py. Each cell of `cannot tell` has ½ / K, and of more than two levels ½ / K².
 
     Two levels and one matrix: the p-value is McNemar's exact one on the raw decisions (1947, Psychometrika 12:153),
     which errors and abstentions do not invalidate if they are the same on both sides. Else it is the posterior's,
@@ -329,7 +329,7 @@ def _summary(draws: Floats, table: Ints, level: float, *, mcnemar: bool) -> Pair
         log_odds=tuple(
             _log_odds(moved_odds[:, k], first.estimate(k), second.estimate(k), level) for k in range(levels)
         ),
-        p=_mcnemar(counts) if mcnemar else p_of_no_change(moved),
+        p=p_mcnemar(counts) if mcnemar else p_of_no_change(moved),
         test=test,
         variance_factor=moved.var(0) / draws.var(0).sum(0),
         raw_variance_factor=_raw_factor(counts),
@@ -372,7 +372,8 @@ def p_of_no_change(moved: Floats, most: Floats | None = None) -> float:
     return two_sided((1 + moved) / 2, np.full(moved.shape[1], 0.5), most=None if most is None else (1 + most) / 2)
 
 
-def _mcnemar(counts: Ints) -> float:
+def p_mcnemar(counts: Ints) -> float:
+    """McNemar's exact p-value (1947, Psychometrika 12:153) of no change in pairs `(2, 2)`."""
     from statsmodels.stats.contingency_tables import mcnemar
 
     return float(mcnemar(counts, exact=True).pvalue) if counts[0, 1] + counts[1, 0] else 1.0

@@ -82,7 +82,8 @@ def _continued(began: Study, wanted: Study, run: Run) -> Study:
     there, here = began.prompts(), wanted.prompts()  # a description may change, and how the file is written
     if there != here:
         sets = [[*dict.fromkeys(prompt.prompt_set for prompt in prompts)] for prompts in (there, here)]
-        apart = [(p, "there") for p in there if p not in set(here)] + [(p, "here") for p in here if p not in set(there)]
+        both = {*there} & {*here}
+        apart = [(p, where) for where, asked in (("there", there), ("here", here)) for p in asked if p not in both]
         if sets[0] != sets[1]:
             different.append(f"prompt_sets is {sets[0]} there and {sets[1]} here")
         elif apart:

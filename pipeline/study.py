@@ -413,8 +413,9 @@ def parse(raw: dict[str, Any], *, where: str) -> Study:
     except ValidationError as error:
         raise checks.explain(error, where=where, model=Study) from None
     try:
+        prompts = study.prompts()
         for arm in study.rewriters():
-            _can_act(arm, study.prompts())
+            _can_act(arm, prompts)
         _looked_up(study.reference)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -423,7 +424,7 @@ def parse(raw: dict[str, Any], *, where: str) -> Study:
 
 def _can_act(arm: mitigations.Rewriter, prompts: tuple[Prompt, ...]) -> None:
     """An arm sends the same again for the same sample, and what it asks for is known of some prompt that it may touch."""
-    reasons = []
+    acts, reasons = False, []
     for prompt in prompts:
         once, again = (mitigations.rewritten(arm, prompt, 0, np.random.default_rng(0)) for _ in range(2))
         if once != again:
@@ -431,9 +432,11 @@ def _can_act(arm: mitigations.Rewriter, prompts: tuple[Prompt, ...]) -> None:
                 f"arms: {arm.name}: sends {once.text!r} and then {again.text!r} for the same sample, so that no run "
                 "could continue; draw from the rng that rewrite is given"
             )
-        if not mitigations.why_not(prompt):
-            reasons.append(once.drawn if once.drawn.startswith(mitigations.LEFT_ALONE) else "")
-    if reasons and all(reasons) and not isinstance(arm, mitigations.Llm):  # its rewrites are made later
+        if not once.drawn.startswith(mitigations.LEFT_ALONE):
+            acts = True
+        elif not acts and not mitigations.why_not(prompt):
+            reasons.append(once.drawn)
+    if reasons and not acts and not isinstance(arm, mitigations.Llm):  # its rewrites are made later
         raise InputError(
             f"arms: {arm.name}: would leave every prompt alone; of the first: {reasons[0].removeprefix(mitigations.LEFT_ALONE)}"
         )

@@ -120,12 +120,13 @@ def pooled(
             entry |= _directional(table, matrix, reference, base, answers, rng)
             read = {key: counts.count(key, reading)[:-1] for key, _ in known}
             entry |= _distances(read, reading, dict(known), base, shares, rng)
+        note = ""
         if reading.confusion is None and any(counts.count(key, reading)[-1] for key, _ in known):
-            for part in (part for part in entry.values() if isinstance(part, dict) and "method" in part):
-                part["method"] += f", {AMONG_DECIDED}"
-        if any(counts.by_people(key, reading).any() for key, _ in known) and reading.confusion is not None:
-            for part in (part for part in entry.values() if isinstance(part, dict) and "method" in part):
-                part["method"] += f", {BY_PEOPLE}"
+            note = f", {AMONG_DECIDED}"
+        elif reading.confusion is not None and any(counts.by_people(key, reading).any() for key, _ in known):
+            note = f", {BY_PEOPLE}"
+        for part in (part for part in entry.values() if isinstance(part, dict) and "method" in part):
+            part["method"] += note
         entries.append(entry)
     return entries
 

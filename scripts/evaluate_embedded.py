@@ -3,8 +3,8 @@
 
 `draw` makes the runs under `outputs/evaluation/`. `sheets` lays 300 drawings out for labelling by eye. `judge` reads all
 drawings with a classifier trained on the real pictures, and measures the text-to-image model by it. `clip` measures the
-CLIP on held-out pictures and writes the confusion matrix that the estimates use. `read` is the audit itself, of the same
-drawings, by that CLIP; `eye` says how far it moves if the errors are those on the drawings that were labelled by eye.
+CLIP on held-out pictures and on the labelled drawings, and writes the confusion matrix that the estimates use. `read` is the
+audit itself, of the same drawings, by that CLIP; `eye` says how far it moves with other pictures for its record.
 `cards` writes the figures into the models' cards and the docs. No accuracy is measured on a
 picture that a model has seen.
 """
@@ -100,7 +100,7 @@ def clip() -> None:
         concepts = [p.concept for p in pictures]
         where = f"{split} split of the emoji world"
         parts[split] = measure_confusion(sees, images, truths, concepts=concepts, pictures=where)
-    labels, drawn = by_eye_of(), [(row, pixels) for row, pixels in drawings("guidance-1", shards=2)]
+    labels, drawn = labels_by_eye(), [(row, pixels) for row, pixels in drawings("guidance-1", shards=2)]
     shown = [(pixels, row["concept"], labels[row["unit_id"]]) for row, pixels in drawn if row["unit_id"] in labels]
     images, concepts = [pixels for pixels, *_ in shown], [concept for _, concept, _ in shown]
     eye: dict[str, list[str | None]] = {"gender": [g if g in emoji_world.GENDERS else None for *_, g in shown]}
@@ -117,7 +117,7 @@ def clip() -> None:
 # -- drawings ----------------------------------------------------------------------------------------
 
 
-def by_eye_of() -> dict[str, str]:
+def labels_by_eye() -> dict[str, str]:
     """What a person saw in the labelled drawings, by unit id: a gender or that they cannot tell."""
     with LABELS.open(newline="") as file:
         return {row["unit_id"]: row["gender"] for row in csv.DictReader(file)}
@@ -268,7 +268,7 @@ def by_eye(read: dict[str, Any], held_out: npt.NDArray[np.int64]) -> dict[str, A
     """
     said = dict(zip(read["units"], read["said"][:, 1], strict=True))
     concept = dict(zip(read["units"], read["concepts"], strict=True))
-    labels = [*by_eye_of().items()]
+    labels = [*labels_by_eye().items()]
     decided = [(u, g) for u, g in labels if g in emoji_world.GENDERS and concept[u] not in cue_free()]
     truth = np.array([emoji_world.GENDERS.index(g) for _, g in decided])
     counts = matrix(truth, np.array([said[u] for u, _ in decided]), 2)
