@@ -482,9 +482,8 @@ def _kwh_per_second(read: Read) -> float:
     """What the run used, over the seconds that all its images took to draw; NaN where it was not metered."""
     file = read.run.folder / "energy.json"
     seconds = math.fsum(images.seconds for images in read.arms.values())
-    if not file.is_file() or not seconds:
-        return math.nan
-    return float(json.loads(file.read_text(encoding="utf-8"))["kwh"]) / seconds
+    kwh = json.loads(file.read_text(encoding="utf-8"))["kwh"] if file.is_file() else None
+    return math.nan if kwh is None or not seconds else float(kwh) / seconds
 
 
 # -- adding up ---------------------------------------------------------------------------------------

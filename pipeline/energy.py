@@ -22,6 +22,8 @@ COUNTRY = "TYPECAST_COUNTRY"
 
 SESSIONS = "energy"
 """The folder in a run with a file per session."""
+NOT_MEASURED = "not measured: codecarbon could not begin here"
+"""How a session says that what it used is not known; it is in no sum."""
 
 
 @contextmanager
@@ -50,16 +52,17 @@ def metered(folder: Path, *, images: Callable[[], int]) -> Iterator[None]:
     try:
         yield
     finally:
-        grams = 1000 * float(tracker.stop() or 0.0)
-        data = tracker.final_emissions_data
+        grams = tracker.stop()
+        # codecarbon logs its own errors and goes on: where it could not begin, there is nothing to ask it for.
+        data = getattr(tracker, "final_emissions_data", None)
         session = {
             "began": began,
             "seconds": round(time.monotonic() - start, 1),
             "images": images(),
-            "kwh": float(data.energy_consumed),
-            "gco2e": grams,
-            "gpu_kwh": float(data.gpu_energy),
-            "how": _how(tracker, data),
+            "kwh": float(data.energy_consumed) if data else None,
+            "gco2e": 1000 * float(grams or 0.0) if data else None,
+            "gpu_kwh": float(data.gpu_energy) if data else None,
+            "how": _how(tracker, data) if data else NOT_MEASURED,
             "country": country,
         }
         store.write_json(folder / SESSIONS / f"{uuid.uuid4().hex}.json", session)
@@ -102,13 +105,14 @@ def add_up(folder: Path) -> None:
     if not sessions:
         return
     sessions.sort(key=lambda session: str(session["began"]))
-    kwh, images = sum(s["kwh"] for s in sessions), sum(s["images"] for s in sessions)
+    measured = [session for session in sessions if session["kwh"] is not None]
+    kwh, images = sum(s["kwh"] for s in measured), sum(s["images"] for s in measured)
     store.write_json(
         folder / "energy.json",
         {
-            "kwh": kwh,
-            "gco2e": sum(s["gco2e"] for s in sessions),
-            "gpu_seconds": sum(s["seconds"] for s in sessions if s["gpu_kwh"] > 0),
+            "kwh": kwh if measured else None,
+            "gco2e": sum(s["gco2e"] for s in measured) if measured else None,
+            "gpu_seconds": sum(s["seconds"] for s in measured if s["gpu_kwh"] > 0),
             "images_per_kwh": images / kwh if kwh else None,
             "how": "; ".join(sorted({s["how"] for s in sessions})),
             "assumptions": "mean grid intensity of " + ", ".join(sorted({s["country"] for s in sessions})),

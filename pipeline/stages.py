@@ -522,7 +522,7 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
         noted += sum(s == "made" and r != "" for s, r in zip(table["status"], table["reason"], strict=True))
         reasons.update(f"{s}: {r}" for s, r in zip(table["status"], table["reason"], strict=True) if s != "made")
     estimates = run.folder / "summary.json"
-    estimated_of = read_json(estimates)["images"]["total"] if estimates.is_file() else 0
+    estimated_of = _total(estimates) if estimates.is_file() else 0
     return {
         "run": str(run.folder),
         "images": len(planned),
@@ -537,6 +537,14 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
         "unreadable": unreadable,
         "set_aside": sorted(p.name for p in run.folder.rglob("*.unreadable-*")),
     }
+
+
+def _total(summary: Path) -> int:
+    """Of how many images a summary is."""
+    try:
+        return int(read_json(summary)["images"]["total"])
+    except (KeyError, TypeError, ValueError):
+        raise RunError(f"{summary}: is no summary of a run; make it again with: typecast estimate {summary.parent}") from None
 
 
 def read_json(path: Path) -> Any:

@@ -409,7 +409,7 @@ def recoloured(x: Tensor, rng: np.random.Generator) -> Tensor:
     """Pictures whose channels went through curves between none and random ones: fair hair may be dark, a dark suit light."""
     straight, random = np.linspace(-1, 1, 5), rng.uniform(-1, 1, (len(x), 3, 5))
     strength = rng.random((len(x), 1, 1))
-    knots = torch.from_numpy(((1 - strength) * straight + strength * random).astype(np.float32))
+    knots = torch.from_numpy(((1 - strength) * straight + strength * random).astype(np.float32)).to(x.device)
     place = (x.flatten(2) + 1) * 2
     below = place.floor().clamp(0, 3)
     low, high = (knots.gather(2, below.long() + step) for step in (0, 1))

@@ -353,6 +353,21 @@ def test_energy_says_how_it_was_obtained(
     assert energy["assumptions"] == "mean grid intensity of USA"
 
 
+def test_what_codecarbon_cannot_measure_is_not_measured_and_nothing_is_lost(
+    drawn: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError("no cpuinfo for you")
+
+    monkeypatch.setattr("codecarbon.core.resource_tracker.get_or_run_setup", refused)
+    opened = drawn()
+    line.estimate(opened)
+    energy = json.loads((opened[0].folder / "energy.json").read_text())
+    assert energy["kwh"] is None and energy["gco2e"] is None and energy["images_per_kwh"] is None
+    assert energy["how"] == "not measured: codecarbon could not begin here"
+    assert "not measured" in line.report(opened).read_text()
+
+
 def test_a_country_whose_grid_is_not_known_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TYPECAST_COUNTRY", "XYZ")
     with pytest.raises(InputError, match=r"TYPECAST_COUNTRY: 'XYZ' is no ISO code"):
