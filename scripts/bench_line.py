@@ -59,7 +59,7 @@ def run_over_bare(images_per_prompt: int) -> None:
     )
     print(
         f"the demo: {len(planned) / line_time:.1f} images/s, "
-        f"1,000 images in {1000 * line_time / len(planned) / 60:.1f} min"
+        f"1,000 images in {1000 * line_time / len(planned) / 60:.1f} min (about 5)"
     )
 
 

@@ -195,6 +195,8 @@ class Judge:
     """Occupation, gender and tone of pictures, by the networks that `train_embedded judge` makes."""
 
     def __init__(self) -> None:
+        if not train_embedded.JUDGE.exists():
+            raise SystemExit(f"{train_embedded.JUDGE}: no such file; make it with: python -m scripts.train_embedded judge")
         self.network = train_embedded.JudgeNetwork().eval()
         self.network.load_state_dict(load_file(train_embedded.JUDGE))
 
@@ -427,12 +429,14 @@ def interval(estimate: dict[str, float]) -> str:
 def cards() -> None:
     """The measured parts of both cards and of docs/embedded.md, between their marks; and the contact sheet."""
     found = json.loads(RESULTS.read_text())
-    contact_sheet()
+    if missing := {"judge", "prompted", "eye", "shares", "clip"} - {*found}:
+        raise SystemExit(f"{RESULTS}: has no {', '.join(sorted(missing))}: run the parts judge and clip first")
     docs = emoji_world.HOME / "docs" / "embedded.md"
     fill(train_embedded.TEXT_TO_IMAGE / "README.md", measured_text_to_image(found))
     fill(docs, measured_text_to_image(found))
     fill(docs, glass_box(), mark="audited")
     fill(train_embedded.CLIP / "README.md", measured_clip(found))
+    contact_sheet()
 
 
 def measured_text_to_image(found: dict[str, Any]) -> list[str]:
