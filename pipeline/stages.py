@@ -544,7 +544,9 @@ def _total(summary: Path) -> int:
     try:
         return int(read_json(summary)["images"]["total"])
     except (KeyError, TypeError, ValueError):
-        raise RunError(f"{summary}: is no summary of a run; make it again with: typecast estimate {summary.parent}") from None
+        raise RunError(
+            f"{summary}: is no summary of a run; make it again with: typecast estimate {summary.parent}"
+        ) from None
 
 
 def read_json(path: Path) -> Any:

@@ -196,7 +196,9 @@ class Judge:
 
     def __init__(self) -> None:
         if not train_embedded.JUDGE.exists():
-            raise SystemExit(f"{train_embedded.JUDGE}: no such file; make it with: python -m scripts.train_embedded judge")
+            raise SystemExit(
+                f"{train_embedded.JUDGE}: no such file; make it with: python -m scripts.train_embedded judge"
+            )
         self.network = train_embedded.JudgeNetwork().eval()
         self.network.load_state_dict(load_file(train_embedded.JUDGE))
 
