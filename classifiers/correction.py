@@ -122,7 +122,13 @@ def corrected_shares_each(
     matrices = checked_confusion(confusion, dimensions=(3,))
     if counts.shape != matrices[:, 0].shape:
         raise ValueError(f"predicted {counts.shape} and confusion {matrices.shape} must be (G, J) and (G, K, J)")
-    return _sampled(counts, errors_of_all(matrices), np.zeros_like(matrices), level, rng)
+    return corrected_by(counts, errors_of_all(matrices), level=level, rng=rng)
+
+
+def corrected_by(counts: Ints, errors: Errors, *, level: float = 0.95, rng: np.random.Generator) -> list[Shares]:
+    """`corrected_shares` of G groups, `(G, J)` counts that are checked, by what is known of the errors in each."""
+    none = np.zeros((*errors.decided.shape, counts.shape[1]), np.int64)
+    return _sampled(counts, errors, none, level, rng)
 
 
 def corrected_means(
@@ -144,10 +150,9 @@ def corrected_means(
     the shares that fit each concept's counts.
     """
     counts, matrix = checked_concepts(predicted, confusion)
-    levels, columns = matrix.shape[-2:]
+    levels = matrix.shape[-2]
     weigh = np.ones((1, len(counts))) if weights is None else np.asarray(weights, dtype=np.float64)
-    none = np.zeros((len(weigh), levels, columns), np.int64)
-    return _sampled(weighed(counts, weigh, levels), errors_of_means(counts, matrix, weigh), none, level, rng)
+    return corrected_by(weighed(counts, weigh, levels), errors_of_means(counts, matrix, weigh), level=level, rng=rng)
 
 
 def weighed(counts: Ints, weights: Floats, levels: int) -> Ints:

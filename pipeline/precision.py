@@ -16,8 +16,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 from scipy import special, stats
 
-from classifiers.confusion import checked_confusion, prior_of_errors, told
-from classifiers.correction import corrected_shares_each
+from classifiers.confusion import Errors, checked_confusion, errors_of_all, errors_of_each
+from classifiers.correction import corrected_by
 from pipeline import stages, tables
 from pipeline.errors import InputError
 from pipeline.estimates import Floats, Ints, raw_shares, whole
@@ -53,6 +53,8 @@ class Case:
     """The levels whose intervals count."""
     templates: int
     """Prompts whose images are taken together."""
+    group: int = 0
+    """Its place in a matrix that is by concept."""
 
 
 class Audited(NamedTuple):
@@ -113,15 +115,17 @@ def variances(shares: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Floats, 
     var ω = B (diag q − q qᵀ) Bᵀ / n t̄ + Σ ω_k² B (diag D_k − D_k D_kᵀ) Bᵀ / m_k, and π ∝ ω / t for the chances t of a
     level to be decided, t̄ their mean. The posterior means of the rows stand in for D and t.
     """
-    matrix = checked_confusion(confusion)
-    levels = len(matrix)
+    return _variances(shares, errors_of_all(checked_confusion(confusion)))
+
+
+def _variances(shares: npt.ArrayLike, known: Errors) -> tuple[Floats, Floats]:
+    levels = len(known.decided)
     pi = np.asarray(shares, dtype=np.float64)
     if pi.shape != (levels,) or not (pi >= 0).all() or abs(pi.sum() - 1) > 1e-6:
         raise ValueError(f"shares must be {levels} from 0 on that sum to 1")
-    labelled = prior_of_errors(levels) + matrix[:, :levels]
-    m = labelled.sum(1)
-    errors = labelled / m[:, None]
-    decided, undecided = told(matrix)
+    m = known.taken_for.sum(1)
+    errors = known.taken_for / m[:, None]
+    decided, undecided = known.decided, known.undecided
     chance = decided / (decided + undecided)
     mean = float(pi @ chance)
     omega = pi * chance / mean
@@ -148,45 +152,62 @@ def simulated_half_widths(
     confusion: npt.ArrayLike | None,
     images: int,
     *,
+    group: int = 0,
     growth: float = 1.0,
     rng: np.random.Generator,
 ) -> Floats:
     """Half-width of each level's interval, `(AUDITS, K)`, in simulated audits of as many images.
 
-    `shares` `(K,)` true shares; `confusion` `(K, J)` counts, which say how the audits err, too, or `None`: the probe is
-    taken at its word. `growth`: how many times as many pictures are labelled. The intervals are those of the report.
+    `shares` `(K,)` true shares; `confusion` counts, which say how the audits err, too: `(K, J)` for all concepts alike,
+    `(G, K, J)` by concept, of which the audits' is the one at `group`, or `None`: the probe is taken at its word. `growth`:
+    how many times as many pictures are labelled. The intervals are those of the report.
     """
     pi = np.asarray(shares, dtype=np.float64)
     if confusion is None:
         found = [raw_shares(row) for row in _stratified(pi, images, rng)]
     else:
-        matrix = checked_confusion(confusion)
-        counts = _stratified(pi @ _rates(matrix), images, rng)
-        found = corrected_shares_each(counts, _grown(matrix, growth), rng=rng)
+        matrix = np.asarray(confusion)
+        checked_confusion(matrix if matrix.ndim == 2 else matrix.sum(0))
+        counts = _stratified(pi @ _rates(_errors(matrix, group), matrix.shape[-1]), images, rng)
+        grown = [_errors(one, group) for one in _grown(matrix, growth)]
+        found = corrected_by(counts, Errors(*map(np.array, zip(*grown, strict=True))), rng=rng)
     return np.array([s.high - s.low for s in found]) / 2
+
+
+def _errors(matrix: Ints, group: int) -> Errors:
+    """What the counts say of the errors of all concepts alike, or of one of those that they are by."""
+    if matrix.ndim == 2:
+        return errors_of_all(matrix)
+    return Errors(*(part[group] for part in errors_of_each(matrix)))
 
 
 def _grown(matrix: Ints, growth: float) -> Ints:
     """Counts `(AUDITS, K, J)` with `growth` times the pictures of each level: those of `matrix` and more at its `_rates`.
 
-    So the posterior mean of the errors stays what it is. What is not whole is rounded up in as many audits as it is
-    nearer to the next: at 1½ pictures, 1 in half of them and 2 in the others.
+    So the posterior mean of the errors stays what it is. Of counts by concept, `(AUDITS, G, K, J)`, each concept has as
+    many of what comes in addition. What is not whole is rounded up in as many audits as it is nearer to the next: at 1½
+    pictures, 1 in half of them and 2 in the others.
     """
-    expected = matrix + (growth - 1) * matrix.sum(1, keepdims=True) * _rates(matrix)
-    part = (np.arange(AUDITS) + 0.5) / AUDITS
-    return np.asarray(np.floor(expected + part[:, None, None]), np.int64)
+    if growth < 1:
+        expected = growth * matrix
+    elif matrix.ndim == 2:
+        expected = matrix + (growth - 1) * matrix.sum(1, keepdims=True) * _rates(errors_of_all(matrix), matrix.shape[1])
+    else:
+        more = (growth - 1) * matrix.sum((0, 2))[:, None] / len(matrix)
+        expected = matrix + more * _rates(errors_of_each(matrix), matrix.shape[2])
+    place = np.arange(AUDITS).reshape(-1, *[1] * matrix.ndim)
+    if matrix.ndim == 3:  # not of all concepts in the same audits
+        place = (place + np.arange(len(matrix))[:, None, None]) % AUDITS
+    return np.asarray(np.floor(expected + (place + 0.5) / AUDITS), np.int64)
 
 
-def _rates(matrix: Ints) -> Floats:
-    """What a picture of each level is taken for, `(K, J)`: the posterior means of what the labels say."""
-    levels = len(matrix)
-    errors = prior_of_errors(levels) + matrix[:, :levels]
-    errors /= errors.sum(1, keepdims=True)
-    if matrix.shape[1] == levels:
-        return errors
-    decided, undecided = told(matrix)
-    chance = (decided / (decided + undecided))[:, None]
-    return np.hstack([errors * chance, 1 - chance])
+def _rates(errors: Errors, columns: int) -> Floats:
+    """What a picture of each level is taken for, `(..., K, J)`: the posterior means of what the labels say."""
+    taken_for = errors.taken_for / errors.taken_for.sum(-1, keepdims=True)
+    if columns == taken_for.shape[-1]:
+        return np.asarray(taken_for)
+    chance = (errors.decided / (errors.decided + errors.undecided))[..., None]
+    return np.concatenate([taken_for * chance, 1 - chance], -1)
 
 
 def _stratified(chances: Floats, n: int, rng: np.random.Generator) -> Ints:
@@ -230,7 +251,9 @@ def needs(study: Study, readings: Sequence[Reading], half: float, labels: int | 
 
 def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> Need:
     matrix = reading.confusion
-    if matrix is not None and labels is not None:
+    if matrix is not None and reading.by_concept:
+        matrix = tables.errors_by_concept(reading, _concepts(planned))
+    elif matrix is not None and labels is not None:
         matrix = scaled(matrix, labels)
     cases = _cases(planned, reading, matrix, half)
     seed = int(digest([planned.study.seed, reading.attribute, "precision"])[:16], 16)
@@ -238,8 +261,18 @@ def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> N
     if matrix is None:
         now = _fewest(GRID, cases, lambda case, n, times: audit(case, n, 0, times), half, _images_at_half(half))
         return Need(title=reading.title, levels=reading.levels, half=half, now=now, then=None, before=now, halved=None)
-    now, then, before, halved = _corrected(cases, audit, int(matrix.sum(1).min()), half)
+    fewest = labels if labels is not None and reading.by_concept else _fewest_labels(matrix)
+    now, then, before, halved = _corrected(cases, audit, fewest, half)
     return Need(title=reading.title, levels=reading.levels, half=half, now=now, then=then, before=before, halved=halved)
+
+
+def _concepts(planned: Plan) -> list[str]:
+    return [*dict.fromkeys(prompt.concept for prompt in planned.prompts)]
+
+
+def _fewest_labels(matrix: Ints) -> int:
+    """Labelled pictures of the level that has fewest, of all concepts together."""
+    return int(matrix.reshape(-1, *matrix.shape[-2:]).sum((0, 2)).min())
 
 
 Audit = Callable[[Case, int, int, int], Audited]
@@ -253,11 +286,18 @@ def _audit(matrix: Ints | None, seed: int) -> Audit:
 
     @cache
     def audit(case: Case, images: int, labels: int, times: int) -> Audited:
-        growth = 1.0 if matrix is None else labels / int(matrix.sum(1).min())
+        growth = 1.0 if matrix is None else labels / _fewest_labels(matrix)
         total = case.templates * images
         widths = np.concatenate(
             [
-                simulated_half_widths(case.shares, matrix, total, growth=growth, rng=np.random.default_rng([seed, i]))
+                simulated_half_widths(
+                    case.shares,
+                    matrix,
+                    total,
+                    group=case.group,
+                    growth=growth,
+                    rng=np.random.default_rng([seed, i]),
+                )
                 for i in range(times)
             ]
         )
@@ -363,16 +403,24 @@ def _cases(planned: Plan, reading: Reading, matrix: Ints | None, half: float) ->
     """The few that may have the widest interval: those that are worst by `variances` with these labels and with ten times
     as many, and, as that is wrong near 0, the share nearest to ½ and the smallest one."""
     templates = _templates(planned)
-    distinct: dict[tuple[bytes, tuple[int, ...], int], Case] = {}
+    groups = {concept: place for place, concept in enumerate(_concepts(planned))}
+    distinct: dict[tuple[bytes, tuple[int, ...], int, int], Case] = {}
     for concept, reference, shares, asked in _shares(planned, reading):
-        case = Case(concept=concept, reference=reference, shares=shares, asked=asked, templates=templates[concept])
-        distinct.setdefault((shares.tobytes(), tuple(asked), case.templates), case)
+        case = Case(
+            concept=concept,
+            reference=reference,
+            shares=shares,
+            asked=asked,
+            templates=templates[concept],
+            group=groups[concept] if matrix is not None and matrix.ndim == 3 else 0,
+        )
+        distinct.setdefault((shares.tobytes(), tuple(asked), case.templates, case.group), case)
 
     def worst(confusion: Ints) -> Case:
         wanted = (half / Z) ** 2
 
         def short(case: Case) -> tuple[float, float]:
-            per_image, floor = (v[list(case.asked)] for v in variances(case.shares, confusion))
+            per_image, floor = (v[list(case.asked)] for v in _variances(case.shares, _errors(confusion, case.group)))
             return max(float((floor - wanted).max()), 0.0), float((per_image / case.templates + floor).max())
 
         return max(distinct.values(), key=short)
@@ -418,7 +466,7 @@ def _shares(planned: Plan, reading: Reading) -> Iterator[tuple[str, str, Floats,
     Without a reference row, each level in turn at one half, where a share varies most, and the rest alike.
     """
     levels = len(reading.levels)
-    for concept in dict.fromkeys(prompt.concept for prompt in planned.prompts):
+    for concept in _concepts(planned):
         for against in tables.references(planned):
             found = against.of(concept, reading)
             shares = whole(found.shares) if isinstance(found, Distribution) else None

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from classifiers.confusion import errors_of_each
 from classifiers.correction import corrected_shares_many
 from pipeline import precision
 from pipeline.errors import InputError
@@ -105,6 +106,38 @@ def test_four_stratified_audits_are_as_wide_as_many_that_are_drawn_one_by_one(
     shares = [share, *[(1 - share) / (levels - 1)] * (levels - 1)]
     found = simulated_half_widths(shares, confusion, 200, rng=np.random.default_rng(1)).mean(0)
     assert found == pytest.approx(brute_force(shares, confusion, 200), rel=0.25, abs=0.002)
+
+
+def test_by_concept_the_audits_are_as_wide_as_those_of_the_report() -> None:
+    """Against `corrected_shares_many` of drawn images, as `estimate` asks it, of a concept that nobody labelled and one that
+    many did: by one matrix for all, both would be as narrow."""
+    rng = np.random.default_rng(3)
+    matrices = np.array(
+        [[[0, 0, 0], [0, 0, 0]], [[60, 2, 0], [1, 60, 0]], [[3, 3, 0], [0, 6, 0]], [[6, 0, 1], [1, 5, 0]]]
+    )
+    shares, found, expected = [0.3, 0.7], [], []
+    for group in (0, 1):
+        found.append(simulated_half_widths(shares, matrices, 200, group=group, rng=rng).mean())
+        known = errors_of_each(matrices)
+        right = known.taken_for[group] / known.taken_for[group].sum(1, keepdims=True)
+        chance = known.decided[group] / (known.decided[group] + known.undecided[group])
+        taken = np.column_stack([right * chance[:, None], 1 - chance])
+        widths = []
+        for counts in rng.multinomial(200, np.array(shares) @ taken, 20):
+            others = np.zeros((len(matrices), 3), int)
+            others[group] = counts
+            one = corrected_shares_many(others, matrices, rng=rng)[group]
+            widths.append((one.high - one.low).mean() / 2)
+        expected.append(np.mean(widths))
+    assert found == pytest.approx(expected, rel=0.15)
+    assert found[0] > 2 * found[1]
+
+
+def test_more_labels_by_concept_are_as_many_for_each() -> None:
+    matrices = np.array([[[0, 0], [0, 0]], [[18, 2], [0, 20]]])
+    more = precision._grown(matrices, 2.0) - matrices
+    assert more.sum((0, 3)) / precision.AUDITS == pytest.approx(np.full((2, 2), 10), abs=1)
+    assert (precision._grown(matrices, 1.0) == matrices).all()
 
 
 def test_at_its_word_the_width_is_wilsons() -> None:
