@@ -327,7 +327,8 @@ class Distribution:
     """In 0..1 per level; NaN where the level is not given."""
     low: tuple[float, ...]
     high: tuple[float, ...]
-    """Of a reference, `low` and `high` are the range over the years of its table, without sampling error."""
+    """Of a reference, `low` and `high` are the range over the years of its table, without sampling error: from the
+    smallest `least` of them to the largest share."""
     least: tuple[float, ...] = ()
     """The smallest share that is comparable, where the publisher counts people in a level whom a viewer may not name
     so; else the share itself. Empty for what was observed."""
