@@ -148,34 +148,51 @@ def direction(share: Estimate, reference: Estimate, base: float) -> str:
     return "past the base rate" if beyond else "towards the base rate"
 
 
-def p_value(shares: Shares, reference: npt.ArrayLike, *, answers: float | None = None) -> float:
+def p_value(
+    shares: Shares, reference: npt.ArrayLike, *, least: npt.ArrayLike | None = None, answers: float | None = None
+) -> float:
     """One two-sided test per concept and attribute of shares = reference, from the posterior draws of the shares.
 
     `reference` `(K,)`, which may sum to less than 1 where a table leaves people out; it is exact (`answers` None or
     NaN), or a survey's with so many independent `answers`, and then has the beta posterior of its share (Jeffreys'
-    prior), over which the tail beyond it is averaged. Per level twice the smaller posterior
+    prior), over which the tail beyond it is averaged. `least` `(K,)`: a level's reference is only known to lie from there
+    to `reference` (`bounded_difference`), and its p-value is the largest of all those. Per level twice the smaller posterior
     tail beyond the reference, which under Jeffreys' prior is close to a mid-p value; for more than two levels K times
     the smallest (Bonferroni). Tails of fewer than 20 draws are read from the beta
     distribution with the draws' mean and variance: counting alone could not get below 1 / draws, and no concept among
     a hundred would survive Holm. Nothing decided gives 1.
     """
     target = _within_table(reference, shares.value.shape)
+    lowest = target if least is None else np.asarray(least, dtype=np.float64)
+    if lowest.shape != target.shape or not ((lowest >= 0) & (lowest <= target)).all():
+        raise ValueError(f"least must give {len(target)} shares from 0 up to the reference's, not {lowest.tolist()}")
     size = _checked_answers(answers, ())
     if np.isnan(shares.value).any():
         return 1.0
     if shares.draws is None:
         raise ValueError("shares must carry posterior draws; raw shares have none")
-    return two_sided(shares.draws, target, float(size), shares.most)
+    return two_sided(shares.draws, target, float(size), shares.most, lowest)
 
 
-def two_sided(draws: Floats, points: Floats, answers: float = math.nan, most: Floats | None = None) -> float:
+def two_sided(
+    draws: Floats,
+    points: Floats,
+    answers: float = math.nan,
+    most: Floats | None = None,
+    lowest: Floats | None = None,
+) -> float:
     """`p_value` of draws `(S, K)` in 0..1 against any points `(K,)`, of which each stands for itself.
 
     With `most`, `draws` are the least that each may be, and to lie above a point the least must, to lie below it the most.
+    With `lowest`, a point may lie from there to `points`: above it lies what is above the latter, below it what is below
+    the former.
     """
     tails = _tails if math.isnan(answers) else functools.partial(_tails_of_survey, answers=answers)
+    lowest = points if lowest is None else lowest
     least = list(map(tails, draws.T, points.tolist()))
-    largest = least if most is None else list(map(tails, most.T, points.tolist()))
+    largest = least
+    if most is not None or (lowest < points).any():
+        largest = list(map(tails, (draws if most is None else most).T, lowest.tolist()))
     p = min(min(one[0], other[1]) for one, other in zip(least, largest, strict=True))
     return min(1.0, 2 * p * (len(points) if len(points) > 2 else 1))
 

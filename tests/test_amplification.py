@@ -246,6 +246,27 @@ def test_more_than_two_levels_are_one_test_with_bonferroni() -> None:
     assert p_value(shares, [0.5, 0.25, 0.25]) == pytest.approx(3 * 2 * tail, rel=0.5)
 
 
+def test_against_bounds_the_p_value_is_the_largest_of_all_references_between_them() -> None:
+    """White of the labour statistics: the viewer's share is anywhere from `least` to the table's."""
+    rng = np.random.default_rng(0)
+    for counts, answers in (([90, 6, 4], None), ([90, 6, 4], 400), ([30, 40, 30], None), ([29, 12, 11], 300)):
+        k, n = np.array(counts), sum(counts)
+        shares = replace(raw_shares(counts), draws=rng.beta(k + 0.5, n - k + 0.5, (1000, 3)))
+        found = p_value(shares, [0.75, 0.12, 0.1], least=[0.55, 0.12, 0.1], answers=answers)
+        between = [p_value(shares, [r, 0.12, 0.1], answers=answers) for r in np.linspace(0.55, 0.75, 11)]
+        assert found == pytest.approx(max(between), rel=1e-6) and min(between) < found
+
+
+@pytest.mark.parametrize("white", [0.5, 0.6, 0.75])
+def test_wherever_in_the_bounds_the_truth_is_the_test_rejects_it_no_more_often_than_it_says(white: float) -> None:
+    rng, p = np.random.default_rng(2), []
+    for counts in rng.multinomial(150, [white, 0.12, 0.1, 0.78 - white], 250)[:, :3]:
+        shares = replace(raw_shares(counts), draws=rng.beta(counts + 0.5, 150 - counts + 0.5, (1000, 3)))
+        p.append(p_value(shares, [0.75, 0.12, 0.1], least=[0.5, 0.12, 0.1]))
+    for alpha in (0.05, 0.2, 0.5):
+        assert stats.binomtest(int((np.array(p) < alpha).sum()), len(p), alpha, alternative="greater").pvalue > 0.01
+
+
 def test_nothing_decided_is_no_evidence_and_a_wrong_reference_is_named() -> None:
     rng = np.random.default_rng(0)
     assert p_value(corrected_shares([0, 0, 9], [[9, 1, 2], [1, 9, 2]], rng=rng), [0.5, 0.5]) == 1
