@@ -418,7 +418,8 @@ def plan(
     ] = None,
     change: Changes = None,
 ) -> None:
-    """How many images, labelled pictures and hours a wanted precision needs."""
+    """How many images, labelled pictures and hours a wanted precision needs, of each attribute alone: of combinations,
+    such as gender and skin tone together, each has fewer images and a wider interval."""
     from rich.console import Console
 
     from pipeline import line

@@ -242,8 +242,13 @@ class Intersection:
 
     def together(self, decisions: dict[str, list[str]]) -> list[str]:
         """The decisions about each attribute, n of each, as n decisions about their combination."""
-        rows = zip(*(decisions[attribute.name] for attribute in self.of), strict=True)
-        return [CANNOT_TELL if CANNOT_TELL in row else ", ".join(row) for row in rows]
+        return [self.one(row) for row in zip(*(decisions[attribute.name] for attribute in self.of), strict=True)]
+
+    @staticmethod
+    def one(row: Sequence[str]) -> str:
+        """The decision about one image, from those about each attribute."""
+        whole = next((word for word in (NOT_ONE_PERSON, CANNOT_TELL) if word in row), None)
+        return whole or ", ".join(row)
 
 
 class Perceived(NamedTuple):

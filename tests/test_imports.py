@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from PIL import Image
@@ -199,6 +200,30 @@ def test_labels_are_read_to_the_letter_as_the_study_declares_them(tmp_path: Path
     found = read(tmp_path, labels_study(), LABELS)
     assert count(found, "teacher") == [1, 1, 0] and count(found, "cook") == [0, 1, 0]
     assert len(found) == 4 and "labelled by two people" in found.readings[0].uncorrected
+
+
+def test_gender_and_tone_of_every_picture_are_estimated_together_as_of_own_pictures(tmp_path: Path) -> None:
+    said = ("a,cook,female,l", "b,cook,female,d", "c,cook,male,d", "d,cook,male,?", "e,cook,Both,?", "f,cook,male,d")
+    raw = labels_study()
+    tones = {"column": "tone", "levels": {"l": "light", "d": "dark", "?": "cannot tell"}}
+    found = read(
+        tmp_path,
+        raw | {"attributes": raw["attributes"] | {"skin_tone": tones}},
+        "\n".join(("picture,job,label,tone", *said)),
+    )
+    (both,) = (reading for reading in found.readings if reading.of)
+    assert both.of == ("gender", "skin_tone") and len(both.levels) == 10
+    genders = ["woman", "woman", "man", "man", "not one person", "man"]
+    shades = ["light", "dark", "dark", "cannot tell", "cannot tell", "dark"]
+    own = Counter(tables.together([pa.chunked_array([genders]), pa.chunked_array([shades])]).to_pylist())
+    (key,) = tables.keys(found)
+    counted = dict(zip(both.columns, found.counts.count(key, both).tolist(), strict=True))
+    assert counted == {column: own[column] for column in both.columns} and counted["man, dark"] == 2
+    run, _ = imports.begin(found.study, tmp_path, tmp_path / "run")
+    imports.estimate(run, found)
+    with (run.folder / "estimates.csv").open(newline="") as file:
+        shares = {row["level"]: row["share"] for row in csv.DictReader(file) if row["attribute"] == both.attribute}
+    assert shares["man, dark"] == "0.5" and len(shares) == 10
 
 
 def test_a_concept_may_have_another_name_in_the_file(tmp_path: Path) -> None:
