@@ -25,13 +25,11 @@ from pipeline.estimates import (
     checked_level,
     shortest_interval,
 )
-from pipeline.types import Estimate
+from pipeline.types import ROUNDING, Estimate
 
 TINY = np.finfo(float).tiny
-ROUNDING = 1e-6
-"""By so much shares may miss 0, 1 or their sum."""
 TABLE_ROUNDING = 0.005
-"""By so much the shares of a published table may sum to more than 1: see `estimates.whole`."""
+"""By so much the shares of a published table may miss 1 in sum: see `estimates.whole`."""
 RESOLVED = 20
 """Draws that must lie beyond a reference for a p-value to be counted from them."""
 CUTS = 2000
@@ -153,14 +151,14 @@ def p_value(
 ) -> float:
     """One two-sided test per concept and attribute of shares = reference, from the posterior draws of the shares.
 
-    `reference` `(K,)`, which may sum to less than 1 where a table leaves people out; it is exact (`answers` None or
-    NaN), or a survey's with so many independent `answers`, and then has the beta posterior of its share (Jeffreys'
-    prior), over which the tail beyond it is averaged. `least` `(K,)`: a level's reference is only known to lie from there
-    to `reference` (`bounded_difference`), and its p-value is the largest of all those. Per level twice the smaller posterior
-    tail beyond the reference, which under Jeffreys' prior is close to a mid-p value; for more than two levels K times
-    the smallest (Bonferroni). Tails of fewer than 20 draws are read from the beta
-    distribution with the draws' mean and variance: counting alone could not get below 1 / draws, and no concept among
-    a hundred would survive Holm. Nothing decided gives 1.
+    `reference` `(K,)`, of more than two levels perhaps less than 1 in sum, where a table leaves people out; it is exact
+    (`answers` None or NaN), or a survey's with so many independent `answers`, and then has the beta posterior of its
+    share (Jeffreys' prior), over which the tail beyond it is averaged. With `least` `(K,)` a level's reference may lie
+    anywhere from there to `reference` (`bounded_difference`), and its p-value is the largest of all those. Per level
+    twice the smaller posterior tail beyond the reference, which under Jeffreys' prior is close to a mid-p value; for more
+    than two levels K times the smallest (Bonferroni). Tails of fewer than 20 draws are read from the beta distribution
+    with the draws' mean and variance: counting alone could not get below 1 / draws, and no concept among a hundred would
+    survive Holm. Nothing decided gives 1.
     """
     target = _within_table(reference, shares.value.shape)
     lowest = target if least is None else np.asarray(least, dtype=np.float64)
@@ -252,6 +250,8 @@ def noise_floor(
     size = int(checked_counts("n", n, dimensions=(0,)))
     if size == 0:
         raise ValueError("n must be at least 1")
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, not {draws}")
     seen, times = np.unique(rng.multinomial(size, shares, draws), axis=0, return_counts=True)
     return float(np.average(distance(seen / size, shares), weights=times))
 
@@ -290,10 +290,10 @@ def mean_difference(
     """Mean over concepts of corrected share − reference, per level: K estimates in -1..1.
 
     `predicted` `(C, J)` counts per concept; `confusion` `(K, J)` counts, or `(G, K, J)` by concept, the first C of which are
-    these; `reference` `(C, K)` shares, which may sum to less than 1 where a table leaves people out. `answers` `(C,)` is how
-    many independent answers of a survey each concept's reference stands on, NaN or None where it is exact. The shares are
-    corrected together, as in `classifiers.correction.corrected_means`. Each concept weighs as many images as were decided,
-    each counted for the undecided of its level. With nothing decided the value is NaN.
+    these; `reference` `(C, K)` shares, of more than two levels perhaps less than 1 in sum, where a table leaves people out.
+    `answers` `(C,)` is how many independent answers of a survey each concept's reference stands on, NaN or None where it
+    is exact. The shares are corrected together, as in `classifiers.correction.corrected_means`. Each concept weighs as many
+    images as were decided, each counted for the undecided of its level. With nothing decided the value is NaN.
 
     The interval has the sampling of the images, the errors of the matrix and the sampling of the survey, by MOVER as
     in `difference`. It is about the reference in its one year: that the table differs between years, which `difference`
@@ -488,12 +488,14 @@ def checked_pool(
 
 
 def _within_table(reference: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
-    """Shares of a table `(..., K)`, which may leave people out and be rounded, or a `ValueError`."""
+    """Shares of a table `(..., K)`, which may be rounded, or a `ValueError`. More than two levels may leave people out."""
     shares = np.asarray(reference, dtype=np.float64)
     if shares.shape != shape or not ((shares >= 0) & (shares <= 1)).all():
         raise ValueError(f"reference must give {' x '.join(map(str, shape))} shares in 0..1, a level to a column")
     if (shares.sum(-1) > 1 + TABLE_ROUNDING).any():
         raise ValueError(f"reference must give shares that sum to at most 1, not {shares.sum(-1).max():g}")
+    if shape[-1] == 2 and (shares.sum(-1) < 1 - TABLE_ROUNDING).any():
+        raise ValueError(f"reference must give two shares that sum to 1, not {shares.sum(-1).min():g}")
     return shares
 
 

@@ -24,6 +24,9 @@ CANNOT_TELL = "cannot tell"
 NOT_ONE_PERSON = "not one person"
 """What is said of a picture of nobody or of several: it is made and counted, and is in no share."""
 
+ROUNDING = 1e-6
+"""By so much shares may miss 0, 1 or their sum."""
+
 Status = Literal["made", "blocked", "failed"]
 
 
@@ -341,6 +344,18 @@ class Distribution:
     """Number of images, or of independent answers to a survey; `None` where it is exact or not said."""
     abstentions: int = 0
     source: Source | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("shares", "low", "high", "least"):
+            values = getattr(self, name)
+            if len(values) != len(self.levels) and (values or name != "least"):
+                raise ValueError(f"{name} must give a share for each of {len(self.levels)} levels, not {values}")
+            if any(value < -ROUNDING or value > 1 + ROUNDING for value in values):
+                raise ValueError(f"{name} must be shares in 0..1, NaN where one is not given, not {values}")
+        if any(low > high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"low must be at most high in every level, not {self.low} and {self.high}")
+        if self.n is not None and self.n < 0:
+            raise ValueError(f"n must be a number from 0 on, or None where it is exact, not {self.n}")
 
 
 class Estimate(NamedTuple):

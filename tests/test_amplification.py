@@ -460,6 +460,15 @@ HALF = Estimate(0.5, 0.4, 0.6, 9, "")
             lambda: p_value(corrected_shares([5, 4], PERFECT, rng=np.random.default_rng(0)), [0.5, 0.5], answers=-3),
             "answers",
         ),
+        (lambda: p_value(corrected_shares([5, 4], PERFECT, rng=np.random.default_rng(0)), [0.1, 0.2]), "reference"),
+        (
+            lambda: p_value(
+                corrected_shares([5, 4], PERFECT, rng=np.random.default_rng(0)), [0.5, 0.5], least=[0.6, 0.4]
+            ),
+            "least",
+        ),
+        (lambda: mean_difference([[5, 5]], PERFECT, [[0.1, 0.2]], rng=np.random.default_rng(0)), "reference"),
+        (lambda: noise_floor([0.5, 0.5], 9, rng=np.random.default_rng(0), draws=0), "draws"),
         (lambda: average([HALF, HALF._replace(low=math.nan)]), "differences"),
         (lambda: average([HALF, HALF._replace(high=math.nan)]), "differences"),
         (lambda: difference(HALF._replace(value=1.4, high=1.5), HALF), "share"),

@@ -6,6 +6,7 @@ import csv
 import math
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 import pytest
 from statsmodels.stats.proportion import proportion_confint
@@ -158,6 +159,23 @@ def test_a_published_share_has_the_surveys_error_and_an_exact_one_has_none() -> 
     taught = given(prompt_sets.load_reference("taught_shares").distribution("pilot", "gender", GENDER))
     exact = published(taught, 0)
     assert exact.low == exact.value == exact.high == taught.shares[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "argument"),
+    [
+        ({"low": (0.5, 0.5), "high": (0.1, 0.5)}, "low"),
+        ({"n": -4}, "n"),
+        ({"shares": (1.5, 0.5)}, "shares"),
+        ({"high": (0.5,)}, "high"),
+        ({"least": (-0.1, 0.5)}, "least"),
+    ],
+)
+def test_a_distribution_that_is_none_is_named(changed: dict[str, Any], argument: str) -> None:
+    whole: dict[str, Any] = dict.fromkeys(("shares", "low", "high"), (0.5, 0.5))
+    Distribution(attribute="gender", group="cook", levels=GENDER, **whole)
+    with pytest.raises(ValueError, match=rf"^{argument} must"):
+        Distribution(attribute="gender", group="cook", levels=GENDER, **(whole | changed))
 
 
 def test_rows_that_were_recoded_in_2020_are_not_mixed_into_one_range() -> None:
