@@ -124,11 +124,15 @@ def direction(share: Estimate, reference: Estimate, base: float) -> str:
     In this order:
     - `no reference`: the reference is NaN;
     - `no evidence`: the share is unknown, or the interval of its `difference` from the reference holds 0;
-    - `no base rate`: the base is NaN;
-    - `away from the base rate`: the share lies on the side of the reference that is further from the base, so the
-      difference between this concept and all others is amplified (any side, if reference and base are the same);
-    - `past the base rate`: the whole interval lies beyond the base, so the stereotype is reversed;
-    - `towards the base rate`: the rest.
+    - `above the reference`, `below the reference`: the base is NaN;
+    - `away from the base rate`: past the reference, seen from the base, so the difference between this concept and all
+      others is amplified (on either side, if reference and base are the same);
+    - `past the base rate`: short of the reference, so far that the whole interval lies beyond the base: the stereotype
+      is reversed;
+    - `towards the base rate`: short of the reference and not surely beyond the base.
+
+    With a base of .47 and a reference of .20, a share of .05 is away, .30 towards, .50 towards if its interval holds .47
+    and past if not.
     """
     if not math.isnan(base) and not 0 <= base <= 1:
         raise ValueError(f"base must be a share in 0..1, or NaN, not {base}")
@@ -137,9 +141,9 @@ def direction(share: Estimate, reference: Estimate, base: float) -> str:
     apart = difference(share, reference)
     if not share.known or apart.low <= 0 <= apart.high:
         return "no evidence"
-    if math.isnan(base):
-        return "no base rate"
     above = share.value > reference.value
+    if math.isnan(base):
+        return "above the reference" if above else "below the reference"
     if reference.value == base or above == (reference.value > base):
         return "away from the base rate"
     beyond = share.low > base if above else share.high < base

@@ -757,7 +757,11 @@ def _cells(row: Row, *, compared: bool) -> tuple[str, ...]:
 
 def _comparison(row: Row) -> tuple[str, ...]:
     direction = f"no reference: {row['reference_missing']}" if row["reference_missing"] else row["direction"]
-    ends = f"{points(row['difference_low'])} to {points(row['difference_high'])}" if row["difference"] else "–"
+    ends = (
+        f"{points(row['difference_low'])} to {points(row['difference_high'])}"
+        if row["share"] and row["difference_low"]
+        else "–"
+    )
     return percent(row["reference"]), points(row["difference"]), ends, direction, _p(row["p_adjusted"])
 
 

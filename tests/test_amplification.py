@@ -30,6 +30,7 @@ from pipeline.amplification import (
     total_variation,
 )
 from pipeline.estimates import Floats, Ints, published, raw_shares, wilson
+from pipeline.figures import DIRECTIONS
 from pipeline.mixed_model import WORTH, _adaptive_sample, _of_concepts, log_marginal
 from pipeline.types import Distribution, Estimate
 from prompt_sets import load_reference
@@ -132,13 +133,15 @@ def test_an_interval_without_its_value_is_named() -> None:
         (around(0.10, 0.20, 0.30), 0.80, BASE, "past the base rate"),
         (around(0.10, 0.20, 0.30), 0.30, BASE, "no evidence"),
         (around(0.10, 0.20, 0.30), math.nan, BASE, "no reference"),
-        (around(0.10, 0.20, 0.30), 0.40, math.nan, "no base rate"),
+        (around(0.10, 0.20, 0.30), 0.40, math.nan, "below the reference"),
+        (around(0.10, 0.20, 0.30), 0.05, math.nan, "above the reference"),
+        (around(0.10, 0.20, 0.30), 0.25, math.nan, "no evidence"),
         (around(0.60, 0.70, 0.80), BASE, BASE, "away from the base rate"),
         (raw_shares([0, 0], 9).estimate(0), 0.2, BASE, "no evidence"),
     ],
 )
 def test_the_direction_is_read_from_the_base_rate(share: Any, reference: float, base: float, words: str) -> None:
-    assert direction(share, exact(reference), base) == words
+    assert direction(share, exact(reference), base) == words and words in DIRECTIONS, "has a mark in the figures"
 
 
 def test_a_reference_that_is_not_sure_needs_a_larger_difference() -> None:

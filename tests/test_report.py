@@ -585,3 +585,16 @@ def test_numbers_are_written_for_readers() -> None:
     assert report.plain(-0.001) == "0.00"
     assert report.amount(93896.2) == "93,896" and report.amount(1.0865e-06) == "1.09e-06" and report.amount(None) == "–"
     assert report.interval({"value": None, "low": None, "high": None}) == "not known" and report.interval(None) == "–"
+
+
+def test_a_difference_from_a_range_has_an_interval_and_no_middle() -> None:
+    row = {
+        "reference_missing": "",
+        "reference": "0.74",
+        "difference": "",
+        "direction": "no evidence",
+        "p_adjusted": "0.2",
+    }
+    row |= {"share": "0.6", "difference_low": "-0.21", "difference_high": "0.43"}
+    assert report._comparison(row)[1:3] == ("–", "−21.0 to +43.0")
+    assert report._comparison(row | {"share": ""})[1:3] == ("–", "–")

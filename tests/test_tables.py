@@ -269,6 +269,8 @@ def test_race_is_tested_though_white_is_a_range() -> None:
         assert tables._p_value(share, found) == pytest.approx(min(1, 3 * 2 * exactly), rel=0.8)
     none = tables.uncorrected(np.array([1, 40, 30, 0]), reading, np.random.default_rng(0))
     assert tables._p_value(none, found) < 1e-9, "fewer White than even without Hispanic people"
+    row = tables._compared(none.estimate(0), found, 0, math.nan, 0.1)
+    assert row["direction"] == "below all that the table allows" and row["direction"] in figures.DIRECTIONS
 
 
 def test_prompts_that_are_no_longer_those_that_were_drawn_are_one_message(drawn: Callable[..., Opened]) -> None:
