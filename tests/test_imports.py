@@ -150,7 +150,8 @@ def test_counts_become_the_estimates_of_a_run(tmp_path: Path) -> None:
     assert "Some Model" in headline and "Web, pictures" in headline
     about = json.loads((run.folder / "summary.json").read_text())
     assert [p["n_concepts"] for p in about["pooled"]] == [3] and about["pooled"][0]["stretch"]["value"] is not None
-    assert about["classifier"]["gender"]["cannot_tell_rate"] == pytest.approx(5 / (3 * 35))  # the crowd is no answer
+    undecided = [about["classifier"]["gender"][f"cannot_tell_{end}"] for end in ("rate", "low", "high")]
+    assert undecided == pytest.approx([5 / (3 * 35), *proportion_confint(5, 3 * 35, method="wilson")])  # no crowd
     assert about["images"]["made"] == about["images"]["asked"] == 3 * 35 + 7
 
 

@@ -308,6 +308,10 @@ def test_the_page_says_how_many_the_probe_could_not_tell_where_nothing_corrects_
     said = report._record("perceived gender", {"accuracy": None, "cannot_tell_rate": 0.123})
     assert "Of 12.3% of the images it could not tell" in said and "of the others alone" in said
     assert "could not tell" not in report._record("perceived gender", {"accuracy": None, "cannot_tell_rate": 0.0})
+    known = {"n": 9, "accuracy": 0.8}
+    assert "in 80.0% of those" in report._record("perceived gender", known)
+    with_ends = report._record("perceived gender", known | {"accuracy_low": 0.5, "accuracy_high": 0.91})
+    assert "in 80.0% (50.0 to 91.0) of those it decided on" in with_ends
 
 
 def test_the_headline_is_the_one_of_the_summary(page: Seen, folder: Path) -> None:
