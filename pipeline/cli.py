@@ -651,7 +651,8 @@ def validate(
 ) -> None:
     """Simulate audits whose truth is known: do the intervals hold it? Exit code 1 if some hold it too seldom.
 
-    In a checkout, all of it (hours) writes the tables of docs/validation.md; --short prints them alone.
+    In a checkout, all of it (hours) writes the tables of docs/validation.md once there are as many rows as it has; --short
+    prints them alone.
     """
     from pipeline import validate as proof
 
