@@ -527,8 +527,16 @@ def _unknown_of_arms(entries: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _said_of_erasing(entry: Mapping[str, Any]) -> str:
-    """How much more the probe would have to err in one arm for the change of the distance to vanish."""
-    return f"{erased(entry.get('distance_change'))}; {entry['errors']}" if "errors" in entry else "–"
+    """How much more the probe would have to err in one arm for the change of the distance to vanish, and how much more it
+    was seen to."""
+    if "errors" not in entry:
+        return "–"
+    change = entry.get("distance_change") or {}
+    said, seen = erased(change), change.get("measured_difference") or {}
+    if said != "–":
+        known = _number(seen.get("value")) is not None
+        said += f" (measured, and corrected: {interval(seen, 'points')})" if known else " (not measured)"
+    return f"{said}; {entry['errors']}"
 
 
 def _sent(cost: Mapping[str, Any]) -> str:

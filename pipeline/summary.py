@@ -318,7 +318,8 @@ def _said_of_errors(stretch: dict[str, Any], mean: dict[str, Any]) -> str:
         said.append(f"{leans} explains the stretch away ({known})")
     if (mean.get("erased_by") or 0.0) > 0:
         said.append(
-            f"a classifier that misreads {100 * mean['erased_by']:.1f}% of the images one way explains the mean difference away"
+            f"a classifier that misreads {100 * mean['erased_by']:.1f}% of the images one way, beyond what is corrected, "
+            "explains the mean difference away (not measured)"
         )
     text = "; ".join(said)
     return f" {text[0].upper()}{text[1:]}." if said else ""
