@@ -152,6 +152,8 @@ def corrected_means(
     counts, matrix = checked_concepts(predicted, confusion)
     levels = matrix.shape[-2]
     weigh = np.ones((1, len(counts))) if weights is None else np.asarray(weights, dtype=np.float64)
+    if weigh.ndim != 2 or weigh.shape[1] != len(counts) or not (np.isfinite(weigh) & (weigh >= 0)).all():
+        raise ValueError(f"weights must be (M, {len(counts)}) numbers from 0 on, one of each concept")
     return corrected_by(weighed(counts, weigh, levels), errors_of_means(counts, matrix, weigh), level=level, rng=rng)
 
 

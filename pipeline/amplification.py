@@ -25,13 +25,11 @@ from pipeline.estimates import (
     checked_level,
     shortest_interval,
 )
-from pipeline.types import Estimate
+from pipeline.types import ROUNDING, Estimate
 
 TINY = np.finfo(float).tiny
-ROUNDING = 1e-6
-"""By so much shares may miss 0, 1 or their sum."""
 TABLE_ROUNDING = 0.005
-"""By so much the shares of a published table may sum to more than 1: see `estimates.whole`."""
+"""By so much the shares of a published table may miss 1 in sum: see `estimates.whole`."""
 RESOLVED = 20
 """Draws that must lie beyond a reference for a p-value to be counted from them."""
 CUTS = 2000
@@ -126,11 +124,15 @@ def direction(share: Estimate, reference: Estimate, base: float) -> str:
     In this order:
     - `no reference`: the reference is NaN;
     - `no evidence`: the share is unknown, or the interval of its `difference` from the reference holds 0;
-    - `no base rate`: the base is NaN;
-    - `away from the base rate`: the share lies on the side of the reference that is further from the base, so the
-      difference between this concept and all others is amplified (any side, if reference and base are the same);
-    - `past the base rate`: the whole interval lies beyond the base, so the stereotype is reversed;
-    - `towards the base rate`: the rest.
+    - `above the reference`, `below the reference`: the base is NaN;
+    - `away from the base rate`: past the reference, seen from the base, so the difference between this concept and all
+      others is amplified (on either side, if reference and base are the same);
+    - `past the base rate`: short of the reference, so far that the whole interval lies beyond the base: the stereotype
+      is reversed;
+    - `towards the base rate`: short of the reference and not surely beyond the base.
+
+    With a base of .47 and a reference of .20, a share of .05 is away, .30 towards, .50 towards if its interval holds .47
+    and past if not.
     """
     if not math.isnan(base) and not 0 <= base <= 1:
         raise ValueError(f"base must be a share in 0..1, or NaN, not {base}")
@@ -139,43 +141,60 @@ def direction(share: Estimate, reference: Estimate, base: float) -> str:
     apart = difference(share, reference)
     if not share.known or apart.low <= 0 <= apart.high:
         return "no evidence"
-    if math.isnan(base):
-        return "no base rate"
     above = share.value > reference.value
+    if math.isnan(base):
+        return "above the reference" if above else "below the reference"
     if reference.value == base or above == (reference.value > base):
         return "away from the base rate"
     beyond = share.low > base if above else share.high < base
     return "past the base rate" if beyond else "towards the base rate"
 
 
-def p_value(shares: Shares, reference: npt.ArrayLike, *, answers: float | None = None) -> float:
+def p_value(
+    shares: Shares, reference: npt.ArrayLike, *, least: npt.ArrayLike | None = None, answers: float | None = None
+) -> float:
     """One two-sided test per concept and attribute of shares = reference, from the posterior draws of the shares.
 
-    `reference` `(K,)`, which may sum to less than 1 where a table leaves people out; it is exact (`answers` None or
-    NaN), or a survey's with so many independent `answers`, and then has the beta posterior of its share (Jeffreys'
-    prior), over which the tail beyond it is averaged. Per level twice the smaller posterior
-    tail beyond the reference, which under Jeffreys' prior is close to a mid-p value; for more than two levels K times
-    the smallest (Bonferroni). Tails of fewer than 20 draws are read from the beta
-    distribution with the draws' mean and variance: counting alone could not get below 1 / draws, and no concept among
-    a hundred would survive Holm. Nothing decided gives 1.
+    `reference` `(K,)`, of more than two levels perhaps less than 1 in sum, where a table leaves people out; it is exact
+    (`answers` None or NaN), or a survey's with so many independent `answers`, and then has the beta posterior of its
+    share (Jeffreys' prior), over which the tail beyond it is averaged. With `least` `(K,)` a level's reference may lie
+    anywhere from there to `reference` (`bounded_difference`), and its p-value is the largest of all those. Per level
+    twice the smaller posterior tail beyond the reference, which under Jeffreys' prior is close to a mid-p value; for more
+    than two levels K times the smallest (Bonferroni). Tails of fewer than 20 draws are read from the beta distribution
+    with the draws' mean and variance: counting alone could not get below 1 / draws, and no concept among a hundred would
+    survive Holm. Nothing decided gives 1.
     """
     target = _within_table(reference, shares.value.shape)
+    lowest = target if least is None else np.asarray(least, dtype=np.float64)
+    if lowest.shape != target.shape or not ((lowest >= 0) & (lowest <= target)).all():
+        raise ValueError(f"least must give {len(target)} shares from 0 up to the reference's, not {lowest.tolist()}")
     size = _checked_answers(answers, ())
     if np.isnan(shares.value).any():
         return 1.0
     if shares.draws is None:
         raise ValueError("shares must carry posterior draws; raw shares have none")
-    return two_sided(shares.draws, target, float(size), shares.most)
+    return two_sided(shares.draws, target, float(size), shares.most, lowest)
 
 
-def two_sided(draws: Floats, points: Floats, answers: float = math.nan, most: Floats | None = None) -> float:
+def two_sided(
+    draws: Floats,
+    points: Floats,
+    answers: float = math.nan,
+    most: Floats | None = None,
+    lowest: Floats | None = None,
+) -> float:
     """`p_value` of draws `(S, K)` in 0..1 against any points `(K,)`, of which each stands for itself.
 
     With `most`, `draws` are the least that each may be, and to lie above a point the least must, to lie below it the most.
+    With `lowest`, a point may lie from there to `points`: above it lies what is above the latter, below it what is below
+    the former.
     """
     tails = _tails if math.isnan(answers) else functools.partial(_tails_of_survey, answers=answers)
+    lowest = points if lowest is None else lowest
     least = list(map(tails, draws.T, points.tolist()))
-    largest = least if most is None else list(map(tails, most.T, points.tolist()))
+    largest = least
+    if most is not None or (lowest < points).any():
+        largest = list(map(tails, (draws if most is None else most).T, lowest.tolist()))
     p = min(min(one[0], other[1]) for one, other in zip(least, largest, strict=True))
     return min(1.0, 2 * p * (len(points) if len(points) > 2 else 1))
 
@@ -235,6 +254,8 @@ def noise_floor(
     size = int(checked_counts("n", n, dimensions=(0,)))
     if size == 0:
         raise ValueError("n must be at least 1")
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, not {draws}")
     seen, times = np.unique(rng.multinomial(size, shares, draws), axis=0, return_counts=True)
     return float(np.average(distance(seen / size, shares), weights=times))
 
@@ -273,10 +294,10 @@ def mean_difference(
     """Mean over concepts of corrected share − reference, per level: K estimates in -1..1.
 
     `predicted` `(C, J)` counts per concept; `confusion` `(K, J)` counts, or `(G, K, J)` by concept, the first C of which are
-    these; `reference` `(C, K)` shares, which may sum to less than 1 where a table leaves people out. `answers` `(C,)` is how
-    many independent answers of a survey each concept's reference stands on, NaN or None where it is exact. The shares are
-    corrected together, as in `classifiers.correction.corrected_means`. Each concept weighs as many images as were decided,
-    each counted for the undecided of its level. With nothing decided the value is NaN.
+    these; `reference` `(C, K)` shares, of more than two levels perhaps less than 1 in sum, where a table leaves people out.
+    `answers` `(C,)` is how many independent answers of a survey each concept's reference stands on, NaN or None where it
+    is exact. The shares are corrected together, as in `classifiers.correction.corrected_means`. Each concept weighs as many
+    images as were decided, each counted for the undecided of its level. With nothing decided the value is NaN.
 
     The interval has the sampling of the images, the errors of the matrix and the sampling of the survey, by MOVER as
     in `difference`. It is about the reference in its one year: that the table differs between years, which `difference`
@@ -471,12 +492,14 @@ def checked_pool(
 
 
 def _within_table(reference: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
-    """Shares of a table `(..., K)`, which may leave people out and be rounded, or a `ValueError`."""
+    """Shares of a table `(..., K)`, which may be rounded, or a `ValueError`. More than two levels may leave people out."""
     shares = np.asarray(reference, dtype=np.float64)
     if shares.shape != shape or not ((shares >= 0) & (shares <= 1)).all():
         raise ValueError(f"reference must give {' x '.join(map(str, shape))} shares in 0..1, a level to a column")
     if (shares.sum(-1) > 1 + TABLE_ROUNDING).any():
         raise ValueError(f"reference must give shares that sum to at most 1, not {shares.sum(-1).max():g}")
+    if shape[-1] == 2 and (shares.sum(-1) < 1 - TABLE_ROUNDING).any():
+        raise ValueError(f"reference must give two shares that sum to 1, not {shares.sum(-1).min():g}")
     return shares
 
 

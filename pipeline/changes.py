@@ -45,6 +45,9 @@ COLUMNS = (
     "variance_factor",
     "raw_variance_factor",
     "erased_by",
+    "measured_difference",
+    "measured_low",
+    "measured_high",
     "p",
     "p_adjusted",
 )
@@ -132,11 +135,16 @@ def rows(first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.ra
     """
     reading, raw = first.reading, _uncorrected(first.reading, other.reading)
     moved = paired({key: counts for key, (counts, _) in pairs.items()}, reading, other.reading, rng)
+    errors = [
+        cells("measured_difference", "measured_", measured(reading, other.reading, k))
+        for k in range(len(reading.levels))
+    ]
     blocks = []
     for key in keys:
         at = {"attribute": reading.attribute, **dict(zip(KEY, key, strict=True))}
         both = first.shares[key], other.shares[key]
-        blocks.append([at | row for row in _rows(other.reading, *both, moved.get(key), pairs.get(key), raw)])
+        of_levels = _rows(other.reading, *both, moved.get(key), pairs.get(key), raw)
+        blocks.append([at | row | seen for row, seen in zip(of_levels, errors, strict=True)])
     tested = set(tables.undivided(keys))
     tests: dict[str, dict[Key, float]] = {}
     for key, block in zip(keys, blocks, strict=True):
@@ -268,6 +276,15 @@ def erased_by(change: Estimate, reading: Reading, k: int = 0) -> float:
     (`robustness.erasing_difference`); beyond the difference that its matrices hold already.
     """
     return robustness.erasing_difference(change, tables.confusion_of(reading), k)
+
+
+def measured(mine: Reading, theirs: Reading, k: int = 0) -> Estimate:
+    """The difference in error between the two sides that labelled pictures show, to be held against `erased_by`; NaN where the
+    errors of the sides are not known apart. Where they are, each side is corrected by its own, and this is taken out already."""
+    one, other = mine.confusion, theirs.confusion
+    if one is None or other is None or np.array_equal(one, other):
+        return Estimate(math.nan, math.nan, math.nan, 0, "not measured")
+    return robustness.measured_difference(one, other, k)
 
 
 def either_way(change: Estimate, pairs: Counts, k: int, why: str) -> Estimate:
@@ -406,5 +423,6 @@ def pooled(
             "log_odds_change": odds[k]._asdict(),
             "variance_factor": float(moved.variance_factor[k]) if with_pairs else None,
             "erased_by": erased_by(changes[k], theirs, k),
+            "measured_difference": measured(mine, theirs, k)._asdict(),
             "p": p,
         }

@@ -418,7 +418,8 @@ def plan(
     ] = None,
     change: Changes = None,
 ) -> None:
-    """How many images, labelled pictures and hours a wanted precision needs."""
+    """How many images, labelled pictures and hours a wanted precision needs, of each attribute alone: of combinations,
+    such as gender and skin tone together, each has fewer images and a wider interval."""
     from rich.console import Console
 
     from pipeline import line
@@ -650,7 +651,8 @@ def validate(
 ) -> None:
     """Simulate audits whose truth is known: do the intervals hold it? Exit code 1 if some hold it too seldom.
 
-    In a checkout, all of it (hours) writes the tables of docs/validation.md; --short prints them alone.
+    In a checkout, all of it (hours) writes the tables of docs/validation.md once there are as many rows as it has; --short
+    prints them alone.
     """
     from pipeline import validate as proof
 

@@ -166,6 +166,7 @@ def moved(
                 "pairs": entry["n"] if entry["paired"] else 0,
                 "variance_factor": entry["variance_factor"] if entry["paired"] else math.nan,
                 "erased_by": entry["erased_by"],
+                **changes.cells("measured_difference", "measured_", Estimate(**entry["measured_difference"])),
                 "p": entry["p"],
             }
         )
@@ -388,6 +389,7 @@ def towards(
     found = nearer(concepts, [both[0] for _, both, _ in known], [both[1] for _, both, _ in known], targets)
     change = Estimate(**found["distance_change"])
     found["distance_change"]["erased_by"] = changes.erased_by(change, sides[1]) if len(sides[1].levels) == 2 else None
+    found["distance_change"]["measured_difference"] = changes.measured(*sides)._asdict()
     for side, when in enumerate(("before", "after")):
         sizes = np.array([counts.count(pair[side], sides[side])[:-1].sum() for pair, _, _ in known])
         seen, at = by_chance(sizes, sides[side], concepts, targets, np.zeros_like(sizes), rng)

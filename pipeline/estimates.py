@@ -97,11 +97,12 @@ def published(reference: Distribution, k: int, *, level: float = 0.95) -> Estima
     """The reference share of the k-th level, with all that is not known of it in its interval.
 
     Sampling error of the survey by Wilson's interval with its effective number of answers, widened to the range over
-    the years (a year is a sample of the state of things that a model might have learnt from), and downwards by the
-    people whom the publisher counts in this level and a viewer may not name so. With none of these the share is exact.
+    the years (a year is a sample of the state of things that a model might have learnt from), and downwards, in each
+    year, by the people whom the publisher counts in this level and a viewer may not name so. With none of these the
+    share is exact.
     """
     share, least = reference.shares[k], reference.least[k]
-    low, high = min(reference.low[k], least), reference.high[k]
+    low, high = reference.low[k], reference.high[k]
     if reference.n is not None and not math.isnan(share):
         low = min(low, _score_interval(least, reference.n, level)[0])
         high = max(high, _score_interval(share, reference.n, level)[1])

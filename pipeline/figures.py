@@ -53,7 +53,10 @@ DIRECTIONS = {
     "towards the base rate": ("s", "#0072b2"),
     "past the base rate": ("^", "#009e73"),
     "no evidence": ("o", "#a7adb7"),
-    "no base rate": ("P", "#cc79a7"),
+    "above the reference": ("P", "#cc79a7"),
+    "below the reference": ("X", "#cc79a7"),
+    "above all that the table allows": ("P", "#e69f00"),
+    "below all that the table allows": ("X", "#e69f00"),
     "no reference": ("D", "#56b4e9"),
 }
 """Marker and fill of each direction: the colours of Okabe and Ito (2008), told apart by shape too."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import prompt_sets
-from classifiers.attributes import ATTRIBUTES
+from classifiers.attributes import ATTRIBUTES, readable
 from pipeline import changes, checks, effects, store, summary, tables
 from pipeline import study as studies
 from pipeline.errors import InputError, RunError
@@ -31,7 +31,7 @@ from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.study import ImportStudy
 from pipeline.tables import COLUMNS, Key, Reading, Tally
-from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Prompt, digest
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Attribute, Intersection, Prompt, digest
 
 COUNT = re.compile(r"[0-9]{1,12}")
 """A whole number from 0 on, as a file may write it."""
@@ -142,7 +142,7 @@ def _helped(found: Imported, shares: dict[str, dict[Key, Shares]]) -> Iterator[d
             "fidelity": {"why_unknown": "the pictures of an imported study are not read here"},
             "cost": {"why_unknown": "neither what was sent nor what was refused is known of an imported study"},
         }
-        for reading in found.readings if pairs else ():
+        for reading in (r for r in found.readings if pairs and not r.of):
             goals = [Goal(reading.attribute, "uniform")]
             goals += [Goal(reading.attribute, r.table, r.year) for r in found.study.reference]
             for goal in goals:
@@ -169,7 +169,7 @@ class Line:
     picture: str
     """Where its picture is; empty in a study that has none here."""
     said: dict[str, str]
-    """Attribute to level, `cannot tell` or `not one person`."""
+    """Attribute, or several together, to level, `cannot tell` or `not one person`."""
 
 
 def read(chosen: ImportStudy, folder: Path) -> Imported:
@@ -192,15 +192,15 @@ def read(chosen: ImportStudy, folder: Path) -> Imported:
                 _count(counts, (*prompt.key, arm), line, here=here)
         for counter, reference in zip(own, chosen.own_references, strict=True):
             if here and _takes(reference.lines, line.cells):
-                for attribute, level in line.said.items():
-                    counter[prompt.concept, attribute, level] += line.n
+                for attribute in chosen.attributes:
+                    counter[prompt.concept, attribute, line.said[attribute]] += line.n
     seen = {line.concept for line in lines}
     return Imported(
         study=chosen,
         prompts=tuple(p for p in by_concept.values() if p.concept.casefold() in seen),
         arms=tuple(Arm(name=name, model=made.model) for name, made in chosen.arms.items()),
         references=references(chosen, own),
-        readings=tuple(_reading(chosen, name) for name in chosen.attributes),
+        readings=tuple(_reading(chosen, attribute) for attribute in _readable(chosen)),
         counts=counts,
         sha256=hashlib.sha256(content).hexdigest(),
         not_here={
@@ -229,15 +229,20 @@ def references(
     return (*mine, *(prompt_sets.load_reference(r.table, r.year) for r in chosen.reference))
 
 
-def _reading(chosen: ImportStudy, name: str) -> Reading:
+def _readable(chosen: ImportStudy) -> tuple[Attribute | Intersection, ...]:
+    """The attributes of a study, and what is estimated of them together: each line names a level of every attribute."""
+    return readable([ATTRIBUTES[name] for name in chosen.attributes])
+
+
+def _reading(chosen: ImportStudy, attribute: Attribute | Intersection) -> Reading:
     """An attribute of which no errors are known; why its shares are as they are goes with them."""
     who = chosen.read_by.who
     if chosen.read_by.kind == "person":
         said = f"as labelled by {who}: no classifier, so nothing is corrected"
     else:
         said = f"raw: as {who} said, whose errors on these pictures are not known here and not in it"
-    attribute = ATTRIBUTES[name]
-    return Reading(name, attribute.title, attribute.levels, None, uncorrected=said)
+    of = tuple(part.name for part in attribute.of) if isinstance(attribute, Intersection) else ()
+    return Reading(attribute.name, attribute.title, attribute.levels, None, of, uncorrected=said)
 
 
 def _takes(wanted: dict[str, str], cells: dict[str, str]) -> bool:
@@ -280,6 +285,7 @@ def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concep
     wrong: checks.Problems = {}
     first: dict[tuple[str, ...], int] = {}
     named = {word.casefold(): concept.casefold() for word, concept in chosen.concepts.items()}
+    combinations = [both for both in _readable(chosen) if isinstance(both, Intersection)]
     sets, empty = dict.fromkeys(prompt.prompt_set for prompt in chosen.prompts()), True
     for number, cells in checks.csv_lines(path, content, [(column, key) for key, column in _wanted(chosen)]):
         empty = False
@@ -298,6 +304,7 @@ def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concep
             wrong.setdefault(problem, []).append(number)
         if not problems:
             sure = {name: level for name, level in said.items() if level is not None}
+            sure |= {both.name: both.one([sure[part.name] for part in both.of]) for both in combinations}
             yield Line(number=number, cells=cells, concept=concept, n=n, picture=picture, said=sure)
     if empty:
         raise InputError(f"{path}: has no line but the first")

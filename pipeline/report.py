@@ -265,7 +265,8 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
     sentences += [said for other in summary.get("other_perceivers") or [] if (said := _said_by_other(other, attribute))]
     rate = _number(record.get("cannot_tell_rate"))
     if rate is not None and not _read_by_person(record):
-        sentences.append(f"The probe answered “cannot tell” for {100 * rate:.1f}% of the images it was shown.")
+        ends = _between(record, "cannot_tell")
+        sentences.append(f"The probe answered “cannot tell” for {100 * rate:.1f}%{ends} of the images it was shown.")
     return Finding(title=title_of(attribute), sentences=tuple(sentences), of_arms=tuple(of_arms))
 
 
@@ -359,8 +360,11 @@ def _said_by_other(other: Mapping[str, Any], attribute: str) -> str:
     agreed = other["agreement"].get(attribute)
     if not agreed or not agreed["both_decided"]:
         return ""
-    accuracy = _number((other["classifier"].get(attribute) or {}).get("accuracy"))
-    known = "its errors are not known" if accuracy is None else f"right in {100 * accuracy:.1f}% of labelled pictures"
+    record = other["classifier"].get(attribute) or {}
+    accuracy, ends = _number(record.get("accuracy")), _between(record, "accuracy")
+    known = "its errors are not known"
+    if accuracy is not None:
+        known = f"right in {100 * accuracy:.1f}%{ends} of labelled pictures"
     pools = [entry for entry in other["pooled"] if entry["attribute"] == attribute]
     parts = [
         f"; against “{e['reference']}” {_said_of_means([e])}, {_said_of_stretch(e['stretch'])}"
@@ -523,8 +527,16 @@ def _unknown_of_arms(entries: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _said_of_erasing(entry: Mapping[str, Any]) -> str:
-    """How much more the probe would have to err in one arm for the change of the distance to vanish."""
-    return f"{erased(entry.get('distance_change'))}; {entry['errors']}" if "errors" in entry else "–"
+    """How much more the probe would have to err in one arm for the change of the distance to vanish, and how much more it
+    was seen to."""
+    if "errors" not in entry:
+        return "–"
+    change = entry.get("distance_change") or {}
+    said, seen = erased(change), change.get("measured_difference") or {}
+    if said != "–":
+        known = _number(seen.get("value")) is not None
+        said += f" (measured, and corrected: {interval(seen, 'points')})" if known else " (not measured)"
+    return f"{said}; {entry['errors']}"
 
 
 def _sent(cost: Mapping[str, Any]) -> str:
@@ -757,7 +769,11 @@ def _cells(row: Row, *, compared: bool) -> tuple[str, ...]:
 
 def _comparison(row: Row) -> tuple[str, ...]:
     direction = f"no reference: {row['reference_missing']}" if row["reference_missing"] else row["direction"]
-    ends = f"{points(row['difference_low'])} to {points(row['difference_high'])}" if row["difference"] else "–"
+    ends = (
+        f"{points(row['difference_low'])} to {points(row['difference_high'])}"
+        if row["share"] and row["difference_low"]
+        else "–"
+    )
     return percent(row["reference"]), points(row["difference"]), ends, direction, _p(row["p_adjusted"])
 
 
@@ -834,10 +850,17 @@ def _record(title: str, record: Mapping[str, Any]) -> str:
             f"are what it said, and its errors are not in the intervals.{told if undecided else ''}"
         )
     return (
-        f"On {record.get('n')} labelled pictures the probe was right about {title} in {100 * accuracy:.1f}% of those it "
-        f"decided on.{_said_of_leaks(record)} The correction takes for granted that it errs on the images of this run as "
-        "it did on those; the intervals hold the uncertainty of its errors, not that assumption."
+        f"On {record.get('n')} labelled pictures the probe was right about {title} in {100 * accuracy:.1f}%"
+        f"{_between(record, 'accuracy')} of those it decided on.{_said_of_leaks(record)} The correction takes for "
+        "granted that it errs on the images of this run as it did on those; the intervals hold the uncertainty "
+        "of its errors, not that assumption."
     )
+
+
+def _between(record: Mapping[str, Any], name: str) -> str:
+    """The interval of a share of a record; nothing in a run from before it had one."""
+    low, high = record.get(f"{name}_low"), record.get(f"{name}_high")
+    return "" if low is None or high is None else f" ({percent(low)} to {percent(high)})"
 
 
 def _said_of_leaks(record: Mapping[str, Any]) -> str:

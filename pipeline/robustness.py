@@ -122,6 +122,22 @@ def erasing_difference(finding: Estimate, confusion: npt.ArrayLike, level: int =
     return float(min(abs(finding.low), abs(finding.high)) / np.abs(of_level[level] - of_level).max())
 
 
+def measured_difference(before: npt.ArrayLike, after: npt.ArrayLike, level: int = 0) -> Estimate:
+    """How much more often a level is said after than before of pictures that show the same, in -1..1.
+
+    To be held against `erasing_difference` of a change. `before` and `after` `(K, J)` counts on labelled pictures of each
+    side: the difference in the chance that a decided picture is predicted to be the level given its true level, averaged
+    over the true levels. Interval: Newcombe's (1998) method 10 per true level, combined by MOVER.
+    """
+    sides = [checked_confusion(matrix) for matrix in (before, after)]
+    levels = len(sides[0])
+    if len(sides[1]) != levels or not 0 <= level < levels:
+        raise ValueError(f"level must be one of {levels}, and before and after of as many, not {level}")
+    was, now = ([wilson(row[level], row[:levels].sum()) for row in matrix] for matrix in sides)
+    mean = average([difference(a, b) for a, b in zip(now, was, strict=True)])
+    return mean._replace(method="difference in error on labelled pictures, MOVER (wilson)")
+
+
 def measured_lean(confusion: npt.ArrayLike, reference: npt.ArrayLike, base: float, *, level: float = 0.95) -> Estimate:
     """The lean δ that labelled pictures show, in -1..1, to be held against `erasing_lean`'s.
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from classifiers import evaluation
 from classifiers.confusion import BY_CONCEPT
 from pipeline import amplification, distances, robustness
-from pipeline.estimates import Floats, Ints, Shares, whole
+from pipeline.estimates import Floats, Ints, Shares, whole, wilson
 from pipeline.plan import Asked
 from pipeline.progress import side_by_side
 from pipeline.tables import (
@@ -242,21 +242,26 @@ def _distances(
 
 
 def _record(reading: Reading, counts: Tally) -> dict[str, Any]:
-    """How good the classifier was on labelled pictures, and how often it abstained here."""
+    """How good the classifier was on labelled pictures, and how often it abstained here: with Wilson's intervals."""
     here = Counter[str]()
     for (_, attribute, decision), n in counts.decisions.items():
         if attribute == reading.attribute:
             here[decision] += n
     total = sum(here.values())
-    matrix = reading.confusion
+    matrix, undecided = reading.confusion, wilson(here[CANNOT_TELL], total)
+    right = None if matrix is None else evaluation.accuracy(matrix)
     return {
         "title": reading.title,
         "levels": list(reading.levels),
-        "accuracy": None if matrix is None else float(np.trace(matrix) / max(matrix[:, :-1].sum(), 1)),
+        "accuracy": right and right.value,
+        "accuracy_low": right and right.low,
+        "accuracy_high": right and right.high,
         "n": None if matrix is None else int(matrix.sum()),
         "confusion": None if matrix is None else matrix.tolist(),
         "leaks": evaluation.leaks(reading.by_concept, reading.levels),
-        "cannot_tell_rate": here[CANNOT_TELL] / total if total else None,
+        "cannot_tell_rate": undecided.value if total else None,
+        "cannot_tell_low": undecided.low,
+        "cannot_tell_high": undecided.high,
     }
 
 
@@ -313,7 +318,8 @@ def _said_of_errors(stretch: dict[str, Any], mean: dict[str, Any]) -> str:
         said.append(f"{leans} explains the stretch away ({known})")
     if (mean.get("erased_by") or 0.0) > 0:
         said.append(
-            f"a classifier that misreads {100 * mean['erased_by']:.1f}% of the images one way explains the mean difference away"
+            f"a classifier that misreads {100 * mean['erased_by']:.1f}% of the images one way, beyond what is corrected, "
+            "explains the mean difference away (not measured)"
         )
     text = "; ".join(said)
     return f" {text[0].upper()}{text[1:]}." if said else ""

@@ -678,15 +678,13 @@ def _compared(mine: Estimate, found: Distribution, k: int, base: float, p: float
 
 
 def _p_value(share: Shares, found: Distribution | str) -> float:
-    """One test per concept; NaN where there is no reference, one that is only bounded, or one that leaves no room for
-    chance (exactly 0 or 1)."""
+    """One test per concept; NaN where there is no reference, one that leaves a level out, or one that leaves no room for
+    chance (exactly 0 or 1). A level of which it only gives bounds is tested against both."""
     if isinstance(found, str) or share.draws is None or np.isnan(found.shares).any():
         return math.nan
     if found.n is None and not all(0 < r < 1 for r in found.shares):
         return math.nan
-    if found.least != found.shares:
-        return math.nan
-    return amplification.p_value(share, found.shares, answers=found.n)
+    return amplification.p_value(share, found.shares, least=found.least, answers=found.n)
 
 
 def _adjust(block: list[dict[str, Any]]) -> None:

@@ -24,6 +24,9 @@ CANNOT_TELL = "cannot tell"
 NOT_ONE_PERSON = "not one person"
 """What is said of a picture of nobody or of several: it is made and counted, and is in no share."""
 
+ROUNDING = 1e-6
+"""By so much shares may miss 0, 1 or their sum."""
+
 Status = Literal["made", "blocked", "failed"]
 
 
@@ -242,8 +245,13 @@ class Intersection:
 
     def together(self, decisions: dict[str, list[str]]) -> list[str]:
         """The decisions about each attribute, n of each, as n decisions about their combination."""
-        rows = zip(*(decisions[attribute.name] for attribute in self.of), strict=True)
-        return [CANNOT_TELL if CANNOT_TELL in row else ", ".join(row) for row in rows]
+        return [self.one(row) for row in zip(*(decisions[attribute.name] for attribute in self.of), strict=True)]
+
+    @staticmethod
+    def one(row: Sequence[str]) -> str:
+        """The decision about one image, from those about each attribute."""
+        whole = next((word for word in (NOT_ONE_PERSON, CANNOT_TELL) if word in row), None)
+        return whole or ", ".join(row)
 
 
 class Perceived(NamedTuple):
@@ -327,7 +335,8 @@ class Distribution:
     """In 0..1 per level; NaN where the level is not given."""
     low: tuple[float, ...]
     high: tuple[float, ...]
-    """Of a reference, `low` and `high` are the range over the years of its table, without sampling error."""
+    """Of a reference, `low` and `high` are the range over the years of its table, without sampling error: from the
+    smallest `least` of them to the largest share."""
     least: tuple[float, ...] = ()
     """The smallest share that is comparable, where the publisher counts people in a level whom a viewer may not name
     so; else the share itself. Empty for what was observed."""
@@ -335,6 +344,18 @@ class Distribution:
     """Number of images, or of independent answers to a survey; `None` where it is exact or not said."""
     abstentions: int = 0
     source: Source | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("shares", "low", "high", "least"):
+            values = getattr(self, name)
+            if len(values) != len(self.levels) and (values or name != "least"):
+                raise ValueError(f"{name} must give a share for each of {len(self.levels)} levels, not {values}")
+            if any(value < -ROUNDING or value > 1 + ROUNDING for value in values):
+                raise ValueError(f"{name} must be shares in 0..1, NaN where one is not given, not {values}")
+        if any(low > high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"low must be at most high in every level, not {self.low} and {self.high}")
+        if self.n is not None and self.n < 0:
+            raise ValueError(f"n must be a number from 0 on, or None where it is exact, not {self.n}")
 
 
 class Estimate(NamedTuple):

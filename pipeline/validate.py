@@ -72,7 +72,7 @@ def validate(folder: Path, *, short: bool, seed: int) -> tuple[str, list[str]]:
     """The tables as Markdown, and the cells that failed.
 
     Cells are simulated on all processors, and not again what is in the folder already. The full form also writes
-    `docs/validation.md` of a checkout, after each cell: a run that is cut short has said what it knew.
+    `docs/validation.md` of a checkout, after each cell, once there are as many rows as the page has.
     """
     audits, fewer = (SHORT_AUDITS, SHORT_AUDITS) if short else (AUDITS, MISLED_AUDITS)
     cells, cases = (few(), unfriendly()[:4:3]) if short else (grid(), unfriendly())
@@ -145,8 +145,10 @@ def report(cells: Cells, cases: Cases, *, of: int, audits: int, short: bool, see
     yield ""
     yield (
         f"{failed} of them fail (99 % upper bound of the coverage under {FLOOR:.0%}). "
-        f"Wider than {WIDEST} times the shortest: {sum(r > WIDEST for r in ratios)} of {len(ratios)}; than the shortest for "
-        f"somebody who is told the shares: {sum(told > WIDEST for _, told in widths(cells))} of {len(ratios)}."
+        f"Wider than {WIDEST} times the shortest that covers in every cell with as many levels, images and labels, which is "
+        f"the most that is allowed: {sum(r > WIDEST for r in ratios)} of {len(ratios)}. Beside the shortest that covers in "
+        f"their own cell alone, {sum(told > WIDEST for _, told in widths(cells))} of {len(ratios)} are wider than that; no "
+        "target, since only somebody who is told the shares, which are what is to be found out, could give it."
     )
     yield ""
     yield from _markdown(COLUMNS, [_row(c, m, *w) for (c, m), w in zip(cells, widths(cells), strict=True)])
@@ -240,7 +242,9 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator
 
 
 def publish(text: str) -> None:
-    """Put the tables between the marks of the page, where there is a checkout that has it."""
+    """Put the tables between the marks of the page, where there is a checkout that has it with no more rows than these."""
     if PAGE.exists():
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(OPEN)
-        store.write_text(PAGE, f"{before}{OPEN}\n{text}\n\n{CLOSE}{rest.partition(CLOSE)[2]}")
+        old, _, after = rest.partition(CLOSE)
+        if f"\n{text}".count("\n|") >= old.count("\n|"):
+            store.write_text(PAGE, f"{before}{OPEN}\n{text}\n\n{CLOSE}{after}")

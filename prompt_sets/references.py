@@ -99,6 +99,14 @@ class Row:
     doubtful: dict[str, dict[str, float]] = field(default_factory=dict)
     """Attribute to level to the share of people of that level whom a viewer may not name so."""
 
+    def share(self, attribute: str, level: str) -> float:
+        """Of an attribute that is there; NaN where the level is not."""
+        return self.shares[attribute].get(level, math.nan)
+
+    def least(self, attribute: str, level: str) -> float:
+        """The smallest share that a viewer may see: without those who may not be named so."""
+        return max(self.share(attribute, level) - self.doubtful.get(attribute, {}).get(level, 0.0), 0.0)
+
 
 Rows = dict[tuple[int | None, str], Row]
 """By year and the row's name in lower case: BLS changed `File clerks` to `File Clerks`."""
@@ -170,22 +178,16 @@ class Reference:
         if attribute not in row.shares:
             few = f"{row.thousands:g} thousand people, fewer than {SUPPRESSED_BELOW:g} thousand"
             return f"{self.title} suppresses {name!r}: {few}"
-        shares = row.shares[attribute]
-        years = [
-            other.shares[attribute]
-            for (_, key), other in self.rows.items()
-            if key == name.casefold() and attribute in other.shares
-        ]
-        doubtful = row.doubtful.get(attribute, {})
+        years = [other for (_, key), other in self.rows.items() if key == name.casefold() and attribute in other.shares]
         answers = self.entry.people_per_answer
         return Distribution(
             attribute=attribute,
             group=group,
             levels=levels,
-            shares=tuple(shares.get(level, math.nan) for level in levels),
-            low=tuple(min(other.get(level, math.nan) for other in years) for level in levels),
-            high=tuple(max(other.get(level, math.nan) for other in years) for level in levels),
-            least=tuple(max(shares.get(level, math.nan) - doubtful.get(level, 0.0), 0.0) for level in levels),
+            shares=tuple(row.share(attribute, level) for level in levels),
+            low=tuple(min(other.least(attribute, level) for other in years) for level in levels),
+            high=tuple(max(other.share(attribute, level) for other in years) for level in levels),
+            least=tuple(row.least(attribute, level) for level in levels),
             n=round(1000 * row.thousands / answers) if answers else None,
             source=self.source(attribute),
         )

@@ -30,6 +30,7 @@ from pipeline.amplification import (
     total_variation,
 )
 from pipeline.estimates import Floats, Ints, published, raw_shares, wilson
+from pipeline.figures import DIRECTIONS
 from pipeline.mixed_model import WORTH, _adaptive_sample, _of_concepts, log_marginal
 from pipeline.types import Distribution, Estimate
 from prompt_sets import load_reference
@@ -132,13 +133,15 @@ def test_an_interval_without_its_value_is_named() -> None:
         (around(0.10, 0.20, 0.30), 0.80, BASE, "past the base rate"),
         (around(0.10, 0.20, 0.30), 0.30, BASE, "no evidence"),
         (around(0.10, 0.20, 0.30), math.nan, BASE, "no reference"),
-        (around(0.10, 0.20, 0.30), 0.40, math.nan, "no base rate"),
+        (around(0.10, 0.20, 0.30), 0.40, math.nan, "below the reference"),
+        (around(0.10, 0.20, 0.30), 0.05, math.nan, "above the reference"),
+        (around(0.10, 0.20, 0.30), 0.25, math.nan, "no evidence"),
         (around(0.60, 0.70, 0.80), BASE, BASE, "away from the base rate"),
         (raw_shares([0, 0], 9).estimate(0), 0.2, BASE, "no evidence"),
     ],
 )
 def test_the_direction_is_read_from_the_base_rate(share: Any, reference: float, base: float, words: str) -> None:
-    assert direction(share, exact(reference), base) == words
+    assert direction(share, exact(reference), base) == words and words in DIRECTIONS, "has a mark in the figures"
 
 
 def test_a_reference_that_is_not_sure_needs_a_larger_difference() -> None:
@@ -244,6 +247,27 @@ def test_more_than_two_levels_are_one_test_with_bonferroni() -> None:
     shares = corrected_shares([30, 5, 5], np.eye(3) * 1_000_000, rng=np.random.default_rng(0))
     tail = stats.beta(30.5, 11).cdf(0.5)
     assert p_value(shares, [0.5, 0.25, 0.25]) == pytest.approx(3 * 2 * tail, rel=0.5)
+
+
+def test_against_bounds_the_p_value_is_the_largest_of_all_references_between_them() -> None:
+    """White of the labour statistics: the viewer's share is anywhere from `least` to the table's."""
+    rng = np.random.default_rng(0)
+    for counts, answers in (([90, 6, 4], None), ([90, 6, 4], 400), ([30, 40, 30], None), ([29, 12, 11], 300)):
+        k, n = np.array(counts), sum(counts)
+        shares = replace(raw_shares(counts), draws=rng.beta(k + 0.5, n - k + 0.5, (1000, 3)))
+        found = p_value(shares, [0.75, 0.12, 0.1], least=[0.55, 0.12, 0.1], answers=answers)
+        between = [p_value(shares, [r, 0.12, 0.1], answers=answers) for r in np.linspace(0.55, 0.75, 11)]
+        assert found == pytest.approx(max(between), rel=1e-6) and min(between) < found
+
+
+@pytest.mark.parametrize("white", [0.5, 0.6, 0.75])
+def test_wherever_in_the_bounds_the_truth_is_the_test_rejects_it_no_more_often_than_it_says(white: float) -> None:
+    rng, p = np.random.default_rng(2), []
+    for counts in rng.multinomial(150, [white, 0.12, 0.1, 0.78 - white], 250)[:, :3]:
+        shares = replace(raw_shares(counts), draws=rng.beta(counts + 0.5, 150 - counts + 0.5, (1000, 3)))
+        p.append(p_value(shares, [0.75, 0.12, 0.1], least=[0.5, 0.12, 0.1]))
+    for alpha in (0.05, 0.2, 0.5):
+        assert stats.binomtest(int((np.array(p) < alpha).sum()), len(p), alpha, alternative="greater").pvalue > 0.01
 
 
 def test_nothing_decided_is_no_evidence_and_a_wrong_reference_is_named() -> None:
@@ -439,6 +463,15 @@ HALF = Estimate(0.5, 0.4, 0.6, 9, "")
             lambda: p_value(corrected_shares([5, 4], PERFECT, rng=np.random.default_rng(0)), [0.5, 0.5], answers=-3),
             "answers",
         ),
+        (lambda: p_value(corrected_shares([5, 4], PERFECT, rng=np.random.default_rng(0)), [0.1, 0.2]), "reference"),
+        (
+            lambda: p_value(
+                corrected_shares([5, 4], PERFECT, rng=np.random.default_rng(0)), [0.5, 0.5], least=[0.6, 0.4]
+            ),
+            "least",
+        ),
+        (lambda: mean_difference([[5, 5]], PERFECT, [[0.1, 0.2]], rng=np.random.default_rng(0)), "reference"),
+        (lambda: noise_floor([0.5, 0.5], 9, rng=np.random.default_rng(0), draws=0), "draws"),
         (lambda: average([HALF, HALF._replace(low=math.nan)]), "differences"),
         (lambda: average([HALF, HALF._replace(high=math.nan)]), "differences"),
         (lambda: difference(HALF._replace(value=1.4, high=1.5), HALF), "share"),

@@ -448,6 +448,9 @@ def test_means_of_concepts_are_weighed_by_image_and_name_what_is_wrong() -> None
     assert math.isnan(corrected_means([[0, 0]], sure, rng=rng)[0].value[0])
     with pytest.raises(ValueError, match="predicted has 3 concepts and confusion only 2"):
         corrected_means(predicted, np.array([sure, sure]), rng=rng)
+    for weights in ([[math.nan, 1, 1]], [[math.inf, 1, 1]], [[-1, 1, 1]], [[1, 1]], [1, 1, 1]):
+        with pytest.raises(ValueError, match=r"^weights must"):
+            corrected_means(predicted, sure, weights, rng=rng)
 
 
 def test_what_is_not_known_of_a_concept_that_is_hardly_read_counts_as_it_moves_the_mean() -> None:

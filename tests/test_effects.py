@@ -15,7 +15,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from classifiers.correction import corrected_means, corrected_shares_many
-from pipeline import amplification, changes, distances, effects, labels, line, mitigations, store, tables
+from pipeline import amplification, changes, distances, effects, labels, line, mitigations, report, store, tables
 from pipeline.effects import verdict
 from pipeline.estimates import Shares
 from pipeline.line import Opened
@@ -228,12 +228,17 @@ def test_errors_that_a_rewrite_changes_look_like_an_effect_until_people_label_bo
     assert 0.15 < float(before["erased_by"]) < said + 0.01
     assert entry["verdict"] == "closer" and entry["errors"] == "errors taken to be the same in both arms"
     assert 0.1 < entry["distance_change"]["erased_by"] < said + 0.01
+    assert before["measured_difference"] == "" and "(not measured)" in report._said_of_erasing(entry)
 
     label(opened, tmp_path / "ann.csv", 12)
     after, entry = of_all(), of_arm(opened, "guardrail")
     assert float(after["change_low"]) < 0 < float(after["change_high"]) and abs(float(after["change"])) < said / 2
     assert after["method"].endswith("errors by arm") and float(after["erased_by"]) == 0
     assert entry["errors"] == "errors by arm" and entry["verdict"] == "no evidence"
+    seen = (0.98 - 0.9 + 0.3 - 0.05) / 2
+    assert 0 < float(after["measured_low"]) < seen < float(after["measured_high"]) < 0.3
+    entry["distance_change"]["erased_by"] = 0.1
+    assert "measured, and corrected: +" in report._said_of_erasing(entry)
     assert entry["distance_change"]["low"] < 0 < entry["distance_change"]["high"]
     page = line.report(opened).read_text(encoding="utf-8")
     assert "errors by arm" in page

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from PIL import Image
@@ -149,7 +150,8 @@ def test_counts_become_the_estimates_of_a_run(tmp_path: Path) -> None:
     assert "Some Model" in headline and "Web, pictures" in headline
     about = json.loads((run.folder / "summary.json").read_text())
     assert [p["n_concepts"] for p in about["pooled"]] == [3] and about["pooled"][0]["stretch"]["value"] is not None
-    assert about["classifier"]["gender"]["cannot_tell_rate"] == pytest.approx(5 / (3 * 35))  # the crowd is no answer
+    undecided = [about["classifier"]["gender"][f"cannot_tell_{end}"] for end in ("rate", "low", "high")]
+    assert undecided == pytest.approx([5 / (3 * 35), *proportion_confint(5, 3 * 35, method="wilson")])  # no crowd
     assert about["images"]["made"] == about["images"]["asked"] == 3 * 35 + 7
 
 
@@ -199,6 +201,30 @@ def test_labels_are_read_to_the_letter_as_the_study_declares_them(tmp_path: Path
     found = read(tmp_path, labels_study(), LABELS)
     assert count(found, "teacher") == [1, 1, 0] and count(found, "cook") == [0, 1, 0]
     assert len(found) == 4 and "labelled by two people" in found.readings[0].uncorrected
+
+
+def test_gender_and_tone_of_every_picture_are_estimated_together_as_of_own_pictures(tmp_path: Path) -> None:
+    said = ("a,cook,female,l", "b,cook,female,d", "c,cook,male,d", "d,cook,male,?", "e,cook,Both,?", "f,cook,male,d")
+    raw = labels_study()
+    tones = {"column": "tone", "levels": {"l": "light", "d": "dark", "?": "cannot tell"}}
+    found = read(
+        tmp_path,
+        raw | {"attributes": raw["attributes"] | {"skin_tone": tones}},
+        "\n".join(("picture,job,label,tone", *said)),
+    )
+    (both,) = (reading for reading in found.readings if reading.of)
+    assert both.of == ("gender", "skin_tone") and len(both.levels) == 10
+    genders = ["woman", "woman", "man", "man", "not one person", "man"]
+    shades = ["light", "dark", "dark", "cannot tell", "cannot tell", "dark"]
+    own = Counter(tables.together([pa.chunked_array([genders]), pa.chunked_array([shades])]).to_pylist())
+    (key,) = tables.keys(found)
+    counted = dict(zip(both.columns, found.counts.count(key, both).tolist(), strict=True))
+    assert counted == {column: own[column] for column in both.columns} and counted["man, dark"] == 2
+    run, _ = imports.begin(found.study, tmp_path, tmp_path / "run")
+    imports.estimate(run, found)
+    with (run.folder / "estimates.csv").open(newline="") as file:
+        shares = {row["level"]: row["share"] for row in csv.DictReader(file) if row["attribute"] == both.attribute}
+    assert shares["man, dark"] == "0.5" and len(shares) == 10
 
 
 def test_a_concept_may_have_another_name_in_the_file(tmp_path: Path) -> None:

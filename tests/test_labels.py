@@ -354,6 +354,9 @@ def test_true_labels_bring_the_share_of_a_probe_that_knows_nothing_to_the_truth(
         assert ("prediction-powered" in next(iter(shares))["method"]) is (per_concept == 60)
     record = stages.read_json(run.folder / "summary.json")["classifier"]["gender"]
     assert record["n"] == 1200 and abs(record["accuracy"] - 0.5) < 0.06
+    decided = np.array(record["confusion"])[:, :2]
+    right = wilson(int(np.trace(decided)), int(decided.sum()))
+    assert (record["accuracy_low"], record["accuracy_high"]) == (right.low, right.high)
 
 
 # -- the door ----------------------------------------------------------------------------------------

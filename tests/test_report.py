@@ -308,6 +308,10 @@ def test_the_page_says_how_many_the_probe_could_not_tell_where_nothing_corrects_
     said = report._record("perceived gender", {"accuracy": None, "cannot_tell_rate": 0.123})
     assert "Of 12.3% of the images it could not tell" in said and "of the others alone" in said
     assert "could not tell" not in report._record("perceived gender", {"accuracy": None, "cannot_tell_rate": 0.0})
+    known = {"n": 9, "accuracy": 0.8}
+    assert "in 80.0% of those" in report._record("perceived gender", known)
+    with_ends = report._record("perceived gender", known | {"accuracy_low": 0.5, "accuracy_high": 0.91})
+    assert "in 80.0% (50.0 to 91.0) of those it decided on" in with_ends
 
 
 def test_the_headline_is_the_one_of_the_summary(page: Seen, folder: Path) -> None:
@@ -585,3 +589,16 @@ def test_numbers_are_written_for_readers() -> None:
     assert report.plain(-0.001) == "0.00"
     assert report.amount(93896.2) == "93,896" and report.amount(1.0865e-06) == "1.09e-06" and report.amount(None) == "–"
     assert report.interval({"value": None, "low": None, "high": None}) == "not known" and report.interval(None) == "–"
+
+
+def test_a_difference_from_a_range_has_an_interval_and_no_middle() -> None:
+    row = {
+        "reference_missing": "",
+        "reference": "0.74",
+        "difference": "",
+        "direction": "no evidence",
+        "p_adjusted": "0.2",
+    }
+    row |= {"share": "0.6", "difference_low": "-0.21", "difference_high": "0.43"}
+    assert report._comparison(row)[1:3] == ("–", "−21.0 to +43.0")
+    assert report._comparison(row | {"share": ""})[1:3] == ("–", "–")

@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 
 from pipeline.amplification import pooled
 from pipeline.estimates import Floats, Ints
-from pipeline.robustness import erasing_difference, erasing_lean, measured_lean
+from pipeline.robustness import erasing_difference, erasing_lean, measured_difference, measured_lean
 from pipeline.types import Estimate
 
 BASE = 0.45
@@ -162,3 +162,19 @@ def test_a_bad_argument_is_named(changed: dict[str, Any], message: str) -> None:
         erasing_difference(Estimate(0.1, 0.05, 0.2, 9, ""), np.eye(3) * 9, 3)
     with pytest.raises(ValueError, match=r"^predicted "):
         erasing([[1, -2], [3, 4], [5, 6]], [0.2, 0.5, 0.8])
+
+
+def test_the_measured_difference_is_the_mean_of_newcombes_over_the_true_levels() -> None:
+    before, after = np.array([[45, 5, 9], [4, 76, 9]]), np.array([[49, 1, 0], [24, 56, 3]])
+    gaps = [(49 / 50 - 45 / 50), (24 / 80 - 4 / 80)]
+    ends = [
+        confint_proportions_2indep(b[0], b[:2].sum(), a[0], a[:2].sum(), method="newcomb")
+        for a, b in zip(before, after, strict=True)
+    ]
+    half = [np.hypot(*(abs(end[side] - gap) for end, gap in zip(ends, gaps, strict=True))) / 2 for side in (0, 1)]
+    found = measured_difference(before, after)
+    mean = sum(gaps) / 2
+    assert found[:3] == pytest.approx((mean, mean - half[0], mean + half[1]), abs=1e-6)
+    assert measured_difference(before, after, 1).value == pytest.approx(-mean)
+    with pytest.raises(ValueError, match=r"^level must"):
+        measured_difference(before, after, 2)

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from classifiers.attributes import GENDER, MONK_TONE, SKIN_TONE
+from classifiers.attributes import GENDER, MONK_TONE, RACES, SKIN_TONE
 from classifiers.correction import corrected_shares, corrected_shares_many
 from pipeline import amplification, figures, line, stages, tables
 from pipeline.errors import RunError
 from pipeline.estimates import wilson
 from pipeline.line import Opened
-from pipeline.types import CANNOT_TELL, Intersection
+from pipeline.types import CANNOT_TELL, Distribution, Intersection
+from prompt_sets import load_reference
 
 
 def test_decisions_together_are_those_of_the_noun() -> None:
@@ -254,6 +255,22 @@ def test_a_share_whose_undecided_may_be_anything_is_tested_at_their_worst(refere
     fewest = stats.binomtest(12, 32, reference).pvalue
     assert p == pytest.approx(1 if reference > 12 / 32 else fewest, abs=0.08)  # the exact test is the more careful
     assert (p < 0.001) == (reference == 0.1)
+
+
+def test_race_is_tested_though_white_is_a_range() -> None:
+    """Black and Asian housekeepers have a share in the table; White one of 1,100 answers, with and without Hispanic people."""
+    reading = tables.Reading("race", "perceived race category", RACES, None)
+    found = load_reference("bls_cps_table11", 2023).distribution("housekeeper", "race", RACES)
+    assert isinstance(found, Distribution) and found.n is not None and found.least[0] < 0.5 < found.shares[0]
+    for black in (25, 60):
+        share = tables.uncorrected(np.array([50, black, 5, 0]), reading, np.random.default_rng(0))
+        n, k = 55 + black, round(found.shares[1] * found.n)
+        exactly = stats.fisher_exact([[black, n - black], [k, found.n - k]], alternative="greater").pvalue
+        assert tables._p_value(share, found) == pytest.approx(min(1, 3 * 2 * exactly), rel=0.8)
+    none = tables.uncorrected(np.array([1, 40, 30, 0]), reading, np.random.default_rng(0))
+    assert tables._p_value(none, found) < 1e-9, "fewer White than even without Hispanic people"
+    row = tables._compared(none.estimate(0), found, 0, math.nan, 0.1)
+    assert row["direction"] == "below all that the table allows" and row["direction"] in figures.DIRECTIONS
 
 
 def test_prompts_that_are_no_longer_those_that_were_drawn_are_one_message(drawn: Callable[..., Opened]) -> None:

@@ -191,6 +191,12 @@ def test_the_tables_go_between_the_marks_and_leave_the_prose(tmp_path: Path, mon
     validate.publish("new")
     validate.publish("newer")
     assert page.read_text(encoding="utf-8") == f"before\n\n{validate.OPEN}\nnewer\n\n{validate.CLOSE}after\n"
+    validate.publish("| a |\n|---|\n| 1 |\n| 2 |")
+    for fewer in ("| a |\n|---|\n| 1 |", "none"):
+        validate.publish(fewer)
+    assert "| 2 |" in page.read_text(encoding="utf-8"), "a run that has only begun leaves the rows that are there"
+    validate.publish("| a |\n|---|\n| 3 |\n| 4 |")
+    assert "| 4 |" in page.read_text(encoding="utf-8") and "| 2 |" not in page.read_text(encoding="utf-8")
     monkeypatch.setattr(validate, "PAGE", tmp_path / "none.md")
     validate.publish("no checkout")
     assert not (tmp_path / "none.md").exists()
