@@ -344,8 +344,13 @@ def estimate(opened: Readable) -> str:
     with tables.doubts(attributes, stages.say):
         shares, found = _estimated(run.folder, opened, attributes, counts)
         found["labels"] = labels.summary(run, planned, name, attributes)
-        labelled = found["labels"]["attributes"] if found["labels"] else {}
-        for attribute, people in labelled.items():
+        sampled = found["labels"]["sampled"] if found["labels"] else 0
+        for attribute, people in (found["labels"]["attributes"] if found["labels"] else {}).items():
+            if 0 < people["labelled"] < sampled:
+                stages.say(
+                    f"{attribute}: people labelled {people['labelled']} of the {sampled} pictures of the sample; these "
+                    "count as if chance had chosen them, so label the others too"
+                )
             if people["disagreed"]:
                 stages.say(
                     f"{attribute}: people disagree about {people['disagreed']} of the {people['labelled']} pictures that they "
@@ -438,7 +443,7 @@ def report(opened: Readable) -> Path:
 def status(opened: Readable) -> dict[str, Any]:
     """How far a run is, from the disk alone."""
     run, study, planned = opened
-    return stages.status(run, planned, study.perceive.name)
+    return stages.status(run, planned, study.perceive.name) | labels.labelled(run)
 
 
 def fetch(study: Study) -> None:
