@@ -20,7 +20,7 @@ from PIL import Image
 from classifiers.attributes import ATTRIBUTES
 from pipeline import checks
 from pipeline.errors import InputError
-from pipeline.pictures import decoded
+from pipeline.pictures import bytes_of, decoded
 from pipeline.types import CANNOT_TELL, Pixels
 
 EMBEDDED = Path(__file__).parents[1] / "pipeline" / "embedded"
@@ -98,12 +98,12 @@ def _read(path: Path, home: Path) -> Pixels:
         raise ValueError(OUTSIDE)
     if not path.is_file():
         raise ValueError(NO_FILE)
-    return _pixels(path.read_bytes())
+    return _pixels(bytes_of(path))
 
 
-def _pixels(content: bytes) -> Pixels:
-    """What a file holds, as it is meant to be looked at."""
-    found = decoded(content)
+def _pixels(content: bytes | str) -> Pixels:
+    """What a file holds, as it is meant to be looked at; `ValueError` with the reason where it holds no picture."""
+    found = content if isinstance(content, str) else decoded(content)
     if isinstance(found, str):
         raise ValueError(found)
     return found
