@@ -15,15 +15,16 @@ from scipy.spatial import distance
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
-from classifiers import calibration, evaluation, labelled, linear, probe, prototypes
+from classifiers import calibration, evaluation, faces, labelled, linear, probe, prototypes
 from classifiers.attributes import ATTRIBUTES
 from classifiers.clip import ClipModel
 from classifiers.labelled import Album, Picture
 from pipeline import cli, explain, line, probes, stages, tables
 from pipeline.errors import InputError, ModelError, RunError
-from pipeline.types import CANNOT_TELL
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON
 from tests import tiny_clip
 from tests.conftest import fake_study
+from tests.test_album import fill, imported
 from tests.test_labelled import waves
 
 GENDER = ATTRIBUTES["gender"]
@@ -549,6 +550,56 @@ def test_another_perceiver_reads_the_kept_embeddings_and_no_image(
     line.generate((again, *line.resume(again.folder)[1:]), perceive=True)
     expected = again.read_perceptions(other, shard, ["gender", "gender_probabilities"])
     assert run.read_perceptions(other, shard, ["gender", "gender_probabilities"]) == expected
+
+
+@pytest.mark.parametrize("people", ["exactly_one", "largest_face"])
+def test_another_probe_of_a_run_that_looks_for_faces_touches_no_image_either(
+    tiny: ClipModel, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: str
+) -> None:
+    boxes = (faces.Face(box=(2, 2, 12, 12), score=0.9), faces.Face(box=(20, 20, 28, 28), score=0.8))
+    monkeypatch.setattr(faces, "find", lambda images: [boxes[: int(image[0, 0, 0]) % 3] for image in images])
+    fill(tmp_path / "mine", 30, size=(32, 32))
+    asked = (f"perceive.clip={tiny.folder}", "perceive.attributes=[gender]", f"perceive.people={people}")
+    change = f"perceive.probe={fitted}"
+    undisturbed = imported(tmp_path / "mine", tmp_path / "undisturbed", changes=(*asked, change))
+    line.perceive(undisturbed)
+    run, chosen, planned = opened = imported(tmp_path / "mine", tmp_path / "run", changes=asked)
+    line.perceive(opened)
+    encode, encoded = ClipModel.encode_images, []
+    monkeypatch.setattr(ClipModel, "encode_images", lambda *told: encoded.append(told) or encode(*told))
+    for module, name in ((stages.store, "decode"), (faces, "find")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("an image was touched"))
+    line.perceive(opened, (change,))
+    assert [len(images) for _, images in encoded] == [1, 1]  # only that by which the CLIP is known, to probe and run
+    (shard,) = planned.shards()
+    by = line.other_perceiver(chosen, (change,)).perceive.name
+    found = run.read_perceptions(by, shard)
+    assert str(found.to_pylist()) == str(undisturbed[0].read_perceptions(by, shard).to_pylist())  # with NaN in it
+    assert {NOT_ONE_PERSON, "woman"} <= set(found["gender"].to_pylist())
+
+
+def test_a_probe_of_your_own_on_the_embedded_clip_corrects_by_its_own_record(pictures: Path, tmp_path: Path) -> None:
+    """The records that ship are of emoji, and correct nothing else."""
+    mine = tmp_path / "mine"
+    probes.fit_folder(
+        str(pictures), clip="embedded", pretrained=None, kind="prototype", attributes=(), risk=0.2, out=mine
+    )
+    fill(tmp_path / "photos", 4, size=(64, 64))
+    asked = "perceive.attributes=[gender]"
+    opened = imported(tmp_path / "photos", tmp_path / "run", changes=(f"perceive.probe={mine}", asked))
+    line.perceive(opened)
+    (known,) = line.read_by(*opened[:2])
+    assert known.confusion is not None
+    assert known.confusion.tolist() == json.loads((mine / "confusion.json").read_text())["gender"]["rows"]
+    for probe_, model, same in (
+        ("zero_shot", "fake", False),
+        ("embedded", "fake", False),
+        (str(line.EMBEDDED_PROBE), "fake", False),
+        ("embedded", "embedded", True),
+        (str(mine), "fake", True),
+    ):
+        chosen = fake_study(model={"path": model}, perceive={"probe": probe_, "attributes": ["gender"]})
+        assert line._same_domain(chosen) is same
 
 
 def test_perceivers_are_estimated_side_by_side_and_the_estimates_say_which(opened: line.Opened, fitted: Path) -> None:
