@@ -336,7 +336,7 @@ def test_accuracy_is_measured_by_every_two_attributes_together(tiny: ClipModel) 
     pairs = ["gender_x_age", "gender_x_race", "age_x_race"]
     assert [*found] == ["race", "age", "gender", *pairs]
     for entry in found.values():
-        assert [*entry["by_group"]] == [*found]
+        assert {*entry["by_group"]} == {*found}
     by = found["gender"]["by_group"]["gender_x_age"]
     assert {group: (each["value"], each["n"]) for group, each in by.items()} == {
         f"{gender}, {age}": (float((gender, age) != ("woman", "older")), 9 - ((gender, age) == ("woman", "child")))
@@ -427,6 +427,36 @@ def test_labels_by_chance_are_judged_to_be_chance(tiny: ClipModel, kind: str) ->
     assert by_heart > 0.9
     assert 0.25 < right < 0.7
     assert not found["gender"].keeps
+
+
+def test_groups_are_of_all_that_is_labelled_and_counts_are_by_concept(tiny: ClipModel, tmp_path: Path) -> None:
+    """A probe of gender on pictures that are labelled for race too, against counts by hand."""
+    source = dark_and_light(60, tmp_path / "pictures")
+    head, *rows = [row.split(",") for row in source.read_text().splitlines()]
+    races = ("Black", "White", "Asian", "")
+    table = [[*head, "race"], *([*row, races[i % 4]] for i, row in enumerate(rows))]
+    source.write_text("\n".join(map(",".join, table)) + "\n")
+    asked: dict[str, Any] = {"clip": str(tiny.folder), "pretrained": None, "kind": "prototype", "risk": 0.2}
+    described = probes.fit_folder(str(source), attributes=("gender",), out=tmp_path / "mine", **asked)
+    assert set(described["measured"]) == {"gender"}
+    assert set(described["measured"]["gender"]["by_group"]) == {"gender", "race", "gender_x_race"}
+
+    mine = probe.load(tmp_path / "mine", tiny, [GENDER], name="mine")
+    album = labelled.load(str(source))
+    tests = tuple(p for p in album.pictures if p.split == "test")
+    said = mine.perceive([p.pixels() for p in tests]).decisions["gender"]
+    probes.evaluate_folder(mine, str(source), folder=tmp_path / "mine", out=tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text())["measured"]["gender"]
+    for concept in ("cook", "judge"):
+        of_it = [(p.labels["gender"], s) for p, s in zip(tests, said, strict=True) if p.concept == concept]
+        by_hand = [[of_it.count((label, s)) for s in (*GENDER.levels, CANNOT_TELL)] for label in GENDER.levels]
+        assert written["confusion_by_concept"][concept] == by_hand
+    decided = [(p.labels, s) for p, s in zip(tests, said, strict=True) if s != CANNOT_TELL]
+    for race, measured in written["by_group"]["race"].items():
+        right = [labels["gender"] == s for labels, s in decided if labels.get("race") == race]
+        assert (measured["value"], measured["n"]) == (np.mean(right), len(right))
+    assert {*written["by_group"]["race"]} == {"Black", "White", "Asian"} and len(decided) > 6
+    assert np.sum([*written["confusion_by_concept"].values()], axis=0).tolist() == written["confusion"]
 
 
 @pytest.mark.parametrize("kind", ["prototype", "zero_shot"])
