@@ -22,7 +22,7 @@ from pipeline.errors import InputError, RunError
 from pipeline.plan import Sharded
 from pipeline.store import Run
 from pipeline.tables import KEY, Key, Reading, Tally
-from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Shard
 
 ANSWERS = (CANNOT_TELL, NOT_ONE_PERSON)
 """What may be said of any attribute, beside its levels."""
@@ -304,8 +304,8 @@ def labelled(run: Run) -> dict[str, int]:
 # -- what they say together --------------------------------------------------------------------------
 
 
-def opinions(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Reading]) -> list[Opinion]:
-    """A row per labelled picture and attribute, in the order of the run.
+def opinions(run: Run, shards: Sequence[Shard], perceiver: str, readings: Sequence[Reading]) -> list[Opinion]:
+    """A row per labelled picture and attribute, in the order of the shards.
 
     Whoever labelled a picture as one of the sample is asked; else those who corrected it.
     """
@@ -315,7 +315,7 @@ def opinions(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Read
         of_picture.setdefault((unit, attribute), []).append(label)
     found = []
     units = {unit for unit, _ in of_picture}
-    for shard in planned.shards() if units else ():
+    for shard in shards if units else ():
         if not run.images(shard).exists():
             continue
         simple = asked(readings)
@@ -362,7 +362,7 @@ def counted(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
     The probe's decision about a picture that people agree does not show one person is taken back.
     """
     people = {}
-    for opinion in opinions(run, planned, perceiver, readings):
+    for opinion in opinions(run, planned.shards(), perceiver, readings):
         if opinion.sampled == "sample":
             people[opinion.unit_id, opinion.attribute] = opinion.people
     units = {unit for unit, _ in people}
@@ -398,7 +398,7 @@ def summary(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
     log = log_of(run)
     if sample is None or not log:
         return None
-    said = opinions(run, planned, perceiver, readings)
+    said = opinions(run, planned.shards(), perceiver, readings)
     lines = [asdict(opinion) | {"stands": opinion.stands} for opinion in said]
     columns = [*(field.name for field in fields(Opinion)), "stands"]
     store.write_text(folder(run) / "opinions.csv", tables.to_csv(lines, columns))
