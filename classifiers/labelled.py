@@ -187,12 +187,16 @@ def _check(where: str, rows: Sequence[tuple[int, Mapping[str, Any]]], attributes
 
 
 def _misnamed(folder: Path, column: str, lines: Iterable[tuple[int, Mapping[str, str]]]) -> checks.Problems:
-    """Names that are no path below the folder, and pictures that are in several lines."""
+    """Names that are no path below the folder as they are written, and pictures that are in several lines.
+
+    Where a link leads is not asked here: the picture of one that leads out of the folder is listed (`_read`).
+    """
+    home = os.path.abspath(folder)
     wrong: checks.Problems = {}
     places: dict[str, list[int]] = {}
     for number, row in lines:
         name = row[column]
-        if name and "\0" not in name and _inside(folder / name, folder):
+        if name and "\0" not in name and Path(os.path.abspath(folder / name)).is_relative_to(home):
             places.setdefault(os.path.normpath(name), []).append(number)
         else:
             wrong.setdefault(f"{column}: {name!r} is no path below {folder}", []).append(number)

@@ -490,7 +490,7 @@ def shown(found: Mapping[str, Any]) -> Iterator[Table | str]:
             yield (
                 f"{name}: of people labelled {level}, those in {leak['concept']} are misread most: "
                 f"{100 * leak['value']:+.1f} points against all others; the worst of {leak['n_concepts']} concepts is "
-                f"between {100 * leak['low']:+.1f} and {100 * leak['high']:+.1f}"
+                f"between {100 * leak['low']:+.1f} and {100 * leak['high']:+.1f}, were the pictures independent"
             )
         if entry.get("alike"):
             yield f"{name}: {entry['alike']} pictures are left out: the same pixels are labelled otherwise too"

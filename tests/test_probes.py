@@ -764,7 +764,7 @@ def test_the_probe_that_ships_reaches_on_held_out_pictures_what_its_page_says(
     loaded = probe.load(line.EMBEDDED_PROBE, shipped, attributes, name="embedded-embedded")
     found, _ = probes.evaluate(loaded, held_out, learnt_from=probes.learnt_from(line.EMBEDDED_PROBE))
     assert found["left_out"] == 0
-    least = {"gender": 0.90, "skin_tone": 0.92, "age": 0.95}  # of tone and age, what was asked beforehand
+    least = {"gender": 0.94, "skin_tone": 0.97, "age": 0.965}  # docs/perception.md: 94.9, 97.9 and 97.5 %
     for name, share in least.items():
         measured = found["measured"][name]
         assert measured["accuracy_of_all"]["n"] > 320 and measured["accuracy_of_all"]["value"] >= share
