@@ -74,14 +74,20 @@ def alone_and_in_pairs(attributes: Sequence[Attribute]) -> tuple[Attribute | Int
 def with_intersections(
     read: Sequence[Attribute | Intersection], truths: Labels, decisions: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[str | None]], dict[str, list[str]]]:
-    """Labels and decisions, with those of the intersections; whoever is not labelled for a part of one is in none."""
-    labels = {a.name: list(truths[a.name]) for a in read if isinstance(a, Attribute)}
+    """`groups` and decisions, with those of the intersections."""
     seen = {a.name: list(decisions[a.name]) for a in read if isinstance(a, Attribute)}
+    for both in (a for a in read if isinstance(a, Intersection)):
+        seen[both.name] = both.together(seen)
+    return groups(read, truths), seen
+
+
+def groups(read: Sequence[Attribute | Intersection], truths: Labels) -> dict[str, list[str | None]]:
+    """The labels, with those of the intersections; whoever is not labelled for a part of one is in none."""
+    labels = {a.name: list(truths[a.name]) for a in read if isinstance(a, Attribute)}
     for both in (a for a in read if isinstance(a, Intersection)):
         rows = zip(*(labels[part.name] for part in both.of), strict=True)
         labels[both.name] = [None if None in row else ", ".join(map(str, row)) for row in rows]
-        seen[both.name] = both.together(seen)
-    return labels, seen
+    return labels
 
 
 def crossed(levels: Sequence[str], labels: Sequence[str | None], decisions: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -124,11 +130,11 @@ def accuracy(rows: npt.ArrayLike) -> Estimate:
 
 
 def accuracy_by(
-    labels: Sequence[str | None], decisions: Sequence[str], groups: Sequence[str | None]
+    labels: Sequence[str | None], decisions: Sequence[str], who: Sequence[str | None]
 ) -> dict[str, Estimate]:
     """`accuracy` for the pictures of each group of people; a picture without a group is in none."""
-    right: dict[str, list[bool]] = {group: [] for group in sorted({g for g in groups if g is not None})}
-    for label, decision, group in zip(labels, decisions, groups, strict=True):
+    right: dict[str, list[bool]] = {group: [] for group in sorted({g for g in who if g is not None})}
+    for label, decision, group in zip(labels, decisions, who, strict=True):
         if group is not None and label is not None and decision != CANNOT_TELL:
             right[group].append(label == decision)
     return {group: wilson(sum(some), len(some)) for group, some in right.items()}

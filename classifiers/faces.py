@@ -7,7 +7,7 @@ today's numpy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from PIL import Image
 from classifiers import skin_tone
 from classifiers.attributes import BY_DETECTOR, MONK_TONE, PEOPLE
 from classifiers.skin_tone import Box
-from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Attribute, Perceived, Perceiver, Pixels
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Attribute, Perceived, Pixels, Rereader
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +116,7 @@ class OnePerson:
     one. Beside the attributes of the perceiver within, it reads who is in the picture and the colour of the skin.
     """
 
-    inner: Perceiver
+    inner: Rereader
     policy: Policy
     name: str
 
@@ -128,21 +128,31 @@ class OnePerson:
     def perceive(self, images: Sequence[Pixels]) -> Perceived:
         """All attributes; the probabilities and the embedding of a picture that is left out are kept."""
         faces = find(images)
-        kept = [len(some) == 1 or (self.policy == "largest_face" and len(some) > 1) for some in faces]
         cut = self.policy == "largest_face"
         seen = self.inner.perceive(
             [around(image, some[0].box) if cut and some else image for image, some in zip(images, faces, strict=True)]
         )
         tones = [skin_tone.tone(i, f[0].box) if f else None for i, f in zip(images, faces, strict=True)]
+        found = {
+            PEOPLE.name: [PEOPLE.levels[min(len(some), 2)] for some in faces],
+            MONK_TONE.name: [CANNOT_TELL if tone is None else str(tone.level) for tone in tones],
+        }
+        return self._of_one(seen, found)
+
+    def from_kept(self, embeddings: npt.NDArray[np.float16], found: Mapping[str, Sequence[str]]) -> Perceived:
+        """What `perceive` says, from embeddings `(n, d)` that were kept and what was found in the pictures then, by
+        attribute of `BY_DETECTOR`: no image is touched."""
+        return self._of_one(self.inner.from_embeddings(embeddings), found)
+
+    def _of_one(self, seen: Perceived, found: Mapping[str, Sequence[str]]) -> Perceived:
+        """What was seen of all, as it is said of those that are kept."""
+        _, one, several = PEOPLE.levels
+        kept = [who == one or (self.policy == "largest_face" and who == several) for who in found[PEOPLE.name]]
         said = {
             name: [decision if keep else NOT_ONE_PERSON for decision, keep in zip(some, kept, strict=True)]
-            for name, some in seen.decisions.items()
+            for name, some in (seen.decisions | {MONK_TONE.name: found[MONK_TONE.name]}).items()
         }
-        said[PEOPLE.name] = [PEOPLE.levels[min(len(some), 2)] for some in faces]
-        said[MONK_TONE.name] = [
-            NOT_ONE_PERSON if not keep else CANNOT_TELL if tone is None else str(tone.level)
-            for tone, keep in zip(tones, kept, strict=True)
-        ]
+        said[PEOPLE.name] = [*found[PEOPLE.name]]
         sure = {a.name: _one_hot(a, said[a.name]) for a in BY_DETECTOR}
         return Perceived(seen.embeddings, seen.probabilities | sure, said)
 

@@ -20,7 +20,7 @@ from PIL import Image
 from classifiers.attributes import ATTRIBUTES
 from pipeline import checks
 from pipeline.errors import InputError
-from pipeline.pictures import decoded
+from pipeline.pictures import bytes_of, decoded
 from pipeline.types import CANNOT_TELL, Pixels
 
 EMBEDDED = Path(__file__).parents[1] / "pipeline" / "embedded"
@@ -98,12 +98,12 @@ def _read(path: Path, home: Path) -> Pixels:
         raise ValueError(OUTSIDE)
     if not path.is_file():
         raise ValueError(NO_FILE)
-    return _pixels(path.read_bytes())
+    return _pixels(bytes_of(path))
 
 
-def _pixels(content: bytes) -> Pixels:
-    """What a file holds, as it is meant to be looked at."""
-    found = decoded(content)
+def _pixels(content: bytes | str) -> Pixels:
+    """What a file holds, as it is meant to be looked at; `ValueError` with the reason where it holds no picture."""
+    found = content if isinstance(content, str) else decoded(content)
     if isinstance(found, str):
         raise ValueError(found)
     return found
@@ -187,12 +187,16 @@ def _check(where: str, rows: Sequence[tuple[int, Mapping[str, Any]]], attributes
 
 
 def _misnamed(folder: Path, column: str, lines: Iterable[tuple[int, Mapping[str, str]]]) -> checks.Problems:
-    """Names that are no path below the folder, and pictures that are in several lines."""
+    """Names that are no path below the folder as they are written, and pictures that are in several lines.
+
+    Where a link leads is not asked here: the picture of one that leads out of the folder is listed (`_read`).
+    """
+    home = os.path.abspath(folder)
     wrong: checks.Problems = {}
     places: dict[str, list[int]] = {}
     for number, row in lines:
         name = row[column]
-        if name and "\0" not in name and _inside(folder / name, folder):
+        if name and "\0" not in name and Path(os.path.abspath(folder / name)).is_relative_to(home):
             places.setdefault(os.path.normpath(name), []).append(number)
         else:
             wrong.setdefault(f"{column}: {name!r} is no path below {folder}", []).append(number)

@@ -17,7 +17,7 @@ from typing import Any
 import prompt_sets
 from pipeline import checks, store, study
 from pipeline.errors import InputError, RunError
-from pipeline.pictures import decoded, quarters
+from pipeline.pictures import bytes_of, decoded, quarters
 from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.study import FolderStudy
@@ -226,10 +226,9 @@ def _pictures(folder: Path, file: File, *, grid: bool) -> Sequence[Pixels | str]
 
 
 def _content(folder: Path, file: File) -> Pixels | str:
-    try:
-        content = (folder / file.name).read_bytes()
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+    content = bytes_of(folder / file.name)
+    if isinstance(content, str):
+        return content
     if hashlib.sha256(content).hexdigest() != file.sha256:
         return "was changed while it was read"
     return decoded(content)

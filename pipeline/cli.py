@@ -593,7 +593,7 @@ def explain(
         typer.Option("--set", metavar="KEY=VALUE", help="By another perceiver: perceive.probe=FOLDER. Repeatable."),
     ] = None,
 ) -> None:
-    """Why an image was read as it was: probabilities, margins, each wording's vote, the nearest labelled pictures."""
+    """Why an image was read as it was: probabilities, margins, each wording's vote, what people said, the nearest labels."""
     from rich.console import Console
 
     from pipeline import explain as explaining

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from classifiers.attributes import PEOPLE
 from classifiers.probe import Probe
-from pipeline import line, probes, stages
+from pipeline import labels, line, probes, stages
 from pipeline.errors import InputError, RunError
 from pipeline.line import Readable
 from pipeline.types import Attribute, Perceiver
@@ -56,7 +56,8 @@ class Neighbour:
 def explain(
     opened: Readable, unit: str, changes: Sequence[str] = ()
 ) -> tuple[dict[str, Any], list[Reason], list[Neighbour]]:
-    """The row of an image, what was seen of each attribute, and the nearest labelled pictures.
+    """The row of an image with what people said of it (`opinions`), what was seen of each attribute, and the nearest
+    labelled pictures.
 
     From the kept embedding: no image is read again. `unit` is a unit id or its beginning; `changes` name another
     perceiver, as those of `line.perceive`.
@@ -88,6 +89,8 @@ def explain(
     ]
     # labelled pictures by the same CLIP: a fitted probe's own, or those of the probe that ships
     folder = line.probe_folder(by.perceive.probe) or (line.EMBEDDED_PROBE if by.perceive.clip == "embedded" else None)
+    said_by_people = labels.opinions(run, [shard], name, line.read_by(run, by))
+    row["opinions"] = [opinion for opinion in said_by_people if opinion.unit_id == row["unit_id"]]
     row |= {"perceiver": name, "people": by.perceive.people, "faces": FACES.get(decided.get(PEOPLE.name), "")}
     return row, reasons, nearest(folder, embedding[0]) if folder else []
 
@@ -127,12 +130,12 @@ def nearest(folder: Path, embedding: Any, n: int = NEAREST) -> list[Neighbour]:
     if known.shape[1] != len(wanted):
         return []
     cosines = known @ wanted / np.linalg.norm(known, axis=1) / np.linalg.norm(wanted)
-    labels = table.drop_columns(["embedding", "sha256", "image"]).to_pylist()
+    known_labels = table.drop_columns(["embedding", "sha256", "image"]).to_pylist()
     return [
         Neighbour(
             name=table["image"][i].as_py(),
             cosine=float(cosines[i]),
-            labels={key: value for key, value in labels[i].items() if value},
+            labels={key: value for key, value in known_labels[i].items() if value},
         )
         for i in np.argsort(-cosines, kind="stable")[:n].tolist()
     ]
@@ -145,6 +148,10 @@ def shown(row: dict[str, Any], reasons: Sequence[Reason], neighbours: Sequence[N
     yield escape(f"{row['unit_id']}\n{what}, sample {row['sample']}; read by {row['perceiver']}")
     if row["faces"]:
         yield f"{row['faces']} (perceive.people: {row['people']})"
+    for said in row["opinions"]:
+        people = said.people or "people disagree"
+        kind = "in the sample" if said.sampled == "sample" else "a correction"
+        yield escape(f"{said.attribute}, by people: {people} ({said.answers}; {kind}); what stands: {said.stands}")
     for reason in reasons:
         rule = f", needs {reason.threshold:.2f}" if reason.threshold is not None else ""
         table = Table(
@@ -171,3 +178,5 @@ def shown(row: dict[str, Any], reasons: Sequence[Reason], neighbours: Sequence[N
         for neighbour in neighbours:
             table.add_row(f"{neighbour.cosine:.3f}", escape(neighbour.name), ", ".join(neighbour.labels.values()))
         yield table
+    else:
+        yield "nearest labelled pictures: none are known; a probe that `typecast probe fit` wrote keeps its own"

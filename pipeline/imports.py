@@ -26,7 +26,7 @@ from pipeline import study as studies
 from pipeline.errors import InputError, RunError
 from pipeline.estimates import Shares
 from pipeline.mitigations import Goal
-from pipeline.pictures import decoded
+from pipeline.pictures import bytes_of, decoded
 from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.study import ImportStudy
@@ -383,7 +383,8 @@ def _why_unread(place: str) -> str:
     """Why a file gives no pixels; empty where it does."""
     path = Path(place)
     try:
-        found = decoded(path.read_bytes()) if path.is_file() else "no such file"
-    except OSError as error:
+        content = bytes_of(path) if path.is_file() else "no such file"
+    except OSError as error:  # such as a name that is too long
         return f"cannot be read: {error.strerror}"
+    found = content if isinstance(content, str) else decoded(content)
     return found if isinstance(found, str) else ""

@@ -2,6 +2,7 @@
 
 Only the sample enters the estimates: to correct what looks surprising would move the shares towards what was expected.
 An answer about any other picture is a correction: it is kept, shown, and wins over the probe for that picture alone.
+It stays one when the sample grows to hold the picture, until it is given again: it was surprise that chose it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pipeline.errors import InputError, RunError
 from pipeline.plan import Sharded
 from pipeline.store import Run
 from pipeline.tables import KEY, Key, Reading, Tally
-from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Shard
 
 ANSWERS = (CANNOT_TELL, NOT_ONE_PERSON)
 """What may be said of any attribute, beside its levels."""
@@ -53,7 +54,7 @@ class Label:
     level: str
     """A level, `cannot tell` or `not one person`."""
     sampled: str
-    """`sample`, or `correction` of a picture outside of it."""
+    """`sample`, or `correction` of a picture that was outside of it when it was labelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ def draw(
         )
     if before and before.per_concept > per_concept:
         raise RunError(f"{path}: has {before.per_concept} pictures per concept and can only grow")
-    if sheet.is_file() and _unsaved(sheet, log_of(run), asked(readings)):
+    if sheet.is_file() and _unsaved(sheet, _latest(run, before), asked(readings)):
         raise RunError(
             f"{sheet}: has answers that are not imported, and a new sheet would take its place; run: typecast labels "
             f"import {run.folder} {sheet}, or move it away, then draw again"
@@ -138,9 +139,8 @@ def _rank(seed: int, unit: str) -> str:
     return hashlib.sha256(f"{seed} {unit}".encode()).hexdigest()
 
 
-def _unsaved(sheet: Path, log: Sequence[Label], readings: Sequence[Reading]) -> bool:
+def _unsaved(sheet: Path, latest: Mapping[tuple[str, str, str], str], readings: Sequence[Reading]) -> bool:
     """Does a sheet hold anything that somebody filled in and that the log does not say?"""
-    latest = {(label.annotator, label.unit_id, label.attribute): label.level for label in log}
     known = (*SHEET, *(reading.attribute for reading in readings))
     for _, cells in checks.csv_lines(sheet, sheet.read_bytes(), [("unit_id", "")]):
         whose = _whose(sheet, cells)
@@ -187,8 +187,7 @@ def take(
         for row in run.read_images(shard, ["unit_id", "status"]).to_pylist()
     }
     drawn = set(sample.units)
-    log = log_of(run)
-    latest = {(label.annotator, label.unit_id, label.attribute): label.level for label in log}
+    latest = _latest(run, sample)
     seen: dict[tuple[str, str], Path] = {}
     new = []
     for path in dict.fromkeys(files):
@@ -209,7 +208,8 @@ def take(
                         )
                     )
     columns = [field.name for field in fields(Label)]
-    store.write_text(folder(run) / "labels.csv", tables.to_csv([asdict(label) for label in [*log, *new]], columns))
+    log = [asdict(label) for label in [*log_of(run), *new]]
+    store.write_text(folder(run) / "labels.csv", tables.to_csv(log, columns))
     return [label for label in new if label.sampled == "sample"], [n for n in new if n.sampled != "sample"]
 
 
@@ -282,26 +282,47 @@ def log_of(run: Run) -> list[Label]:
         return [Label(**row) for row in csv.DictReader(file)]
 
 
+def _latest(run: Run, sample: Sample | None) -> dict[tuple[str, str, str], str]:
+    """The last answer by annotator, picture and attribute. What was said of a picture before the sample held it is none:
+    said again, it is an answer to a sheet."""
+    drawn = set(sample.units) if sample else set()
+    return {
+        (label.annotator, label.unit_id, label.attribute): label.level
+        for label in log_of(run)
+        if label.sampled == "sample" or label.unit_id not in drawn
+    }
+
+
+def labelled(run: Run) -> dict[str, int]:
+    """How many pictures the sample holds, and of how many people have said something since it holds them."""
+    sample = sample_of(run)
+    drawn = set(sample.units) if sample else set()
+    said = {label.unit_id for label in log_of(run) if label.sampled == "sample"}
+    return {"sampled": len(drawn), "labelled": len(drawn & said)}
+
+
 # -- what they say together --------------------------------------------------------------------------
 
 
-def opinions(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Reading]) -> list[Opinion]:
-    """A row per labelled picture and attribute, in the order of the run."""
+def opinions(run: Run, shards: Sequence[Shard], perceiver: str, readings: Sequence[Reading]) -> list[Opinion]:
+    """A row per labelled picture and attribute, in the order of the shards.
+
+    Whoever labelled a picture as one of the sample is asked; else those who corrected it.
+    """
     latest = {(label.unit_id, label.attribute, label.annotator): label for label in log_of(run)}
     of_picture: dict[tuple[str, str], list[Label]] = {}
     for (unit, attribute, _), label in latest.items():
         of_picture.setdefault((unit, attribute), []).append(label)
     found = []
-    drawn = set(sample.units) if (sample := sample_of(run)) else set()
     units = {unit for unit, _ in of_picture}
-    for shard in planned.shards() if units else ():
+    for shard in shards if units else ():
         if not run.images(shard).exists():
             continue
         simple = asked(readings)
         rows = tables.decided(run, perceiver, shard, simple, ["unit_id", "concept", "arm"]).to_pylist()
         for row, reading in ((row, r) for row in rows if row["unit_id"] in units for r in simple):
-            said = of_picture.get((row["unit_id"], reading.attribute))
-            if said:
+            everyone = of_picture.get((row["unit_id"], reading.attribute), [])
+            if said := [label for label in everyone if label.sampled == "sample"] or everyone:
                 found.append(
                     Opinion(
                         unit_id=row["unit_id"],
@@ -310,7 +331,7 @@ def opinions(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Read
                         attribute=reading.attribute,
                         probe=row[reading.attribute],
                         people=agreed(label.level for label in said),
-                        sampled="sample" if row["unit_id"] in drawn else "correction",
+                        sampled=said[0].sampled,
                         answers="; ".join(f"{label.annotator}: {label.level}" for label in said),
                     )
                 )
@@ -341,7 +362,7 @@ def counted(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
     The probe's decision about a picture that people agree does not show one person is taken back.
     """
     people = {}
-    for opinion in opinions(run, planned, perceiver, readings):
+    for opinion in opinions(run, planned.shards(), perceiver, readings):
         if opinion.sampled == "sample":
             people[opinion.unit_id, opinion.attribute] = opinion.people
     units = {unit for unit, _ in people}
@@ -377,13 +398,12 @@ def summary(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
     log = log_of(run)
     if sample is None or not log:
         return None
-    said = opinions(run, planned, perceiver, readings)
+    said = opinions(run, planned.shards(), perceiver, readings)
     lines = [asdict(opinion) | {"stands": opinion.stands} for opinion in said]
     columns = [*(field.name for field in fields(Opinion)), "stands"]
     store.write_text(folder(run) / "opinions.csv", tables.to_csv(lines, columns))
     probe = {(opinion.unit_id, opinion.attribute): opinion.probe for opinion in said}
     in_sample = [opinion for opinion in said if opinion.sampled == "sample"]
-    drawn = set(sample.units)
     return {
         "seed": sample.seed,
         "per_concept": sample.per_concept,
@@ -398,7 +418,7 @@ def summary(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
                     o.attribute == reading.attribute and o.people == NOT_ONE_PERSON for o in in_sample
                 ),
                 "alpha": alpha(
-                    label for label in log if label.attribute == reading.attribute and label.unit_id in drawn
+                    label for label in log if label.attribute == reading.attribute and label.sampled == "sample"
                 ),
             }
             for reading in asked(readings)
@@ -406,6 +426,6 @@ def summary(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
         "corrections": [
             asdict(entry) | {"probe": probe.get((entry.unit_id, entry.attribute), "")}
             for entry in log
-            if entry.unit_id not in drawn
+            if entry.sampled != "sample"
         ],
     }

@@ -236,11 +236,9 @@ def other_perceiver(study: Study | FolderStudy, changes: Sequence[str]) -> Study
 
 
 def _same_clip(run: Run, study: Study | FolderStudy) -> str | None:
-    """Another perceiver of this run with the same CLIP: its embeddings are those that this one would make. None where
-    one of them looks at the picture itself for who is in it."""
+    """Another perceiver of this run with the same CLIP and the same choice of people: its embeddings, and the faces that
+    it found, are those that this one would make."""
     wanted = study.perceive.model_dump(mode="json", include={"clip", "pretrained", "people"})
-    if wanted["people"] != "keep_all":
-        return None
     others = {name: by.get("perceive", {}) for name, by in perceivers(run).items() if name != study.perceive.name}
     return next((name for name, by in others.items() if wanted.items() <= by.items()), None)
 
@@ -324,8 +322,10 @@ def read_by(run: Run, study: Study | FolderStudy) -> list[tables.Reading]:
 
 
 def _same_domain(study: Study | FolderStudy) -> bool:
-    """The embedded CLIP's errors were measured on emoji, and hold for those alone."""
-    return study.perceive.clip != "embedded" or (isinstance(study, Study) and study.model.path == "embedded")
+    """The records that ship were counted on emoji, and hold for those alone. A probe that somebody fitted has its own: who
+    names it says that the pictures are of the kind that it was measured on."""
+    ships = study.perceive.clip == "embedded" and probe_folder(study.perceive.probe) in (None, EMBEDDED_PROBE)
+    return not ships or (isinstance(study, Study) and study.model.path == "embedded")
 
 
 def estimate(opened: Readable) -> str:
@@ -344,8 +344,13 @@ def estimate(opened: Readable) -> str:
     with tables.doubts(attributes, stages.say):
         shares, found = _estimated(run.folder, opened, attributes, counts)
         found["labels"] = labels.summary(run, planned, name, attributes)
-        labelled = found["labels"]["attributes"] if found["labels"] else {}
-        for attribute, people in labelled.items():
+        sampled = found["labels"]["sampled"] if found["labels"] else 0
+        for attribute, people in (found["labels"]["attributes"] if found["labels"] else {}).items():
+            if 0 < people["labelled"] < sampled:
+                stages.say(
+                    f"{attribute}: people labelled {people['labelled']} of the {sampled} pictures of the sample; these "
+                    "count as if chance had chosen them, so label the others too"
+                )
             if people["disagreed"]:
                 stages.say(
                     f"{attribute}: people disagree about {people['disagreed']} of the {people['labelled']} pictures that they "
@@ -438,7 +443,7 @@ def report(opened: Readable) -> Path:
 def status(opened: Readable) -> dict[str, Any]:
     """How far a run is, from the disk alone."""
     run, study, planned = opened
-    return stages.status(run, planned, study.perceive.name)
+    return stages.status(run, planned, study.perceive.name) | labels.labelled(run)
 
 
 def fetch(study: Study) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -15,9 +16,22 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MOST_PIXELS = 89_478_485
 """Pillow's own limit: a quarter of a gigabyte of RGB. A file of a few kilobytes can claim to be far more."""
 TOO_LARGE = f"too large: more than {MOST_PIXELS:,} pixels"
+MOST_BYTES = 10**9
+"""No picture of so many pixels needs more; a video in the folder might have more bytes than there is memory."""
+BESIDE = ("Decompressed data too large", "Too much memory used in text chunks")
+"""How Pillow says that it leaves a PNG for what stands beside the pixels."""
 WITHOUT_A_SCALE = {"F": "floating-point pixels", "I": "pixels that are whole numbers of 32 bits, or with a sign"}
 """By Pillow's mode. Taken as they are, such pictures become black or white, and nobody is told."""
 REASON_LENGTH = 120
+
+
+def bytes_of(path: Path) -> bytes | str:
+    """What a file holds; or, in words, why it is not read."""
+    try:
+        size = path.stat().st_size
+        return path.read_bytes() if size <= MOST_BYTES else f"too large: {size:,} bytes"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def decoded(content: bytes) -> Pixels | str:
@@ -42,7 +56,10 @@ def decoded(content: bytes) -> Pixels | str:
     except UnidentifiedImageError:
         return f"no picture of a known kind ({', '.join(FORMATS)})"
     except Exception as error:  # every decoder has its own: OSError, SyntaxError, ValueError, struct.error, ...
-        return f"damaged or cut off: {' '.join(str(error).split())[:REASON_LENGTH] or type(error).__name__}"
+        said = " ".join(str(error).split()) or type(error).__name__
+        if said.startswith(BESIDE):
+            return "the texts or the colour profile in it are larger than is read: save the picture without them"
+        return f"damaged or cut off: {said[:REASON_LENGTH]}"
 
 
 def _rgb(picture: Image.Image) -> Pixels | str:

@@ -292,14 +292,14 @@ def write(
 
 
 def _as_judged(seen: Seen, fitted: Mapping[str, Fitted], judged: Sequence[int]) -> Seen:
-    """The judged pictures with the labels that each was judged by.
+    """The judged pictures with the labels that each was judged by, and those that nothing was fitted to.
 
     A picture that is labelled otherwise than its copy is not judged for that, even where the copy is not among these.
     """
     mine = {name: set(each.rows.tolist()) for name, each in fitted.items()}
     part = seen.chosen(judged)
     pictures = tuple(
-        replace(picture, labels={name: picture.labels[name] for name, rows in mine.items() if row in rows})
+        replace(picture, labels={name: word for name, word in picture.labels.items() if row in mine.get(name, {row})})
         for row, picture in zip(judged, part.album.pictures, strict=True)
     )
     return part._replace(album=replace(part.album, pictures=pictures))
@@ -379,11 +379,16 @@ def learnt_from(folder: Path) -> frozenset[str]:
 def measure(
     probe: Probe, seen: Seen, decisions: Mapping[str, Sequence[str]], shares: Mapping[str, Probabilities]
 ) -> dict[str, Any]:
-    """Per attribute and pair of attributes: counts, accuracy over all and by group and concept, leaks; calibration."""
+    """Per attribute and pair of attributes: counts, over all and by concept, accuracy by group too, leaks; calibration.
+
+    Groups are of all that the pictures are labelled for, whether the probe reads it or not.
+    """
     attributes = [a for a in probe.attributes if any(seen.labels(a.name))]
     read = evaluation.alone_and_in_pairs(attributes)
     truths = {a.name: seen.labels(a.name) for a in attributes}
     labels, said = evaluation.with_intersections(read, truths, decisions)
+    known = evaluation.alone_and_in_pairs([ATTRIBUTES[name] for name in seen.album.attributes])
+    groups = evaluation.groups(known, {name: seen.labels(name) for name in seen.album.attributes})
     concepts = [picture.concept for picture in seen.album.pictures]
     drawn = curves(probe, seen, shares)
     found: dict[str, Any] = {}
@@ -398,12 +403,13 @@ def measure(
             "coverage": wilson(int(rows[:, :-1].sum()), int(rows.sum()))._asdict(),
             "confusion": rows.tolist(),
             "by_group": {
-                b.name: {
+                name: {
                     group: estimate._asdict()
-                    for group, estimate in evaluation.accuracy_by(labels[a.name], said[a.name], labels[b.name]).items()
+                    for group, estimate in evaluation.accuracy_by(labels[a.name], said[a.name], who).items()
                 }
-                for b in read
+                for name, who in groups.items()
             },
+            "confusion_by_concept": by_concept,
             "by_concept": {c: evaluation.accuracy(counts)._asdict() for c, counts in by_concept.items()},
             "leaks": evaluation.leaks(by_concept, a.levels),
         }
@@ -484,7 +490,7 @@ def shown(found: Mapping[str, Any]) -> Iterator[Table | str]:
             yield (
                 f"{name}: of people labelled {level}, those in {leak['concept']} are misread most: "
                 f"{100 * leak['value']:+.1f} points against all others; the worst of {leak['n_concepts']} concepts is "
-                f"between {100 * leak['low']:+.1f} and {100 * leak['high']:+.1f}"
+                f"between {100 * leak['low']:+.1f} and {100 * leak['high']:+.1f}, were the pictures independent"
             )
         if entry.get("alike"):
             yield f"{name}: {entry['alike']} pictures are left out: the same pixels are labelled otherwise too"

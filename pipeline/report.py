@@ -871,7 +871,8 @@ def _said_of_leaks(record: Mapping[str, Any]) -> str:
     level, leak = max(leaks.items(), key=lambda item: float(item[1]["value"]))
     return (
         f" Worst of all it misreads “{level}” in {leak['concept']}: {100 * leak['value']:.0f} points more often than in "
-        f"all other concepts (the worst concept is between {100 * leak['low']:.0f} and {100 * leak['high']:.0f} points)."
+        f"all other concepts (the worst concept is between {100 * leak['low']:.0f} and {100 * leak['high']:.0f} points, were the "
+        "labelled pictures independent; where several show one drawing or person, it is less certain)."
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classifiers.attributes import readable
+from classifiers.attributes import BY_DETECTOR, readable
 from pipeline import checks, generate, mitigations, store, study
 from pipeline.errors import ModelError, RunError
 from pipeline.plan import Plan, Sharded, plan
@@ -398,9 +398,9 @@ def perceive(
     """Perceive every image shard that is on the disk and has no perceptions by this perceiver.
 
     Of `shards`, if they are given. In the batches in which the images were drawn, so that what was perceived on the way
-    is the same. Of a shard that `embedded_by`, another perceiver with the same CLIP, has perceived, the embeddings are
-    used and no image is touched. A shard whose pictures are damaged is set aside, to be drawn again: those are given
-    back.
+    is the same. Of a shard that `embedded_by`, another perceiver with the same CLIP and the same choice of people, has
+    perceived, what was kept is used and no image is touched. A shard whose pictures are damaged is set aside, to be
+    drawn again: those are given back.
     """
     wanted = planned.shards() if shards is None else shards
     ready = [shard for shard in wanted if run.images(shard).exists()]
@@ -415,9 +415,9 @@ def perceive(
         progress("perceiving", total=total, done=total - images_in(todo)) as advance,
     ):
         for shard in todo:
-            if embedded_by and isinstance(sees, Rereader) and run.perceptions(embedded_by, shard).exists():
-                ids, rows, embeddings = kept_embeddings(run, embedded_by, shard)
-                _write_seen(run, shard, ids, [(rows, sees.from_embeddings(embeddings))] if rows else [], sees)
+            if embedded_by and run.perceptions(embedded_by, shard).exists():
+                ids, again = _read_again(run, embedded_by, shard, sees)
+                _write_seen(run, shard, ids, again, sees)
                 advance(len(ids), "")
                 continue
             try:
@@ -438,6 +438,22 @@ def perceive(
             advance(len(table["batch"]) - sum(map(len, batches.values())), "")
             _write_seen(run, shard, table["unit_id"], seen, sees)
     return damaged
+
+
+def _read_again(
+    run: Run, embedded_by: str, shard: Shard, sees: Perceiver
+) -> tuple[list[str], list[tuple[list[int], Perceived]]]:
+    """What a perceiver says from what another one has kept: the embeddings, and of faces what was found."""
+    from classifiers.faces import OnePerson
+
+    ids, rows, embeddings = kept_embeddings(run, embedded_by, shard)
+    if not rows:
+        return ids, []
+    if isinstance(sees, OnePerson):
+        found = run.read_perceptions(embedded_by, shard, [a.name for a in BY_DETECTOR]).take(rows).to_pydict()
+        return ids, [(rows, sees.from_kept(embeddings, found))]
+    assert isinstance(sees, Rereader)  # as all that have no faces to look for
+    return ids, [(rows, sees.from_embeddings(embeddings))]
 
 
 def _decoded_ahead(batches: Sequence[Sequence[bytes]], decoders: ThreadPoolExecutor) -> Iterator[list[Pixels]]:

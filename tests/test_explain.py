@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from classifiers import faces, probe
 from classifiers.attributes import ATTRIBUTES
 from classifiers.clip import ClipModel
 from classifiers.zero_shot import ZeroShot
-from pipeline import explain, line, probes, stages
+from pipeline import explain, labels, line, probes, stages
 from pipeline.errors import RunError
 from pipeline.line import Readable
 from tests import tiny_clip
@@ -93,6 +93,29 @@ def test_what_has_not_read_a_run_is_named_with_its_settings(opened: line.Opened,
     words = re.escape(f"--set perceive.probe={in_words} --set 'perceive.attributes=[gender, age]'")
     with pytest.raises(RunError, match=f"typecast perceive {opened[0].folder} {words}"):
         explain.explain(opened, opened[2].units(opened[2].shards()[0])[0].id, changes)
+
+
+def test_what_people_said_is_told_with_what_stands_and_so_is_that_no_labelled_picture_is_known(
+    opened: line.Opened, tmp_path: Path
+) -> None:
+    run, chosen, planned = opened
+    first, second, third, *_ = planned.units(planned.shards()[0])
+    readings = line.read_by(run, chosen)
+    sample = labels.Sample(seed=0, per_concept=1, units=(first.id, second.id))
+    stages.store.write_json(labels.folder(run) / "sample.json", {**asdict(sample)})
+    answers = {"ann": ("woman", "man", "man"), "bob": ("woman", "woman", "")}
+    for who, levels in answers.items():
+        lines = [f"{unit.id},{level}" for unit, level in zip((first, second, third), levels, strict=True)]
+        (tmp_path / f"{who}.csv").write_text("\n".join(["unit_id,gender", *lines]) + "\n")
+    labels.take(run, planned, readings, [tmp_path / f"{who}.csv" for who in answers], now="then")
+    told = [said(explain.shown(*explain.explain(opened, unit.id))) for unit in (first, second, third)]
+    _, (reason,), _ = explain.explain(opened, second.id)
+    assert told[0][1] == "gender, by people: woman (ann: woman; bob: woman; in the sample); what stands: woman"
+    assert told[1][1] == (
+        f"gender, by people: people disagree (ann: man; bob: woman; in the sample); what stands: {reason.decision}"
+    )
+    assert told[2][1] == "gender, by people: man (ann: man; a correction); what stands: man"
+    assert told[0][-1].startswith("nearest labelled pictures: none are known")
 
 
 @pytest.fixture

@@ -148,6 +148,22 @@ def test_every_file_of_a_folder_is_a_picture_or_is_listed_with_the_reason(tmp_pa
     assert {found[name].labels["gender"] for name in found if name.startswith("man/")} == {"man"}
 
 
+def test_a_link_out_of_the_folder_in_a_csv_is_listed_and_the_others_are_read(tmp_path: Path) -> None:
+    home = tmp_path / "in"
+    home.mkdir()
+    for place in (home / "a.png", tmp_path / "away.png"):
+        Image.new("RGB", (4, 4)).save(place)
+    (home / "link.png").symlink_to(tmp_path / "away.png")
+    (home / "labels.csv").write_text("image,gender\na.png,woman\nlink.png,man\nb/../../away.png,man\n")
+    with pytest.raises(InputError, match=r"line 4: image: 'b/\.\./\.\./away\.png' is no path below"):
+        labelled.load(str(home / "labels.csv"))
+    (home / "labels.csv").write_text(f"image,gender\n{home / 'a.png'},woman\nlink.png,man\n")
+    one, other = labelled.load(str(home / "labels.csv")).pictures
+    assert one.pixels().shape == (4, 4, 3)
+    with pytest.raises(ValueError, match=labelled.OUTSIDE):
+        other.pixels()
+
+
 def test_a_level_whose_folder_is_a_link_to_elsewhere_is_not_followed(tmp_path: Path) -> None:
     saved(tmp_path, ["elsewhere/a.png", "in/man/a.png"])
     (tmp_path / "in/woman").symlink_to(tmp_path / "elsewhere")

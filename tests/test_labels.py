@@ -336,6 +336,45 @@ def test_the_sample_moves_the_estimates_and_a_correction_does_not(
     assert "What people said" in page and "ann, bob, cy" in page
 
 
+def test_a_correction_moves_no_estimate_when_the_sample_grows_to_hold_it(
+    drawn: Callable[..., Opened], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What surprised was chosen by what it shows: only an answer that is given again is of the sample."""
+    opened = drawn(images_per_prompt=12, **LIGHT)
+    run, study, planned = opened
+    rows = [row | {"gender": "woman" if n % 2 else "man"} for n, row in enumerate(sheet(opened, 4))]
+    take(opened, fill(tmp_path / "ann.csv", rows))
+    sampled = {row["unit_id"] for row in rows}
+    read = [
+        row
+        for shard in planned.shards()
+        for row in tables.decided(run, study.perceive.name, shard, line.read_by(run, study), ["unit_id"]).to_pylist()
+    ]
+    surprising = [row["unit_id"] for row in read if row["unit_id"] not in sampled and row["gender"] == "woman"]
+    corrected = [{"unit_id": unit, "annotator": "ann", "gender": "man"} for unit in surprising]
+    assert len(take(opened, fill(tmp_path / "surprising.csv", corrected))[1]) == len(corrected) > 20
+    line.estimate(opened)
+    before = (run.folder / "estimates.csv").read_bytes()
+    assert "of the sample" not in capsys.readouterr().err
+
+    assert set(surprising) < {row["unit_id"] for row in sheet(opened, 12)}
+    line.estimate(opened)
+    assert (run.folder / "estimates.csv").read_bytes() == before
+    assert "gender: people labelled 80 of the 240 pictures of the sample" in capsys.readouterr().err
+    assert line.status(opened)["labelled"] == 80 and line.status(opened)["sampled"] == 240
+    assert "Not all of them are labelled" in report.write_report(run.folder).read_text(encoding="utf-8")
+
+    filled = fill(labels.folder(run) / "sheet.csv", corrected)  # the same answers, this time to the sheet
+    with pytest.raises(RunError, match="answers that are not imported"):
+        sheet(opened, 12)
+    assert (len(take(opened, filled)[0]), take(opened, filled)) == (len(corrected), ([], []))
+    line.estimate(opened)
+    assert (run.folder / "estimates.csv").read_bytes() != before
+    about = json.loads((run.folder / "summary.json").read_text())["labels"]
+    assert about["attributes"]["gender"]["labelled"] == 80 + len(corrected) == line.status(opened)["labelled"]
+    assert len(about["corrections"]) == len(corrected)  # what was said when is still there
+
+
 def test_true_labels_bring_the_share_of_a_probe_that_knows_nothing_to_the_truth(
     drawn: Callable[..., Opened], tmp_path: Path
 ) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline import pictures
+from classifiers import labelled
+from pipeline import album, imports, pictures
 from pipeline.types import Pixels
 
 RNG = np.random.default_rng(0)
@@ -137,7 +139,22 @@ def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
     note = saved(Image.fromarray(SMOOTH), "PNG")
     text = b"Comment\0\0" + zlib.compress(b"\0" * 80_000_000)
     bomb = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
-    pictures.decoded(note[:33] + bomb + note[33:])  # a comment of 80 MB: read or refused, and no crash
+    assert "save the picture without them" in why(note[:33] + bomb + note[33:])  # a comment of 80 MB
+    profile = b"icc\0\0" + text[9:]
+    bomb = struct.pack(">I", len(profile)) + b"iCCP" + profile + struct.pack(">I", zlib.crc32(b"iCCP" + profile))
+    assert "save the picture without them" in why(note[:33] + bomb + note[33:])
+
+
+def test_a_file_with_more_bytes_than_memory_is_not_read(tmp_path: Path) -> None:
+    """A video of 4 TB among the pictures, in each of the three places that read files of others."""
+    video = tmp_path / "video.mp4"
+    with video.open("wb") as file:
+        file.truncate(4 * 10**12)  # takes no room
+    said = "too large: 4,000,000,000,000 bytes"
+    assert pictures.bytes_of(video) == said and imports._why_unread(str(video)) == said
+    assert album._content(tmp_path, album.File(name="video.mp4", concept="ceo", sha256="x")) == said
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        labelled._read(video, tmp_path)
 
 
 def test_what_is_no_picture_is_said() -> None:

@@ -15,15 +15,16 @@ from scipy.spatial import distance
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
-from classifiers import calibration, evaluation, labelled, linear, probe, prototypes
+from classifiers import calibration, evaluation, faces, labelled, linear, probe, prototypes
 from classifiers.attributes import ATTRIBUTES
 from classifiers.clip import ClipModel
 from classifiers.labelled import Album, Picture
 from pipeline import cli, explain, line, probes, stages, tables
 from pipeline.errors import InputError, ModelError, RunError
-from pipeline.types import CANNOT_TELL
+from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON
 from tests import tiny_clip
 from tests.conftest import fake_study
+from tests.test_album import fill, imported
 from tests.test_labelled import waves
 
 GENDER = ATTRIBUTES["gender"]
@@ -335,7 +336,7 @@ def test_accuracy_is_measured_by_every_two_attributes_together(tiny: ClipModel) 
     pairs = ["gender_x_age", "gender_x_race", "age_x_race"]
     assert [*found] == ["race", "age", "gender", *pairs]
     for entry in found.values():
-        assert [*entry["by_group"]] == [*found]
+        assert {*entry["by_group"]} == {*found}
     by = found["gender"]["by_group"]["gender_x_age"]
     assert {group: (each["value"], each["n"]) for group, each in by.items()} == {
         f"{gender}, {age}": (float((gender, age) != ("woman", "older")), 9 - ((gender, age) == ("woman", "child")))
@@ -426,6 +427,36 @@ def test_labels_by_chance_are_judged_to_be_chance(tiny: ClipModel, kind: str) ->
     assert by_heart > 0.9
     assert 0.25 < right < 0.7
     assert not found["gender"].keeps
+
+
+def test_groups_are_of_all_that_is_labelled_and_counts_are_by_concept(tiny: ClipModel, tmp_path: Path) -> None:
+    """A probe of gender on pictures that are labelled for race too, against counts by hand."""
+    source = dark_and_light(60, tmp_path / "pictures")
+    head, *rows = [row.split(",") for row in source.read_text().splitlines()]
+    races = ("Black", "White", "Asian", "")
+    table = [[*head, "race"], *([*row, races[i % 4]] for i, row in enumerate(rows))]
+    source.write_text("\n".join(map(",".join, table)) + "\n")
+    asked: dict[str, Any] = {"clip": str(tiny.folder), "pretrained": None, "kind": "prototype", "risk": 0.2}
+    described = probes.fit_folder(str(source), attributes=("gender",), out=tmp_path / "mine", **asked)
+    assert set(described["measured"]) == {"gender"}
+    assert set(described["measured"]["gender"]["by_group"]) == {"gender", "race", "gender_x_race"}
+
+    mine = probe.load(tmp_path / "mine", tiny, [GENDER], name="mine")
+    album = labelled.load(str(source))
+    tests = tuple(p for p in album.pictures if p.split == "test")
+    said = mine.perceive([p.pixels() for p in tests]).decisions["gender"]
+    probes.evaluate_folder(mine, str(source), folder=tmp_path / "mine", out=tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text())["measured"]["gender"]
+    for concept in ("cook", "judge"):
+        of_it = [(p.labels["gender"], s) for p, s in zip(tests, said, strict=True) if p.concept == concept]
+        by_hand = [[of_it.count((label, s)) for s in (*GENDER.levels, CANNOT_TELL)] for label in GENDER.levels]
+        assert written["confusion_by_concept"][concept] == by_hand
+    decided = [(p.labels, s) for p, s in zip(tests, said, strict=True) if s != CANNOT_TELL]
+    for race, measured in written["by_group"]["race"].items():
+        right = [labels["gender"] == s for labels, s in decided if labels.get("race") == race]
+        assert (measured["value"], measured["n"]) == (np.mean(right), len(right))
+    assert {*written["by_group"]["race"]} == {"Black", "White", "Asian"} and len(decided) > 6
+    assert np.sum([*written["confusion_by_concept"].values()], axis=0).tolist() == written["confusion"]
 
 
 @pytest.mark.parametrize("kind", ["prototype", "zero_shot"])
@@ -549,6 +580,56 @@ def test_another_perceiver_reads_the_kept_embeddings_and_no_image(
     line.generate((again, *line.resume(again.folder)[1:]), perceive=True)
     expected = again.read_perceptions(other, shard, ["gender", "gender_probabilities"])
     assert run.read_perceptions(other, shard, ["gender", "gender_probabilities"]) == expected
+
+
+@pytest.mark.parametrize("people", ["exactly_one", "largest_face"])
+def test_another_probe_of_a_run_that_looks_for_faces_touches_no_image_either(
+    tiny: ClipModel, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: str
+) -> None:
+    boxes = (faces.Face(box=(2, 2, 12, 12), score=0.9), faces.Face(box=(20, 20, 28, 28), score=0.8))
+    monkeypatch.setattr(faces, "find", lambda images: [boxes[: int(image[0, 0, 0]) % 3] for image in images])
+    fill(tmp_path / "mine", 30, size=(32, 32))
+    asked = (f"perceive.clip={tiny.folder}", "perceive.attributes=[gender]", f"perceive.people={people}")
+    change = f"perceive.probe={fitted}"
+    undisturbed = imported(tmp_path / "mine", tmp_path / "undisturbed", changes=(*asked, change))
+    line.perceive(undisturbed)
+    run, chosen, planned = opened = imported(tmp_path / "mine", tmp_path / "run", changes=asked)
+    line.perceive(opened)
+    encode, encoded = ClipModel.encode_images, []
+    monkeypatch.setattr(ClipModel, "encode_images", lambda *told: encoded.append(told) or encode(*told))
+    for module, name in ((stages.store, "decode"), (faces, "find")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("an image was touched"))
+    line.perceive(opened, (change,))
+    assert [len(images) for _, images in encoded] == [1, 1]  # only that by which the CLIP is known, to probe and run
+    (shard,) = planned.shards()
+    by = line.other_perceiver(chosen, (change,)).perceive.name
+    found = run.read_perceptions(by, shard)
+    assert str(found.to_pylist()) == str(undisturbed[0].read_perceptions(by, shard).to_pylist())  # with NaN in it
+    assert {NOT_ONE_PERSON, "woman"} <= set(found["gender"].to_pylist())
+
+
+def test_a_probe_of_your_own_on_the_embedded_clip_corrects_by_its_own_record(pictures: Path, tmp_path: Path) -> None:
+    """The records that ship are of emoji, and correct nothing else."""
+    mine = tmp_path / "mine"
+    probes.fit_folder(
+        str(pictures), clip="embedded", pretrained=None, kind="prototype", attributes=(), risk=0.2, out=mine
+    )
+    fill(tmp_path / "photos", 4, size=(64, 64))
+    asked = "perceive.attributes=[gender]"
+    opened = imported(tmp_path / "photos", tmp_path / "run", changes=(f"perceive.probe={mine}", asked))
+    line.perceive(opened)
+    (known,) = line.read_by(*opened[:2])
+    assert known.confusion is not None
+    assert known.confusion.tolist() == json.loads((mine / "confusion.json").read_text())["gender"]["rows"]
+    for probe_, model, same in (
+        ("zero_shot", "fake", False),
+        ("embedded", "fake", False),
+        (str(line.EMBEDDED_PROBE), "fake", False),
+        ("embedded", "embedded", True),
+        (str(mine), "fake", True),
+    ):
+        chosen = fake_study(model={"path": model}, perceive={"probe": probe_, "attributes": ["gender"]})
+        assert line._same_domain(chosen) is same
 
 
 def test_perceivers_are_estimated_side_by_side_and_the_estimates_say_which(opened: line.Opened, fitted: Path) -> None:
@@ -683,7 +764,7 @@ def test_the_probe_that_ships_reaches_on_held_out_pictures_what_its_page_says(
     loaded = probe.load(line.EMBEDDED_PROBE, shipped, attributes, name="embedded-embedded")
     found, _ = probes.evaluate(loaded, held_out, learnt_from=probes.learnt_from(line.EMBEDDED_PROBE))
     assert found["left_out"] == 0
-    least = {"gender": 0.90, "skin_tone": 0.92, "age": 0.95}  # of tone and age, what was asked beforehand
+    least = {"gender": 0.94, "skin_tone": 0.97, "age": 0.965}  # docs/perception.md: 94.9, 97.9 and 97.5 %
     for name, share in least.items():
         measured = found["measured"][name]
         assert measured["accuracy_of_all"]["n"] > 320 and measured["accuracy_of_all"]["value"] >= share
