@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pipeline.errors import InputError, ModelError, TypecastError, of_the_device, without_secrets
+from pipeline.errors import InputError, ModelError, TypecastError, keep_secrets, of_the_device, without_secrets
 
 if TYPE_CHECKING:
     from pipeline.line import Readable
@@ -83,6 +83,7 @@ def main() -> NoReturn:
     """Run the command line: 0 done, 1 done with failures, 2 wrong input, 3 a fault of Typecast's own, 130 interrupted."""
     signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGTERM, _interrupted)
+    keep_secrets()
     try:
         app()
     except TypecastError as error:

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from typing import Any, TextIO, cast
 
 SECRET = re.compile(
     r"(?:hf|api_org)_\w*?[A-Za-z0-9]{20}[\w.-]*|(?<=://)[^/\s@]+(?=@)|(?<=bearer )[\w.~+/-]{20,}=*"
@@ -54,6 +55,26 @@ def without_secrets(text: str) -> str:
         if token:
             text = text.replace(token, "…")
     return SECRET.sub("…", text)
+
+
+class _Filtered:
+    """A stream that is given no secret; in all else it is the one within."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """The text without them."""
+        return self._stream.write(without_secrets(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def keep_secrets() -> None:
+    """From now on the standard error has none: there warnings, tracebacks of threads and other libraries' logs end up,
+    which no one of us has written, and a cluster keeps it."""
+    sys.stderr = cast(TextIO, _Filtered(sys.stderr))
 
 
 def of_the_device(error: BaseException) -> bool:

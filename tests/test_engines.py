@@ -255,6 +255,49 @@ def test_a_secret_comes_into_no_script_and_no_study(tmp_path: Path, words: list[
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_secret_in_a_file_that_a_study_names_comes_into_no_run(tmp_path: Path) -> None:
+    """A run keeps what its prompt sets say, and their files are not the study's."""
+    asks = {"description": "d", "source": "s", "licence": "none", "status": "verified", "concepts": ["pilot"]}
+    asks |= {"templates": {"one": f"a photo of {{a_concept}} {TOKEN}"}}
+    (tmp_path / "own.yaml").write_text(json.dumps(asks))
+    mine = {"prompt_sets": ["own.yaml"], "model": {"path": "fake"}, "perceive": {"clip": "fake"}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(mine))
+    for command in ("run", "launch"):
+        told = typecast(command, "mine.yaml", cwd=tmp_path)
+        assert told.returncode == 2 and "mine: prompt_sets: own: holds a token or a password" in told.stderr
+        assert "SeCrEt" not in told.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml", "own.yaml"]
+
+
+SAYS = f"""
+import logging, sys, threading, warnings
+from pipeline import cli, line
+def resume(folder):
+    logging.getLogger("hub").warning("logs {TOKEN}")
+    warnings.warn("warns of https://me:{TOKEN}@there")
+    thread = threading.Thread(target=int, args=("{TOKEN}",))
+    thread.start()
+    thread.join()
+    raise SystemExit
+line.resume = resume
+sys.argv = ["typecast", "worker", ".", "--rank", "0", "--of", "1"]
+cli.main()
+"""
+
+
+def test_a_secret_of_a_library_comes_into_no_log(tmp_path: Path) -> None:
+    """A worker's standard error is kept, by Slurm and by `--gpus`; and what was said before it began, by the second."""
+    told = subprocess.run([sys.executable, "-c", SAYS], env=ENVIRONMENT, capture_output=True, text=True)
+    assert "SeCrEt" not in told.stderr
+    for said in ("logs …", "warns of https://…@there", "invalid literal for int() with base 10: '…'"):
+        assert said in told.stderr
+    early = [sys.executable, "-c", f"raise OSError('{TOKEN}')"]
+    with subprocess.Popen(early, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launch:
+        local._Said(launch, tmp_path / "log").join()
+    assert launch.returncode and "OSError: …" in (tmp_path / "log").read_text()
+    assert "SeCrEt" not in (tmp_path / "log").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "workers"),
     [

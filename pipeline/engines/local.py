@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline import generate as generation
 from pipeline import stages
-from pipeline.errors import InputError, RunError
+from pipeline.errors import InputError, RunError, without_secrets
 from pipeline.line import Opened
 from pipeline.progress import progress
 from pipeline.types import Worker
@@ -88,7 +88,7 @@ class _Said(threading.Thread):
         told = set[str]()
         with self._log.open("w", encoding="utf-8") as log:
             for said in self._launch.stdout or ():
-                log.write(said)
+                log.write(without_secrets(said))
                 log.flush()
                 who, _, sentence = said.strip().partition("]:")
                 if who.startswith("[worker") and sentence.startswith("typecast: ") and sentence not in told:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from pipeline import line, stages
 from pipeline.energy import metered
-from pipeline.errors import InputError, RunError, TypecastError, of_the_device, without_secrets
+from pipeline.errors import InputError, RunError, TypecastError, keep_secrets, of_the_device, without_secrets
 from pipeline.line import Opened
 from pipeline.plan import Plan
 from pipeline.progress import progress
@@ -126,6 +126,7 @@ class _Actor:
     """One process of the cluster, with one model open."""
 
     def __init__(self, folder: str, *, meters: bool) -> None:
+        keep_secrets()
         self.opened = line.resume(Path(folder))
         self.images = 0
         self.closing = contextlib.ExitStack()
