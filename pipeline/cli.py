@@ -146,13 +146,15 @@ def run(
         raise InputError("--address names a Ray cluster; it needs --engine ray")
     if retry_failed and (engine is Engine.ray or gpus > 1):
         raise InputError("--retry-failed draws in this process; give it without --engine and --gpus")
-    from pipeline import line
+    from pipeline import line, stages
     from pipeline import study as studies
+    from pipeline.plan import plan
 
     chosen = studies.load(study, tuple(change or ()))
     folder = out or Path("outputs") / chosen.name
     if dry_run:
         print(line.preview(chosen, folder))
+        stages.say_who_is_idle(len(plan(chosen, weights="").shards()), gpus)
         return
     opened = line.begin(chosen, folder)
     if retry_failed:
@@ -196,18 +198,20 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the scripts, and stop.")] = False,
 ) -> None:
     """Submit a study to Slurm: a job per node that draws and perceives, and one that estimates and reports."""
-    from pipeline import line
+    from pipeline import line, stages
     from pipeline import study as studies
     from pipeline.engines import slurm as cluster
+    from pipeline.plan import plan
 
     asked = cluster.Asked(cluster.options(slurm or ()), container, tuple(setup or ()))
     chosen = studies.load(study, tuple(change or ()))
     folder = out or Path("outputs") / chosen.name
     texts = cluster.scripts(folder, chosen.name, asked)
+    planned = plan(chosen, weights="") if dry_run else line.begin(chosen, folder)[2]
+    stages.say_who_is_idle(len(planned.shards()), asked.nodes * asked.per_node)
     if dry_run:
         print("\n".join(texts))
         return
-    line.begin(chosen, folder)
     workers, last = cluster.launch(folder, chosen.name, asked)
     print(f"submitted: {workers}, {asked.nodes} x {asked.per_node} workers; then {last}, estimates and report")
     print(f"follow:    typecast status {folder}")

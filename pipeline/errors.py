@@ -21,6 +21,9 @@ SECRET = re.compile(
 )
 """A token of the hub, what stands before the @ of an address, a header, and what an address is signed with."""
 
+FULL = re.compile(r"out of memory|can't allocate memory|CU\w+_STATUS_ALLOC_FAILED", re.IGNORECASE)
+"""What CUDA, cuBLAS, cuDNN and torch's allocator on a CPU say when the memory is full."""
+
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Where the hub's client looks for the user's token: whatever it looks like, it is one."""
 
@@ -80,5 +83,15 @@ def keep_secrets() -> None:
 def of_the_device(error: BaseException) -> bool:
     """Is this trouble of the machine and not of what was asked: no memory left, or a GPU that answers no more?"""
     torch = sys.modules.get("torch")  # what did not load it can have no trouble with its devices
-    kinds = (torch.OutOfMemoryError, torch.AcceleratorError) if torch else ()
-    return isinstance(error, (MemoryError, *kinds))
+    dead = torch is not None and isinstance(error, torch.AcceleratorError)
+    return dead or isinstance(error, MemoryError) or out_of_memory(error)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Is the memory of torch's device full? Libraries below it say so in words alone."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and bool(FULL.search(str(error)))
+    )

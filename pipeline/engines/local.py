@@ -33,6 +33,7 @@ def generate(opened: Opened, gpus: int) -> None:
     there = generation.gpus()
     if there and gpus > there:
         raise InputError(f"--gpus {gpus}: this machine has {there}; the right answers are: 1 to {there}")
+    stages.say_who_is_idle(len(planned.shards()), gpus)
     missing = [shard for shard in planned.shards() if not run.images(shard).exists()]
     total = len(planned)
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(study.draw.threads)}

@@ -71,8 +71,9 @@ def generate(opened: Opened, address: str | None) -> None:
         _connected(address) as nodes,
         progress("drawing", total=total, done=total - stages.images_in([*undrawn, *unread])) as advance,
     ):
-        pairs = pairs_for(nodes, study.draw.threads)[: len(undrawn) + len(unread)]
-        _Line(run, planned, deque(undrawn), deque(unread), advance).work(pairs, study.draw.threads)
+        pairs, left = pairs_for(nodes, study.draw.threads), len(undrawn) + len(unread)
+        stages.say_who_is_idle(left, len(pairs))
+        _Line(run, planned, deque(undrawn), deque(unread), advance).work(pairs[:left], study.draw.threads)
 
 
 def pairs_for(nodes: Sequence[dict[str, Any]], threads: int) -> list[dict[str, float]]:
