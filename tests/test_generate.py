@@ -539,6 +539,12 @@ def test_a_pipeline_without_an_autoencoder_of_that_name_is_made_quick_all_the_sa
     assert network.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_pipeline_without_a_vae_is_compiled_whole() -> None:
+    network = torch.nn.Conv2d(3, 4, 3)
+    generate._make_quick(SimpleNamespace(unet=network, movq=torch.nn.Conv2d(4, 3, 3)), "cpu", "whole")
+    assert network._compiled_call_impl is not None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["regional", "whole"])
 def test_compiled_code_draws_the_same_but_for_rounding(
