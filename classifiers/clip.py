@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, out_of_memory
 from pipeline.types import Pixels
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ WEIGHTS = ".safetensors"
 
 WELL_KNOWN = ("ViT-B-32", "ViT-L-14", "ViT-B-16-SigLIP", "MobileCLIP-S2")
 TEXTS_AT_ONCE = 128
+RESIZERS = 8
+"""Threads that resize pictures, whatever number of processors other workers on the machine share."""
 REASON_LENGTH = 300
 
 
@@ -62,6 +64,7 @@ class ClipModel:
             )
             self._tokenize = open_clip.get_tokenizer(asked)
             self._width = int(open_clip.get_model_config(asked)["embed_dim"])
+        self._resizers = ThreadPoolExecutor(RESIZERS)
         self._model.eval()
         _make_quick(self._model.visual)
         size = self._model.visual.preprocess_cfg["size"]
@@ -81,8 +84,8 @@ class ClipModel:
                     inputs = inputs.to(self._dtype, memory_format=torch.channels_last)
                     parts.append(self._unit(self._model.encode_image(inputs)))
             return np.concatenate(parts)
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
+        except RuntimeError as error:
+            if batch_size == 1 or not out_of_memory(error):
                 raise
         torch.cuda.empty_cache()
         return self.encode_images(images, batch_size // 2)
@@ -111,8 +114,8 @@ class ClipModel:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(f"an image must be uint8 (height, width, 3), not {image.dtype} {image.shape}")
         if any(image.shape[:2] != self._size for image in images):
-            with ThreadPoolExecutor() as resizers:  # PIL lets other threads run, and a GPU would wait for one
-                resized = list(resizers.map(lambda image: self._preprocess(Image.fromarray(image)), images))
+            # PIL lets other threads run, and a GPU would wait for one
+            resized = list(self._resizers.map(lambda image: self._preprocess(Image.fromarray(image)), images))
             return torch.stack(resized).to(self.device)
         pixels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2)
         # by a tensor: a GPU would multiply by the reciprocal of a plain number, which rounds otherwise

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pipeline.errors import InputError, ModelError, TypecastError, of_the_device, without_secrets
+from pipeline.errors import InputError, ModelError, TypecastError, keep_secrets, of_the_device, without_secrets
 
 if TYPE_CHECKING:
     from pipeline.line import Readable
@@ -83,6 +83,7 @@ def main() -> NoReturn:
     """Run the command line: 0 done, 1 done with failures, 2 wrong input, 3 a fault of Typecast's own, 130 interrupted."""
     signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGTERM, _interrupted)
+    keep_secrets()
     try:
         app()
     except TypecastError as error:
@@ -145,13 +146,15 @@ def run(
         raise InputError("--address names a Ray cluster; it needs --engine ray")
     if retry_failed and (engine is Engine.ray or gpus > 1):
         raise InputError("--retry-failed draws in this process; give it without --engine and --gpus")
-    from pipeline import line
+    from pipeline import line, stages
     from pipeline import study as studies
+    from pipeline.plan import plan
 
     chosen = studies.load(study, tuple(change or ()))
     folder = out or Path("outputs") / chosen.name
     if dry_run:
         print(line.preview(chosen, folder))
+        stages.say_who_is_idle(len(plan(chosen, weights="").shards()), gpus)
         return
     opened = line.begin(chosen, folder)
     if retry_failed:
@@ -195,18 +198,20 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the scripts, and stop.")] = False,
 ) -> None:
     """Submit a study to Slurm: a job per node that draws and perceives, and one that estimates and reports."""
-    from pipeline import line
+    from pipeline import line, stages
     from pipeline import study as studies
     from pipeline.engines import slurm as cluster
+    from pipeline.plan import plan
 
     asked = cluster.Asked(cluster.options(slurm or ()), container, tuple(setup or ()))
     chosen = studies.load(study, tuple(change or ()))
     folder = out or Path("outputs") / chosen.name
     texts = cluster.scripts(folder, chosen.name, asked)
+    planned = plan(chosen, weights="") if dry_run else line.begin(chosen, folder)[2]
+    stages.say_who_is_idle(len(planned.shards()), asked.nodes * asked.per_node)
     if dry_run:
         print("\n".join(texts))
         return
-    line.begin(chosen, folder)
     workers, last = cluster.launch(folder, chosen.name, asked)
     print(f"submitted: {workers}, {asked.nodes} x {asked.per_node} workers; then {last}, estimates and report")
     print(f"follow:    typecast status {folder}")

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from typing import Any, TextIO, cast
 
 SECRET = re.compile(
     r"(?:hf|api_org)_\w*?[A-Za-z0-9]{20}[\w.-]*|(?<=://)[^/\s@]+(?=@)|(?<=bearer )[\w.~+/-]{20,}=*"
@@ -19,6 +20,9 @@ SECRET = re.compile(
     re.IGNORECASE,
 )
 """A token of the hub, what stands before the @ of an address, a header, and what an address is signed with."""
+
+FULL = re.compile(r"out of memory|can't allocate memory|CU\w+_STATUS_ALLOC_FAILED", re.IGNORECASE)
+"""What CUDA, cuBLAS, cuDNN and torch's allocator on a CPU say when the memory is full."""
 
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Where the hub's client looks for the user's token: whatever it looks like, it is one."""
@@ -56,8 +60,38 @@ def without_secrets(text: str) -> str:
     return SECRET.sub("…", text)
 
 
+class _Filtered:
+    """A stream that is given no secret; in all else it is the one within."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """The text without them."""
+        return self._stream.write(without_secrets(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def keep_secrets() -> None:
+    """From now on the standard error has none: there warnings, tracebacks of threads and other libraries' logs end up,
+    which no one of us has written, and a cluster keeps it."""
+    sys.stderr = cast(TextIO, _Filtered(sys.stderr))
+
+
 def of_the_device(error: BaseException) -> bool:
     """Is this trouble of the machine and not of what was asked: no memory left, or a GPU that answers no more?"""
     torch = sys.modules.get("torch")  # what did not load it can have no trouble with its devices
-    kinds = (torch.OutOfMemoryError, torch.AcceleratorError) if torch else ()
-    return isinstance(error, (MemoryError, *kinds))
+    dead = torch is not None and isinstance(error, torch.AcceleratorError)
+    return dead or isinstance(error, MemoryError) or out_of_memory(error)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Is the memory of torch's device full? Libraries below it say so in words alone."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and bool(FULL.search(str(error)))
+    )

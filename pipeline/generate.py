@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ModelError, of_the_device, without_secrets
+from pipeline.errors import ModelError, of_the_device, out_of_memory, without_secrets
 from pipeline.types import Batch, Drawn, DrawSettings, Generator, Pixels, WorkUnit
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ class DiffusersGenerator:
             return [self._draw_alone(i, unit, len(batch)) if unit else None for i, unit in enumerate(batch)]
 
     def _draw_fitting(self, batch: Batch) -> list[Drawn | None]:
-        """Draw a batch in as many equal parts as the device's memory asks for, and no longer try what did not fit.
+        """Draw a batch in as many parts of one size as the device's memory asks for, and no longer try what did not fit.
 
         An image of a smaller batch differs by rounding: it is flagged in its `reason`.
         """
@@ -283,8 +283,10 @@ class DiffusersGenerator:
         size = min(self._fits, len(batch))
         try:
             parts = [batch[start : start + size] for start in range(0, len(batch), size)]
-            drawn = [one for part in parts for one in self._draw_together(part)]
-        except torch.OutOfMemoryError:
+            drawn = [(one, len(part)) for part in parts for one in self._draw_together(part)]
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             if size == 1:
                 height, width = self._arguments["height"], self._arguments["width"]
                 advice = "draw smaller, in half precision (draw.dtype: bfloat16), or on a larger device"
@@ -293,7 +295,7 @@ class DiffusersGenerator:
                 ) from None
             self._fits = -(-size // 2)
         else:
-            return drawn if size == len(batch) else [_in_parts(one, size, len(batch)) for one in drawn]
+            return [_in_parts(one, of, len(batch)) for one, of in drawn]
         torch.cuda.empty_cache()
         return self._draw_fitting(batch)
 
@@ -433,7 +435,8 @@ def _make_quick(pipe: Any, device: str, how: str | None) -> None:
         network.compile_repeated_blocks()
     elif how == "whole":
         network.compile()
-        pipe.vae.decode = torch.compile(pipe.vae.decode)
+        if getattr(pipe, "vae", None) is not None:
+            pipe.vae.decode = torch.compile(pipe.vae.decode)
 
 
 def _approximate(pipe: Any, settings: DrawSettings, dtype: torch.dtype, *, guided: bool) -> Callable[[], None]:
@@ -590,7 +593,7 @@ def _said(pixels: Pixels, finite: bool, flagged: bool) -> Drawn:
 
 def _in_parts(drawn: Drawn | None, size: int, planned: int) -> Drawn | None:
     """What was drawn in a smaller batch than planned, flagged."""
-    if drawn is None or drawn.status != "made":
+    if drawn is None or drawn.status != "made" or size == planned:
         return drawn
     return drawn._replace(reason=f"made in a batch of {size} in place of {planned}: the device's memory was full")
 

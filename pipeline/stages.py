@@ -123,6 +123,13 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def say_who_is_idle(shards: int, workers: int) -> None:
+    """A shard is drawn by one worker: where there are fewer of them than workers, somebody waits for no work."""
+    if shards < workers:
+        counted = f"{shards} {'shard' if shards == 1 else 'shards'} for {workers} workers"
+        say(f"{counted}: {workers - shards} will be idle; ask for {shards}, or for more images_per_prompt")
+
+
 def drawn(run: Run, planned: Plan, shard: Shard) -> bool:
     """Is this image shard finished? One with a byte that is not as it was written is set aside, to be drawn again."""
     path = run.images(shard)

@@ -24,9 +24,15 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of a study: it is the folder of its run."""
 
 
+SECRET = "holds a token or a password, which would be kept in the run folder; set HF_TOKEN instead"
+
 Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True)]
 """As YAML has them: `yes` is no 1, and "16" is text."""
+
+
+def _secret(value: object) -> bool:
+    return without_secrets(str(value)) != str(value)
 
 
 class Part(BaseModel):
@@ -37,8 +43,8 @@ class Part(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_secret(cls, value: Any) -> Any:
-        if not isinstance(value, dict) and without_secrets(str(value)) != str(value):
-            raise ValueError("holds a token or a password, which would be kept in the run folder; set HF_TOKEN instead")
+        if not isinstance(value, dict) and _secret(value):
+            raise ValueError(SECRET)
         return value
 
 
@@ -487,6 +493,14 @@ def parse_folder(raw: dict[str, Any], *, where: str) -> FolderStudy:
 
 
 def dump(study: Study | ImportStudy | FolderStudy) -> str:
-    """The study as YAML with every default filled in."""
+    """The study as YAML with every default filled in, for its run folder.
+
+    It has also what the files say that it names: an `InputError` if one of them holds a secret.
+    """
     plain = study.model_dump(mode="json")
+    for key in ("prompt_sets", "arms"):
+        for one in plain[key]:
+            if _secret(one):
+                named = next(iter(one), one) if isinstance(one, dict) else one
+                raise InputError(f"{study.name}: {key}: {named}: {SECRET}")
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)

@@ -227,6 +227,36 @@ def test_any_key_of_sbatch_passes_through_with_commas_in_its_value(tmp_path: Pat
     assert "--partition=gpu" in last and "gpus" not in last and "array" not in last
 
 
+def test_a_value_in_quotes_keeps_its_commas(tmp_path: Path) -> None:
+    texts = ['export="ALL,HF_HOME=/scratch/hf,foo=/x",time=60', "tres-per-node=gres/gpu:2,gpu_bind=none"]
+    workers, last = slurm.scripts(tmp_path, "mine", slurm.Asked(slurm.options(texts)))
+    for said in ("--export=ALL,HF_HOME=/scratch/hf,foo=/x", "--time=60", "--tres-per-node=gres/gpu:2"):
+        assert f"#SBATCH {said}\n" in workers
+    assert "#SBATCH --export=ALL,HF_HOME=/scratch/hf,foo=/x\n" in last and "gpu" not in last
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"), [(0, "7, is cancelled"), (1, "7, is in the queue still; end it with: scancel 7")]
+)
+def test_an_array_whose_last_job_is_refused_does_not_stay(
+    tmp_path: Path, ends: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an `sbatch` that takes the first script and refuses the second."""
+    asked = tmp_path / "asked"
+    refuses = (
+        'grep -q array= "$1" && echo "Submitted batch job 7" || { echo "sbatch: error: QOSMaxSubmit" >&2; exit 1; }'
+    )
+    for name, does in {"sbatch": refuses, "scancel": f'echo "$@" > "{asked}"; exit {ends}'}.items():
+        stub = tmp_path / "bin" / name
+        stub.parent.mkdir(exist_ok=True)
+        stub.write_text(f"#!/bin/sh\n{does}\n")
+        stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match=f"Slurm refuses: sbatch: error: QOSMaxSubmit; the array of workers, {said}"):
+        slurm.launch(tmp_path / "run", "mine", slurm.Asked({}))
+    assert asked.read_text() == "7\n"
+
+
 def test_a_worker_has_the_processors_that_were_asked_for(tmp_path: Path) -> None:
     """sbatch's manual: "Beginning with 22.05, srun will not inherit the --cpus-per-task value requested by salloc or sbatch"."""
     workers, last = slurm.scripts(tmp_path, "mine", slurm.Asked(slurm.options(["cpus_per_task=4"])))
@@ -255,6 +285,49 @@ def test_a_secret_comes_into_no_script_and_no_study(tmp_path: Path, words: list[
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_secret_in_a_file_that_a_study_names_comes_into_no_run(tmp_path: Path) -> None:
+    """A run keeps what its prompt sets say, and their files are not the study's."""
+    asks = {"description": "d", "source": "s", "licence": "none", "status": "verified", "concepts": ["pilot"]}
+    asks |= {"templates": {"one": f"a photo of {{a_concept}} {TOKEN}"}}
+    (tmp_path / "own.yaml").write_text(json.dumps(asks))
+    mine = {"prompt_sets": ["own.yaml"], "model": {"path": "fake"}, "perceive": {"clip": "fake"}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(mine))
+    for command in ("run", "launch"):
+        told = typecast(command, "mine.yaml", cwd=tmp_path)
+        assert told.returncode == 2 and "mine: prompt_sets: own: holds a token or a password" in told.stderr
+        assert "SeCrEt" not in told.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml", "own.yaml"]
+
+
+SAYS = f"""
+import logging, sys, threading, warnings
+from pipeline import cli, line
+def resume(folder):
+    logging.getLogger("hub").warning("logs {TOKEN}")
+    warnings.warn("warns of https://me:{TOKEN}@there")
+    thread = threading.Thread(target=int, args=("{TOKEN}",))
+    thread.start()
+    thread.join()
+    raise SystemExit
+line.resume = resume
+sys.argv = ["typecast", "worker", ".", "--rank", "0", "--of", "1"]
+cli.main()
+"""
+
+
+def test_a_secret_of_a_library_comes_into_no_log(tmp_path: Path) -> None:
+    """A worker's standard error is kept, by Slurm and by `--gpus`; and what was said before it began, by the second."""
+    told = subprocess.run([sys.executable, "-c", SAYS], env=ENVIRONMENT, capture_output=True, text=True)
+    assert "SeCrEt" not in told.stderr
+    for said in ("logs …", "warns of https://…@there", "invalid literal for int() with base 10: '…'"):
+        assert said in told.stderr
+    early = [sys.executable, "-c", f"raise OSError('{TOKEN}')"]
+    with subprocess.Popen(early, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launch:
+        local._Said(launch, tmp_path / "log").join()
+    assert launch.returncode and "OSError: …" in (tmp_path / "log").read_text()
+    assert "SeCrEt" not in (tmp_path / "log").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "workers"),
     [
@@ -264,6 +337,9 @@ def test_a_secret_comes_into_no_script_and_no_study(tmp_path: Path, words: list[
         ("gres=gpu:h100_80gb:8", 8),
         ("gpus_per_node=8,ntasks_per_node=2", 2),
         ("gpus=a100:8", 8),
+        ("tres_per_node=gres/gpu:8", 8),
+        ("tres_per_node=gres/gpu:a100:4", 4),
+        ("gpus_per_socket=4,sockets_per_node=2,ntasks_per_node=8", 8),
         ("time=60", 1),
     ],
 )
@@ -278,6 +354,11 @@ def test_a_node_has_a_worker_per_gpu(options: str, workers: int) -> None:
         (["array=0-3"], "array cannot be set"),
         (["nodes=2", "nodes=3"], "nodes is given twice: 2 and 3"),
         (["nodes=2-4"], "a whole number"),
+        (["gpus_per_socket=4,sockets_per_node=2"], "give ntasks_per_node too"),
+        (["no_requeue=true"], "no_requeue cannot be set"),
+        (["parsable=true"], "parsable cannot be set"),
+        (["export=ALL,HF_HOME=/x"], "stands in double quotes"),
+        (['export="ALL,HF_HOME=/x'], "a double quote is not closed"),
         (["comment=a\n#SBATCH --uid=0"], "cannot stand in a script"),
         (["$(id)=1"], "not KEY=VALUE"),
     ],
@@ -320,6 +401,20 @@ def test_a_dry_run_prints_both_scripts_and_makes_nothing(tmp_path: Path) -> None
     assert told.returncode == 0 and list(tmp_path.iterdir()) == []
     for said in ("#SBATCH --array=0-1%2", "module load cuda", "apptainer exec --nv", "worker", "estimate", "report"):
         assert said in told.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [("launch", "mine.yaml", "--slurm", "nodes=4,gpus_per_node=8"), ("run", "mine.yaml", "--gpus", "32")]
+)
+def test_workers_that_will_have_nothing_to_do_are_told_before(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """20 prompts x 125 images are 2,500, and a shard holds 512."""
+    mine = {"prompt_sets": ["emoji_occupations"], "model": {"path": "fake"}, "images_per_prompt": 125}
+    (tmp_path / "mine.yaml").write_text(json.dumps(mine))
+    told = typecast(*words, "--dry-run", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert told.stderr == "5 shards for 32 workers: 27 will be idle; ask for 5, or for more images_per_prompt\n"
+    enough = typecast(*words, "--dry-run", "--set", "images_per_prompt=794", cwd=tmp_path)
+    assert enough.returncode == 0 and enough.stderr == ""  # 15,880 images, 32 shards
 
 
 def test_a_launch_without_submitit_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

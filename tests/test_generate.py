@@ -336,16 +336,38 @@ def test_an_interruption_and_a_full_memory_are_not_failed_images(
         generator.draw((NURSE, PILOT, COOK, None))
 
 
-def full_beyond(rows: int, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+FULL = torch.OutOfMemoryError("full")
+
+
+def full_beyond(rows: int, network: Any, monkeypatch: pytest.MonkeyPatch, full: Exception = FULL) -> None:
     """A device whose memory holds so many rows of a batch, the unconditional ones among them."""
     forward = network.forward
 
     def limited(sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if len(sample) > rows:
-            raise torch.OutOfMemoryError("full")
+            raise full
         return forward(sample, *args, **kwargs)
 
     monkeypatch.setattr(network, "forward", limited)
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_a_full_memory_by_any_name_is_one_and_each_part_says_its_own_size(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, full: Exception
+) -> None:
+    """Ten fit in parts of three: 3, 3, 3 and 1."""
+    generator = drawing(models["stable_diffusion"], batch_size=10)
+    full_beyond(6, generator._pipe.unet, monkeypatch, full)
+    drawn = generator.draw((NURSE, PILOT, COOK, CLERK) * 2 + (NURSE, PILOT))
+    said = [one.reason.partition(":")[0] for one in drawn if one and one.status == "made"]
+    assert said == ["made in a batch of 3 in place of 10"] * 9 + ["made in a batch of 1 in place of 10"]
 
 
 def test_a_batch_that_does_not_fit_is_drawn_in_parts_and_flagged(
@@ -515,6 +537,12 @@ def test_a_pipeline_without_an_autoencoder_of_that_name_is_made_quick_all_the_sa
     network = torch.nn.Conv2d(3, 4, 3)
     generate._make_quick(SimpleNamespace(unet=network, movq=torch.nn.Conv2d(4, 3, 3)), "cuda", None)
     assert network.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_pipeline_without_a_vae_is_compiled_whole() -> None:
+    network = torch.nn.Conv2d(3, 4, 3)
+    generate._make_quick(SimpleNamespace(unet=network, movq=torch.nn.Conv2d(4, 3, 3)), "cpu", "whole")
+    assert network._compiled_call_impl is not None
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -417,3 +418,21 @@ def test_a_run_with_prompts_of_its_own_goes_on_by_what_they_say(tmp_path: Path) 
     ):
         with pytest.raises(RunError, match=f"holds another study: prompt_sets: .*{said}"):
             line.begin(asked(concepts), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "told"), [("cuda", "float32", True), ("cuda", "bfloat16", False), ("cpu", "float32", False)]
+)
+def test_float32_on_a_gpu_is_told(
+    device: str,
+    dtype: str,
+    told: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    draw = {"height": 16, "width": 16, "threads": 1, "dtype": dtype}
+    _, chosen, planned = line.begin(fake_study(draw=draw), tmp_path / "run")
+    monkeypatch.setattr(line.generation, "open_generator", lambda *_: SimpleNamespace(device=device))
+    line.open_generator(chosen, planned)
+    assert ("draw.dtype is float32" in capsys.readouterr().err) == told

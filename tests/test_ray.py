@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pipeline import line, stages
 from pipeline.engines import ray as engine
-from pipeline.errors import InputError, RunError
+from pipeline.errors import InputError, ModelError, RunError, TypecastError
 from pipeline.types import Shard
 from tests.test_cli import HOME
 from tests.test_engines import ENVIRONMENT, alone, begun, done, modelled, threads_of, until
@@ -82,8 +85,30 @@ class Unready(engine.Drawer):
 class Unmade(engine.Reader):
     """Cannot be made at all: its node does not see the folder."""
 
-    def __init__(self, folder: str) -> None:
-        super().__init__(folder + "-elsewhere")
+    def __init__(self, folder: str, *, meters: bool) -> None:
+        super().__init__(folder + "-elsewhere", meters=meters)
+
+
+class Dead(engine.Drawer):
+    """Its first process has a GPU that answers no more."""
+
+    def do(self, shard: Shard) -> None:
+        import torch
+
+        self.dead = getattr(self, "dead", False) or first(self.opened[0].folder, "dead", 1)
+        if self.dead:
+            raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+        super().do(shard)
+
+
+class Spilling(engine.Reader):
+    """Spills something over the first shard before it reads it."""
+
+    def do(self, shard: Shard) -> None:
+        run = self.opened[0]
+        if shard.start == 0 and first(run.folder, "spilt", 1):
+            run.images(shard).write_bytes(b"spilt")
+        super().do(shard)
 
 
 class Waiting(engine.Drawer):
@@ -146,6 +171,117 @@ def test_a_shard_that_fails_is_tried_again_and_then_recorded(
     failed = {unit.id for unit in opened[2].units(opened[2].shards()[1])}
     wanted = {row for row in alone(tmp_path / "alone", 100) if row[0] not in failed}
     assert {row for row in done(opened) if row[0] not in failed} == wanted
+
+
+def test_a_dead_gpu_is_left_behind_and_a_damaged_shard_drawn_again(
+    cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "Drawer", Dead)
+    monkeypatch.setattr(engine, "Reader", Spilling)
+    opened = begun(tmp_path / "run", 100)
+    engine.generate(opened, cluster.address)
+    said = capsys.readouterr().err
+    assert said.count("AcceleratorError: CUDA error: uncorrectable ECC error encountered; tried again") == 1
+    assert said.count("was damaged, and is set aside; tried again") == 1
+    assert done(opened) == alone(tmp_path / "alone", 100)
+    assert line.status(opened)["failed"] == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What an actor promises: when it comes, and what it raises."""
+
+    at: float
+    error: Exception | None
+
+
+class Acts:
+    """An actor that answers after so many seconds of a clock that nobody waits for, or raises at every shard."""
+
+    def __init__(self, clock: list[float], seconds: float, error: Exception | None = None) -> None:
+        def answers(after: float, what: Exception | None = None) -> SimpleNamespace:
+            return SimpleNamespace(remote=lambda *_: Answer(clock[0] + after, what))
+
+        self.do, self.ready, self.close = answers(seconds, error), answers(0.01), answers(0.0)
+
+
+def driven(
+    monkeypatch: pytest.MonkeyPatch, drawers: list[Callable[[list[float]], Acts]]
+) -> tuple[list[str], list[str]]:
+    """Forty shards through the driver, with these drawers and good readers: those recorded as failed, and those read."""
+    import ray
+
+    clock, failed, read = [0.0], list[str](), list[str]()
+
+    def wait(answers: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        soonest = min(answers, key=lambda answer: answer.at)
+        clock[0] = max(clock[0], soonest.at)
+        return [soonest], []
+
+    def get(answer: Any) -> None:
+        if answer.error:
+            raise ray.exceptions.RayTaskError("do", "", answer.error)
+
+    pairs = iter([(made(clock), Acts(clock, 5)) for made in drawers])
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "kill", lambda *_, **__: None)
+    monkeypatch.setattr(engine, "_started", lambda *_: next(pairs))
+    monkeypatch.setattr(stages, "fail", lambda run, planned, shard, why: failed.append(shard.name))
+    shards = [Shard(arm="none", start=i, stop=i + 1) for i in range(40)]
+    run: Any = SimpleNamespace(folder=Path("run"))
+    planned: Any = None
+    it = engine._Line(run, planned, deque(shards), deque(), lambda n, _: read.append("a shard"))
+    it.work([{}] * len(drawers), 1)
+    return failed, read
+
+
+def dead_gpu() -> Exception:
+    import torch
+
+    return torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+
+
+@pytest.mark.parametrize("error", [dead_gpu(), OSError(errno.ESTALE, "Stale file handle"), MemoryError("full")])
+def test_a_place_that_fails_at_once_does_not_go_through_the_queue(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it is given fails in a hundredth of a second, and the others take fifty."""
+    drawers = [lambda clock: Acts(clock, 50), *[lambda clock: Acts(clock, 0.01, error)] * 3]
+    failed, read = driven(monkeypatch, drawers)
+    assert failed == [] and len(read) == 40
+    said = capsys.readouterr().err
+    assert said.count("tried again") == 3 * (engine.RETRIES + 1)
+    assert said.count(f"cannot go on: {type(error).__name__}") == said.count("left out") == 3
+
+
+def test_a_shard_that_fails_at_once_is_no_fault_of_the_drawer(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed, read = driven(monkeypatch, [lambda clock: Acts(clock, 1, RuntimeError("no such brush"))])
+    assert len(failed) == len(read) == 40
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (dead_gpu(), "cannot go on: AcceleratorError: CUDA error: .* None is left; finished shards are kept"),
+        (OSError(errno.EACCES, "Permission denied"), "cannot go on: PermissionError: .* None is left"),
+        (ModelError("no such model"), "^no such model$"),
+        (OSError(errno.ENOSPC, "No space left on device"), "^.Errno 28. No space left on device$"),
+    ],
+)
+def test_what_every_place_would_have_ends_the_run(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises((TypecastError, OSError), match=said):
+        driven(monkeypatch, [lambda clock: Acts(clock, 1, error)] * 2)
+
+
+def test_a_shard_that_a_reader_cannot_see_is_not_taken_for_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LATE", 0.0)
+    opened = begun(tmp_path / "run")
+    reader = engine.Reader(str(tmp_path / "run"), meters=False)
+    with pytest.raises(OSError, match=r"parquet cannot be seen on"):
+        reader.do(opened[2].shards()[0])
 
 
 def test_actors_that_cannot_begin_end_the_run_with_the_reason(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline import generate as generation
 from pipeline import stages
-from pipeline.errors import InputError, RunError
+from pipeline.errors import InputError, RunError, without_secrets
 from pipeline.line import Opened
 from pipeline.progress import progress
 from pipeline.types import Worker
@@ -33,6 +33,7 @@ def generate(opened: Opened, gpus: int) -> None:
     there = generation.gpus()
     if there and gpus > there:
         raise InputError(f"--gpus {gpus}: this machine has {there}; the right answers are: 1 to {there}")
+    stages.say_who_is_idle(len(planned.shards()), gpus)
     missing = [shard for shard in planned.shards() if not run.images(shard).exists()]
     total = len(planned)
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(study.draw.threads)}
@@ -88,7 +89,7 @@ class _Said(threading.Thread):
         told = set[str]()
         with self._log.open("w", encoding="utf-8") as log:
             for said in self._launch.stdout or ():
-                log.write(said)
+                log.write(without_secrets(said))
                 log.flush()
                 who, _, sentence = said.strip().partition("]:")
                 if who.startswith("[worker") and sentence.startswith("typecast: ") and sentence not in told:

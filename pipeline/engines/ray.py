@@ -7,6 +7,7 @@ The driver, here, knows what each of them is busy with.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 
 from pipeline import line, stages
 from pipeline.energy import metered
-from pipeline.errors import InputError, RunError, TypecastError, without_secrets
+from pipeline.errors import InputError, RunError, TypecastError, keep_secrets, of_the_device, without_secrets
 from pipeline.line import Opened
 from pipeline.plan import Plan
 from pipeline.progress import progress
@@ -29,12 +30,12 @@ from pipeline.store import Run
 from pipeline.types import Shard
 
 RETRIES = 2
-"""How often a shard is tried again before its images are recorded as failed, and an actor that cannot make itself ready
-before it is left out."""
+"""How often a shard is tried again before its images are recorded as failed; and an actor that cannot make itself ready,
+or whose device or file system fails it, before it is left out."""
 
 LOSSES = 10
-"""How often a process or node may be lost over a shard: mostly it is no fault of the shard's, but some kill what draws
-them."""
+"""How often a process, a device or a node may be lost over a shard: mostly it is no fault of the shard's, but some kill
+what draws them."""
 
 REST = 1.0
 """Seconds before an actor whose process was lost is asked again."""
@@ -44,6 +45,12 @@ AHEAD = 2
 
 PATIENCE = 60.0
 """Seconds without any answer after which the user is told what is waited for."""
+
+LATE = 20.0
+"""Seconds that a network file system may take to show what another node has written."""
+
+EVERYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of the file system that every node would have, since all of them write to one folder."""
 
 ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Environment variable by which Ray decides whether other machines may join. With 0, everything listens on the
@@ -64,8 +71,9 @@ def generate(opened: Opened, address: str | None) -> None:
         _connected(address) as nodes,
         progress("drawing", total=total, done=total - stages.images_in([*undrawn, *unread])) as advance,
     ):
-        pairs = pairs_for(nodes, study.draw.threads)[: len(undrawn) + len(unread)]
-        _Line(run, planned, deque(undrawn), deque(unread), advance).work(pairs, study.draw.threads)
+        pairs, left = pairs_for(nodes, study.draw.threads), len(undrawn) + len(unread)
+        stages.say_who_is_idle(left, len(pairs))
+        _Line(run, planned, deque(undrawn), deque(unread), advance).work(pairs[:left], study.draw.threads)
 
 
 def pairs_for(nodes: Sequence[dict[str, Any]], threads: int) -> list[dict[str, float]]:
@@ -118,11 +126,13 @@ def _connected(address: str | None) -> Iterator[list[dict[str, Any]]]:
 class _Actor:
     """One process of the cluster, with one model open."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, meters: bool) -> None:
+        keep_secrets()
         self.opened = line.resume(Path(folder))
         self.images = 0
         self.closing = contextlib.ExitStack()
-        self.closing.enter_context(metered(Path(folder), images=lambda: self.images))
+        if meters:
+            self.closing.enter_context(metered(Path(folder), images=lambda: self.images))
 
     def close(self) -> None:
         """Write down what was used."""
@@ -163,10 +173,18 @@ class Reader(_Actor):
         _ = self.perceiver
 
     def do(self, shard: Shard) -> None:
-        """Read one shard."""
+        """Read one shard. One whose pictures are damaged is `Damaged`; one that cannot be seen from here, an `OSError`."""
         run, _, planned = self.opened
-        if stages.perceive(run, planned, lambda: self.perceiver, self.perceiver.name, shards=[shard]):
-            raise RunError(f"{run.images(shard)}: was damaged and is set aside; the same command draws it again")
+        name = self.perceiver.name
+        if stages.perceive(run, planned, lambda: self.perceiver, name, shards=[shard]):
+            raise Damaged("was damaged, and is set aside")
+        if not run.perceptions(name, shard).exists():
+            time.sleep(LATE)
+            raise OSError(f"{run.images(shard)} cannot be seen on {socket.gethostname()}")
+
+
+class Damaged(Exception):
+    """A shard that must be drawn again."""
 
 
 def _started(bundle: dict[str, float], folder: Path, threads: int) -> tuple[Any, Any]:
@@ -184,7 +202,11 @@ def _started(bundle: dict[str, float], folder: Path, threads: int) -> tuple[Any,
         "scheduling_strategy": PlacementGroupSchedulingStrategy(placement_group([bundle])),
         "runtime_env": environment,
     }
-    drawer, reader = (ray.remote(kind).options(**options).remote(str(folder)) for kind in (Drawer, Reader))
+    # both are on one GPU, whose meter counts all that it uses
+    meters = {Drawer: True, Reader: "GPU" not in bundle}
+    drawer, reader = (
+        ray.remote(kind).options(**options).remote(str(folder), meters=meter) for kind, meter in meters.items()
+    )
     return drawer, reader
 
 
@@ -196,11 +218,16 @@ class Trouble(NamedTuple):
 
     said: str
     lost: bool
-    """Was a process or a node lost, rather than something raised?"""
+    """Was a process, a device or a node lost, rather than something raised?"""
     more: str = ""
     """What Ray says of the loss."""
     restarting: bool = False
     """Is Ray about to start it again, which may take as long as it takes?"""
+    of_the_place: bool = False
+    """Is it of the device or the file system of an actor, and of no shard? It would fail at each as quickly as at the
+    last, and go through all of them."""
+    undrawn: bool = False
+    """Must the shard be drawn again?"""
 
 
 def _first_line(text: str) -> str:
@@ -222,9 +249,9 @@ class _Line:
     unread: deque[Shard]
     advance: Any
     attempts: Counter[Any] = field(default_factory=Counter)
-    """Of a shard, since it was last drawn or begun; of an actor, to make itself ready."""
+    """Of a shard, since it was last drawn or begun; of an actor, since it last finished a shard."""
     losses: Counter[Any] = field(default_factory=Counter)
-    """The same, of processes and nodes."""
+    """The same, of processes, devices and nodes; of a shard, until it is read."""
     busy: dict[Any, tuple[Any, Shard | None]] = field(default_factory=dict)
     """The answer that is waited for, to who gives it and on which shard; without one, it is making itself ready."""
 
@@ -253,19 +280,26 @@ class _Line:
                 actor, shard = self.busy.pop(answer)
                 trouble = self._trouble(answer)
                 if trouble is not None:
+                    if trouble.of_the_place:
+                        ray.kill(actor, no_restart=False)  # another process may have a better one
                     if shard:
                         self._again(actor, shard, trouble)
+                    if shard and not trouble.of_the_place:
                         self._ask(actor, None)  # answers when it has been started again
                     else:
                         self._not_ready(actor, trouble)
                     continue
                 free.append(actor)
-                for count in (self.attempts, self.losses):  # reading has attempts of its own
-                    count.pop(shard or actor, None)
-                if shard and actor in self.readers:
+                if not shard:
+                    continue
+                self.attempts.pop(shard, None)  # reading has attempts of its own
+                self.attempts.pop(actor, None)
+                self.losses.pop(actor, None)
+                if actor in self.readers:
+                    self.losses.pop(shard, None)
                     left -= 1
                     self.advance(shard.stop - shard.start, "")
-                elif shard:
+                else:
                     self.unread.append(shard)
         closed = [actor.close.remote() for actor in free]
         ray.wait(closed, num_returns=len(closed), timeout=PATIENCE)
@@ -288,9 +322,16 @@ class _Line:
         try:
             ray.get(answer)
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, TypecastError | OSError):
-                raise error.cause from None
-            return Trouble(_first_line(f"{type(error.cause).__name__}: {error.cause}"), lost=False)
+            cause = error.cause
+            if isinstance(cause, TypecastError) or (isinstance(cause, OSError) and cause.errno in EVERYWHERE):
+                raise cause from None
+            damaged, dead = isinstance(cause, Damaged), of_the_device(cause)
+            return Trouble(
+                _first_line(str(cause) if damaged else f"{type(cause).__name__}: {cause}"),
+                lost=damaged or dead,
+                of_the_place=dead or isinstance(cause, OSError),
+                undrawn=damaged,
+            )
         except ray.exceptions.RayActorError as error:
             again = isinstance(error, ray.exceptions.ActorUnavailableError)
             return Trouble("its process or its node was lost", lost=True, more=_last_line(str(error)), restarting=again)
@@ -299,9 +340,12 @@ class _Line:
         return None
 
     def _again(self, actor: Any, shard: Shard, trouble: Trouble) -> None:
-        """Back into the queue, for whoever is free; after so many times the images are recorded as failed."""
-        queue = self.unread if actor in self.readers else self.undrawn
-        if not self._hopeless(shard, trouble):
+        """Back into the queue, for whoever is free; after so many times the images are recorded as failed.
+
+        What a file system does is held against the actor alone: the shard is as good as before.
+        """
+        queue = self.unread if actor in self.readers and not trouble.undrawn else self.undrawn
+        if (trouble.of_the_place and not trouble.lost) or not self._hopeless(shard, lost=trouble.lost):
             stages.say(f"{shard.name}: {trouble.said}; tried again")
             queue.append(shard)
             return
@@ -314,21 +358,26 @@ class _Line:
 
     def _not_ready(self, actor: Any, trouble: Trouble) -> None:
         """Ask an actor once more; leave it out after so many times, and stop where none of its kind is left."""
-        if trouble.restarting or not self._hopeless(actor, trouble):
-            if trouble.lost:
+        import ray
+
+        lost = trouble.lost and not trouble.of_the_place
+        if trouble.restarting or not self._hopeless(actor, lost=lost):
+            if lost:
                 time.sleep(REST)
             self._ask(actor, None)
             return
         kind = self.readers if actor in self.readers else self.drawers
         kind.remove(actor)
-        said = f"one that {'reads' if kind is self.readers else 'draws'} cannot begin: {trouble.said} {trouble.more}".strip()
+        ray.kill(actor)
+        cannot = f"{'reads' if kind is self.readers else 'draws'} cannot {'go on' if trouble.of_the_place else 'begin'}"
+        said = f"one that {cannot}: {trouble.said} {trouble.more}".strip()
         if not kind:
             raise RunError(f"{said}. None is left; finished shards are kept, and the same command continues")
         stages.say(f"{said}; left out")
 
-    def _hopeless(self, what: Any, trouble: Trouble) -> bool:
+    def _hopeless(self, what: Any, *, lost: bool) -> bool:
         """Count one more trouble over a shard or an actor: are these too many?"""
-        counted, most = (self.losses, LOSSES) if trouble.lost else (self.attempts, RETRIES)
+        counted, most = (self.losses, LOSSES) if lost else (self.attempts, RETRIES)
         counted[what] += 1
         return counted[what] > most
 

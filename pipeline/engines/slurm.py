@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +31,15 @@ OURS = {
     "array": "typecast makes an array of `nodes` jobs itself",
     "ntasks": "say it per node: ntasks_per_node, which is the number of GPUs unless it is given",
     "chdir": "start typecast launch in that folder",
+    "no_requeue": "a worker that is pre-empted or out of time goes on when it is started again",
+    "wrap": "typecast submits commands of its own",
+    "wait": "follow it with typecast status",
+    "test_only": "see the scripts with --dry-run",
+    **dict.fromkeys(("parsable", "quiet"), "typecast reads the job's number from what sbatch says"),
 }
-"""Keys of sbatch that would change which worker draws what, and what to do instead."""
+"""Keys of sbatch that would change which worker draws what, or what sbatch answers, and what to do instead."""
 
-DEVICES = ("gpus", "gres", "cpus_per_gpu", "mem_per_gpu", "ntasks_per_node", "tres_per_task")
+DEVICES = ("gpu", "gres", "cpus_per_gpu", "mem_per_gpu", "ntasks_per_node", "tres_per")
 """Keys, by their beginning, that the last job does not need."""
 
 SIGNAL = "B:USR2@90"
@@ -86,22 +92,34 @@ class Asked:
         for key in ("gpus_per_node", "gpus"):  # a job has one node
             if key in self.options:
                 return _number(self.options[key].rpartition(":")[2], key)
-        devices = re.search(r"\bgpu(?::[^:,]*[^:,\d][^:,]*)?:(\d+)", self.options.get("gres", ""))
+        for key in ("gpus_per_socket", "tres_per_socket"):
+            if key in self.options:
+                raise InputError(f"--slurm: {key}: nobody knows how many that is on a node; give ntasks_per_node too")
+        asked = ",".join(self.options.get(key, "") for key in ("gres", "tres_per_node"))  # gpu:a100:8, gres/gpu:8
+        devices = re.search(r"\bgpu(?::[^:,]*[^:,\d][^:,]*)?[:=](\d+)", asked)
         return int(devices[1]) if devices else 1
 
 
 def options(texts: Sequence[str]) -> dict[str, str]:
-    """`partition=gpu,time=4:00:00,exclude=n1,n2` as a mapping: a piece without `=` belongs to the value before it."""
+    """`partition=gpu,time=4:00:00,exclude=n1,n2` as a mapping: a piece without `=` belongs to the value before it.
+
+    A value with `,` and `=` stands in double quotes: `export="ALL,HF_HOME=/scratch/hf",time=60`.
+    """
     found: dict[str, str] = {}
     for text in texts:
         last = ""
-        for piece in text.split(","):
-            key, equals, value = piece.partition("=")
+        if text.count('"') % 2:
+            raise InputError(f"--slurm: {text!r}: a double quote is not closed")
+        for piece in re.split(r',(?=(?:[^"]*"[^"]*")*[^"]*$)', text):  # at commas with whole quotes after them
+            key, equals, value = piece.replace('"', "").partition("=")
             key = key.strip().replace("-", "_")
             if not equals and last:
-                found[last] += f",{piece}"
+                found[last] += "," + piece.replace('"', "")
             elif not equals or not re.fullmatch(r"[a-z][a-z_]*", key):
-                raise InputError(f"--slurm: {piece!r} is not KEY=VALUE; such as: --slurm partition=gpu,nodes=4,time=60")
+                raise InputError(
+                    f"--slurm: {piece!r} is not KEY=VALUE; such as: --slurm partition=gpu,nodes=4,time=60; a value "
+                    """with , and = stands in double quotes: --slurm 'export="ALL,HF_HOME=/scratch/hf"'"""
+                )
             elif key in OURS:
                 raise InputError(f"--slurm: {key} cannot be set: {OURS[key]}")
             elif key in found:
@@ -121,14 +139,19 @@ def scripts(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
 
 
 def launch(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
-    """Submit both jobs for the run in `folder`; returns their numbers."""
+    """Submit both jobs for the run in `folder`; returns their numbers. If one is refused, neither stays."""
     if shutil.which("sbatch") is None:
         raise InputError("there is no Slurm here (sbatch is not in the PATH); see the scripts with: --dry-run")
     workers, last = _jobs(folder.resolve(), name, asked)
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     number = workers.submit()
     last.options["dependency"] = f"afterok:{number}"
-    return number, last.submit()
+    try:
+        return number, last.submit()
+    except InputError as error:
+        ended = subprocess.run(["scancel", number], capture_output=True).returncode == 0
+        what = "is cancelled" if ended else f"is in the queue still; end it with: scancel {number}"
+        raise InputError(f"{error}; the array of workers, {number}, {what}") from None
 
 
 def worker(of: int) -> Worker:
