@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import runpy
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -85,6 +86,10 @@ class Rewriter(BaseModel):
 
     def prepared(self, prompts: Sequence[Prompt]) -> Rewriter:
         """The arm with what it must do once for these prompts, before anything is drawn, done."""
+        return self
+
+    def among(self, prompts: Sequence[Prompt]) -> Rewriter:
+        """The arm, told of all prompts of the study, where what it asks of one depends on the others."""
         return self
 
     def fetch(self) -> None:
@@ -405,6 +410,28 @@ class Target(Asking):
     def _weights(self) -> dict[str, Rates | str]:
         return {}
 
+    @cached_property  # no field: it says nothing that the prompts do not
+    def _shifts(self) -> dict[tuple[str, ...], list[float]]:
+        return {}
+
+    def among(self, prompts: Sequence[Prompt]) -> Target:
+        """The arm that lets the R prompts of a concept meet the target together, and each of them by itself.
+
+        Their shifts lie 1/R apart: by Hermite's identity Σ ⌊x + (c + r)/R⌋ over r = 0..R-1 is ⌊R x + c⌋, so that of two levels
+        all prompts together, too, ask for each within one image of its weight at every number of samples. The order is
+        another for every level: in the same one the levels after the first would hang together with it.
+        """
+        together = defaultdict(list)
+        for prompt in prompts:
+            if not why_not(prompt):
+                together[prompt.prompt_set, prompt.concept].append(prompt.key)
+        shifts: dict[tuple[str, ...], list[float]] = {}
+        for concept, keys in together.items():
+            for level in self.levels[:-1] if len(keys) > 1 else ():
+                for place, (_, key) in enumerate(sorted((digest([key, level]), key) for key in keys)):
+                    shifts.setdefault(key, []).append((_between(concept) + place) / len(keys))
+        return self.model_copy(update={"_shifts": shifts})
+
     def weights(self, concept: str) -> Rates | str:
         """How often to ask for each level, or the reason why the concept is not in the target."""
         if concept not in self._weights:
@@ -420,8 +447,13 @@ class Target(Asking):
         why = why_not(prompt) or weights
         if isinstance(weights, str) or isinstance(why, str):
             return Rewrite(prompt.text, drawn=f"{LEFT_ALONE}{why}")
-        shift = int(digest([prompt.key])[:8], 16) / 16**8  # of its own, so that rounding evens out over concepts
-        return self.asked(prompt, self.levels[stratum(weights, sample, shift)])
+        alone = [_between(prompt.key)] * len(weights)
+        return self.asked(prompt, self.levels[stratum(weights, sample, self._shifts.get(prompt.key, alone))])
+
+
+def _between(key: Sequence[str]) -> float:
+    """A number in 0..1 of its own, so that rounding evens out over concepts."""
+    return int(digest([key])[:8], 16) / 16**8
 
 
 class Llm(Rewriter):
@@ -687,15 +719,16 @@ def placed(prompt: Prompt, term: str, position: Position) -> str:
 # -- targets -----------------------------------------------------------------------------------------
 
 
-def stratum(weights: Sequence[float], sample: int, shift: float) -> int:
+def stratum(weights: Sequence[float], sample: int, shifts: Sequence[float]) -> int:
     """Which of K levels sample k = 0, 1, … is given, so that the first n samples hold each about n times its weight.
 
     A level of weight w is given where ⌊(k + 1) w + shift⌋ exceeds ⌊k w + shift⌋ (systematic sampling: Madow and Madow
     1944, Annals of Mathematical Statistics 15:1); what is left goes to the other levels by the same rule. So the first
-    level's count differs from n w by less than 1 at every n, and no sample's level depends on n. `shift` in 0..1.
+    level's count differs from n w by less than 1 at every n, and no sample's level depends on n. `shifts` in 0..1, one for
+    each level but the last.
     """
     left = 1.0
-    for level, weight in enumerate(weights[:-1]):
+    for level, (weight, shift) in enumerate(zip(weights[:-1], shifts, strict=False)):
         share = min(weight / left, 1.0) if left > 0 else 0.0
         before = math.floor(sample * share + shift)
         if math.floor((sample + 1) * share + shift) > before:

@@ -184,8 +184,10 @@ class Study(Part):
         return _prompts(self.prompt_sets)
 
     def rewriters(self) -> tuple[mitigations.Rewriter, ...]:
-        """The arms, built and checked against these settings."""
-        return mitigations.build(self.arms, guidance_scale=self.draw.guidance_scale, perceived=self.perceive.attributes)
+        """The arms, built and checked against these settings, each told of the prompts."""
+        prompts, perceived = self.prompts(), self.perceive.attributes
+        built = mitigations.build(self.arms, guidance_scale=self.draw.guidance_scale, perceived=perceived)
+        return tuple(arm.among(prompts) for arm in built)
 
     def prepared(self) -> Study:
         """The study with what its arms must do before anything is drawn: a chat model's rewrites are kept in it."""
