@@ -664,32 +664,46 @@ def _in_any_number(word: str) -> str:
     return f"{pattern.removesuffix('y')}(?:ys?|ies)" if word.endswith("y") else f"{pattern}(?:s|es)?"
 
 
-def _any_of(words: Iterable[str]) -> re.Pattern[str]:
-    """Of a text in lower case: to ignore the case of hundreds of words takes three times as long."""
-    return re.compile(rf"\b(?:{'|'.join(map(_in_any_number, words))})\b")
+def _any_of(words: Iterable[str]) -> str:
+    """A pattern for a text in lower case, by first letters: to ignore the case of hundreds of words, or to try all of them at
+    every place, takes several times as long."""
+    by_letter: dict[str, list[str]] = {}
+    for pattern in map(_in_any_number, words):
+        by_letter.setdefault(pattern[0], []).append(pattern[1:])
+    some = "|".join(f"{first}(?:{'|'.join(rest)})" for first, rest in by_letter.items())
+    return rf"\b(?:{some})\b"
 
 
 @cache
 def _groups() -> re.Pattern[str]:
-    return _any_of(_data()["group_words"])
+    colours, adjectives = (_any_of(_data()[key]) for key in ("groups_of_a_person", "adjectives"))
+    person = rf"\b{_in_any_number(prompt_sets.PERSON)}\b"
+    ways = [
+        _any_of(_data()["group_words"]),
+        rf"(?:{'|'.join(map(_in_any_number, _data()['group_endings']))})\b",
+        rf"{colours},? (?:{adjectives},? ){{0,2}}{person}",
+        rf"{person}(?:, {adjectives}){{0,2}} ?[,(\[] ?{colours}(?= ?(?:[,.;)\]]|$))",
+        rf"\bwho (?:is|are) {colours}(?!-)",
+    ]
+    return re.compile("|".join(ways))
 
 
 @cache
 def _signs_of_a_person() -> re.Pattern[str]:
-    return _any_of([*_data()["person_words"], *_data()["signs_of_a_person"]])
+    return re.compile(_any_of([*_data()["person_words"], *_data()["signs_of_a_person"]]))
 
 
 @cache
 def _people() -> re.Pattern[str]:
-    return _any_of([*prompt_sets.occupations(), *_data()["person_words"]])
+    return re.compile(_any_of([*prompt_sets.occupations(), *_data()["person_words"]]))
 
 
 @cache
 def why_not(prompt: Prompt) -> str:
     """Why a prompt is not to be given a group, or nothing: as far as its words and the list of occupations tell.
 
-    The words are also read with `person` in place of whoever they are about, so that `white person` is found in "a white
-    nurse", and not in "a nurse in a white coat".
+    The words are also read with `person` in place of whoever they are about, so that *white* is found in "a white nurse", and not
+    in "a nurse in a white coat".
     """
     text, concept = prompt.text.casefold(), prompt.concept.casefold()
     plain = _people().sub(prompt_sets.PERSON, text).replace(concept, prompt_sets.PERSON)

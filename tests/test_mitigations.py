@@ -177,6 +177,16 @@ def test_people_without_an_occupation_in_the_list_are_people(text: str) -> None:
         ("person", "two Frenchmen"),
         ("dancer", "a ballerina"),
         ("nurse", "a nurse who is Black"),
+        *(("nurse", f"a photo of {who} nurse") for who in ("a Navajo", "an Inuit", "a Yoruba", "an Uzbek", "a Fijian")),
+        *((word, f"portrait of a {word}") for word in ("cowgirl", "schoolboy", "fisherwoman", "stepson", "masseuse")),
+        ("granddaughter", "two granddaughters"),
+        ("nurse", "a nurse, black"),
+        ("nurse", "a nurse, White, smiling"),
+        ("nurse", "a photo of a nurse (black)"),
+        ("nurse", "a black registered nurse"),
+        ("nurse", "white, elderly nurses"),
+        ("nurse", "a black older retired nurse"),
+        ("nurse", "a nurse whose skin is black"),
     ],
 )
 def test_a_group_is_known_by_many_words(concept: str, text: str) -> None:
@@ -198,6 +208,13 @@ def test_a_group_is_known_by_many_words(concept: str, text: str) -> None:
         ("nurse", "a nurse beside a pole"),
         ("nurses", "nurses"),
         ("theatre", "children in a theatre"),
+        ("nurse", "a nurse in a black dress"),
+        ("nurse", "a photo of a nurse, black and white photograph"),
+        ("nurse", "a nurse (black and white)"),
+        ("nurse", "a photo of a nurse, white background"),
+        ("nurse", "a nurse beside a white car and a child"),
+        ("nurse", "a nurse who is white-haired"),
+        ("groomer", "portrait of a dog groomer"),
     ],
 )
 def test_words_that_are_said_of_things_name_no_group(concept: str, text: str) -> None:
