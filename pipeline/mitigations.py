@@ -479,7 +479,7 @@ class Llm(Rewriter):
         if not written:
             why = "not rewritten yet" if written is None else "the model wrote nothing"
             return Rewrite(prompt.text, drawn=f"{LEFT_ALONE}{why}")
-        kept = re.search(rf"\b{re.escape(prompt.concept)}(?:s|es)?\b", written, re.IGNORECASE)
+        kept = re.search(rf"\b{_in_any_number(prompt.concept)}\b", written, re.IGNORECASE)
         return Rewrite(written, drawn="" if kept else DROPPED)
 
     def prepared(self, prompts: Sequence[Prompt]) -> Llm:
@@ -657,8 +657,8 @@ def tried(name: str, text: str, changes: Sequence[str] = (), samples: int = 10) 
 
 
 def _in_any_number(word: str) -> str:
-    """A pattern for a word and its plural: `nurses`, `ladies`, `salesmen`; a hyphen may be a space."""
-    pattern = re.escape(word).replace(r"\-", "[- ]")
+    """A pattern for a word and its plural: `nurses`, `ladies`, `salesmen`; a hyphen may be a space, and a space a hyphen."""
+    pattern = re.sub(r"\\[- ]", "[- ]", re.escape(word))
     if word.endswith("man"):
         return f"{pattern.removesuffix('man')}m[ae]ns?"
     return f"{pattern.removesuffix('y')}(?:ys?|ies)" if word.endswith("y") else f"{pattern}(?:s|es)?"
