@@ -515,9 +515,7 @@ ARMS: dict[str, type[Rewriter]] = {
 }
 
 
-def build(
-    arms: Sequence[str | dict[str, dict[str, Any]]], *, guidance_scale: float, perceived: Sequence[str]
-) -> tuple[Rewriter, ...]:
+def build(arms: Sequence[str | dict[str, dict[str, Any]]], perceived: Sequence[str]) -> tuple[Rewriter, ...]:
     """The arms that a study lists: a name, or `{name: {parameter: value}}`. `FILE.py:CLASS` is an arm of the user's.
 
     `perceived` are the attributes that the study reads: no other can be seen to meet a target.
@@ -529,8 +527,6 @@ def build(
     names = [arm.name for arm in built]
     if len(set(names)) < len(names):
         raise InputError(f"arms: {', '.join(names)}: each arm once; give the second a `name` of its own")
-    if guidance_scale <= 1 and any(isinstance(arm, Negative) for arm in built):
-        raise InputError("arms: negative cannot act at draw.guidance_scale 1; raise it above 1 or leave the arm out")
     for arm in built:
         goal = arm.goal if isinstance(arm, Target | Guardrail) else None
         if goal and goal.attribute not in perceived:

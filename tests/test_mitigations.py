@@ -680,6 +680,31 @@ def test_an_empty_rewrite_is_an_error_that_names_arm_and_prompt(tmp_path: Path) 
         planned(arms=[f"{file}:Mute"])
 
 
+@pytest.mark.parametrize(
+    ("sends", "guidance", "said"),
+    [
+        ("'' if sample == 3 else prompt.text", 5.0, "arms: Own: makes .* \\(sample 3\\) an empty prompt"),
+        (
+            "prompt.text, 'man' if sample == 7 else ''",
+            1.0,
+            "arms: Own: sends a negative prompt, which cannot act at .* 1;",
+        ),
+    ],
+)
+def test_what_an_arm_of_the_users_cannot_do_in_a_later_sample_is_said_before_a_run(
+    tmp_path: Path, sends: str, guidance: float, said: str
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "from pipeline.mitigations import Rewriter\nfrom pipeline.types import Rewrite\n\n"
+        "class Own(Rewriter):\n    'Own.'\n\n"
+        f"    def rewrite(self, prompt, sample, rng):\n        return Rewrite({sends})\n"
+    )
+    asked: dict[str, Any] = {"arms": ["none", f"{tmp_path / 'own.py'}:Own"], "draw": {"guidance_scale": guidance}}
+    fake_study(**asked, images_per_prompt=3)  # which asks for no such sample
+    with pytest.raises(InputError, match=said):
+        fake_study(**asked, images_per_prompt=8)
+
+
 # -- the command, and what it costs ------------------------------------------------------------------
 
 
