@@ -229,6 +229,8 @@ class Made(Part):
     """Columns and what stands in them: which lines of the file are of this arm. Without any, all are."""
     baseline: str | None = None
     """The arm that this one is held against, to see what it changed: the same model, asked plainly."""
+    caution: str = ""
+    """What whoever reads the page must know of the arm, in a sentence."""
 
 
 class Counted(Part):
