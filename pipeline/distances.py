@@ -92,6 +92,8 @@ def nearer(
     (the basic interval: Davison and Hinkley 1997, Bootstrap Methods, section 2.4) is rid of what noise adds to it; of an
     absolute distance a part would stay.
 
+    Distance before and after are as found, with what noise adds; so are their intervals, by how much the draws' distances vary.
+
     The excess of a concept is (after − t) · (t − before) / |t − before|, the sum of absolute differences below: with two
     levels how far the share is past the target t, seen from before, and below 0 where it falls short. From which side it
     came is as uncertain as the rest: the mean takes it from the draws, and a concept counts as surely past only where it
@@ -102,7 +104,6 @@ def nearer(
     """
     first, last, t = thinned(before), thinned(after), np.array(targets)
     values = [np.array([shares.value for shares in side]) for side in (before, after)]
-    apart = [float(np.mean([total_variation(a, b) for a, b in zip(side, t, strict=True)])) for side in values]
     roots = [_root_mean_square(value, draws, t) for value, draws in zip(values, (first, last), strict=True)]
     moved = roots[1] - roots[0]
     ends = np.quantile(moved, [0.025, 0.5, 0.975]).tolist()
@@ -119,13 +120,22 @@ def nearer(
     n = len(concepts)
     return {
         "n_concepts": n,
-        "distance_before": {"value": apart[0]},
-        "distance_after": {"value": apart[1]},
+        "distance_before": apart(values[0], first, t),
+        "distance_after": apart(values[1], last, t),
         "distance_change": Estimate(ends[1], ends[0], ends[2], n, "root mean square, basic")._asdict(),
         "excess": Estimate(float(past.mean()), float(low), float(high), n, "posterior")._asdict(),
         "n_past": len(surely),
         "past": surely,
     }
+
+
+def apart(value: Floats, draws: Floats, target: Floats) -> dict[str, float]:
+    """The mean total variation of shares `(C, K)` from a target, with what noise adds, and by how much it varies as their
+    draws `(S, C, K)` do."""
+    found = float(np.mean([total_variation(a, b) for a, b in zip(value, target, strict=True)]))
+    drawn = np.abs(draws - target).sum(-1).mean(1) / 2
+    low, high = (found + np.quantile(drawn - drawn.mean(), [0.025, 0.975])).tolist()
+    return {"value": found, "low": max(low, 0.0), "high": high}
 
 
 def _unit(differences: Floats) -> Floats:

@@ -359,6 +359,14 @@ def verdict(entry: dict[str, Any]) -> str:
     return "further" if change["low"] > 0 else "no evidence"
 
 
+def in_words(entry: Mapping[str, Any]) -> str:
+    """The verdict, with the concepts that are surely past the target though the arm is not over-corrected on the whole."""
+    past, said = entry.get("n_past", 0), entry["verdict"]
+    return (
+        f"{said}, over-corrected in {past} of {entry['n_concepts']}" if past and said != "over-corrected" else str(said)
+    )
+
+
 def _left_alone(drawn: Counter[str]) -> dict[str, int]:
     """Images that the arm did not touch, by reason; and those whose rewrite dropped the concept."""
     told = {why: n for why, n in drawn.items() if why.startswith((LEFT_ALONE, DROPPED))}

@@ -607,7 +607,7 @@ HELPED_CAPTION = (
     "Each arm beside its baseline, on the same seeds where they were drawn here. Distance: from the declared target; left "
     "of 0 is closer. Past the target: how far the shares have gone beyond it, seen from where they were; right of 0 is "
     "over-corrected. Diversity: Shannon's entropy within the concepts, in parts of the largest there could be, of the "
-    "attribute or combination in which it fell most. Recognised: images that show the occupation that was asked for, among "
+    "target's attribute. Recognised: images that show the occupation that was asked for, among "
     "all of the study. Not made: blocked or failed images. An interval that reaches over 0 is no evidence."
 )
 
@@ -656,12 +656,11 @@ def helped(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
 
 
 def five_numbers(entry: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, ...]:
-    """Distance, excess, diversity where it fell most, recognition, images not made: estimates, or `None`."""
-    known = [change for change in entry["diversity"].values() if change]
+    """Distance, excess, diversity of the target's attribute, recognition, images not made: estimates, or `None`."""
     return (
         entry.get("distance_change"),
         entry.get("excess"),
-        min(known, key=lambda change: float(change["value"]), default=None),
+        entry["diversity"].get(entry["attribute"]) or next(filter(None, entry["diversity"].values()), None),
         entry["fidelity"].get("recognised_change"),
         entry["cost"].get("not_made_change"),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import runpy
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -85,6 +86,10 @@ class Rewriter(BaseModel):
 
     def prepared(self, prompts: Sequence[Prompt]) -> Rewriter:
         """The arm with what it must do once for these prompts, before anything is drawn, done."""
+        return self
+
+    def among(self, prompts: Sequence[Prompt]) -> Rewriter:
+        """The arm, told of all prompts of the study, where what it asks of one depends on the others."""
         return self
 
     def fetch(self) -> None:
@@ -405,6 +410,28 @@ class Target(Asking):
     def _weights(self) -> dict[str, Rates | str]:
         return {}
 
+    @cached_property  # no field: it says nothing that the prompts do not
+    def _shifts(self) -> dict[tuple[str, ...], list[float]]:
+        return {}
+
+    def among(self, prompts: Sequence[Prompt]) -> Target:
+        """The arm that lets the R prompts of a concept meet the target together, and each of them by itself.
+
+        Their shifts lie 1/R apart: by Hermite's identity Σ ⌊x + (c + r)/R⌋ over r = 0..R-1 is ⌊R x + c⌋, so that of two levels
+        all prompts together, too, ask for each within one image of its weight at every number of samples. The order is
+        another for every level: in the same one the levels after the first would hang together with it.
+        """
+        together = defaultdict(list)
+        for prompt in prompts:
+            if not why_not(prompt):
+                together[prompt.prompt_set, prompt.concept].append(prompt.key)
+        shifts: dict[tuple[str, ...], list[float]] = {}
+        for concept, keys in together.items():
+            for level in self.levels[:-1] if len(keys) > 1 else ():
+                for place, (_, key) in enumerate(sorted((digest([key, level]), key) for key in keys)):
+                    shifts.setdefault(key, []).append((_between(concept) + place) / len(keys))
+        return self.model_copy(update={"_shifts": shifts})
+
     def weights(self, concept: str) -> Rates | str:
         """How often to ask for each level, or the reason why the concept is not in the target."""
         if concept not in self._weights:
@@ -420,8 +447,13 @@ class Target(Asking):
         why = why_not(prompt) or weights
         if isinstance(weights, str) or isinstance(why, str):
             return Rewrite(prompt.text, drawn=f"{LEFT_ALONE}{why}")
-        shift = int(digest([prompt.key])[:8], 16) / 16**8  # of its own, so that rounding evens out over concepts
-        return self.asked(prompt, self.levels[stratum(weights, sample, shift)])
+        alone = [_between(prompt.key)] * len(weights)
+        return self.asked(prompt, self.levels[stratum(weights, sample, self._shifts.get(prompt.key, alone))])
+
+
+def _between(key: Sequence[str]) -> float:
+    """A number in 0..1 of its own, so that rounding evens out over concepts."""
+    return int(digest([key])[:8], 16) / 16**8
 
 
 class Llm(Rewriter):
@@ -447,7 +479,7 @@ class Llm(Rewriter):
         if not written:
             why = "not rewritten yet" if written is None else "the model wrote nothing"
             return Rewrite(prompt.text, drawn=f"{LEFT_ALONE}{why}")
-        kept = re.search(rf"\b{re.escape(prompt.concept)}(?:s|es)?\b", written, re.IGNORECASE)
+        kept = re.search(rf"\b{_in_any_number(prompt.concept)}\b", written, re.IGNORECASE)
         return Rewrite(written, drawn="" if kept else DROPPED)
 
     def prepared(self, prompts: Sequence[Prompt]) -> Llm:
@@ -483,9 +515,7 @@ ARMS: dict[str, type[Rewriter]] = {
 }
 
 
-def build(
-    arms: Sequence[str | dict[str, dict[str, Any]]], *, guidance_scale: float, perceived: Sequence[str]
-) -> tuple[Rewriter, ...]:
+def build(arms: Sequence[str | dict[str, dict[str, Any]]], perceived: Sequence[str]) -> tuple[Rewriter, ...]:
     """The arms that a study lists: a name, or `{name: {parameter: value}}`. `FILE.py:CLASS` is an arm of the user's.
 
     `perceived` are the attributes that the study reads: no other can be seen to meet a target.
@@ -497,8 +527,6 @@ def build(
     names = [arm.name for arm in built]
     if len(set(names)) < len(names):
         raise InputError(f"arms: {', '.join(names)}: each arm once; give the second a `name` of its own")
-    if guidance_scale <= 1 and any(isinstance(arm, Negative) for arm in built):
-        raise InputError("arms: negative cannot act at draw.guidance_scale 1; raise it above 1 or leave the arm out")
     for arm in built:
         goal = arm.goal if isinstance(arm, Target | Guardrail) else None
         if goal and goal.attribute not in perceived:
@@ -625,39 +653,53 @@ def tried(name: str, text: str, changes: Sequence[str] = (), samples: int = 10) 
 
 
 def _in_any_number(word: str) -> str:
-    """A pattern for a word and its plural: `nurses`, `ladies`, `salesmen`; a hyphen may be a space."""
-    pattern = re.escape(word).replace(r"\-", "[- ]")
+    """A pattern for a word and its plural: `nurses`, `ladies`, `salesmen`; a hyphen may be a space, and a space a hyphen."""
+    pattern = re.sub(r"\\[- ]", "[- ]", re.escape(word))
     if word.endswith("man"):
         return f"{pattern.removesuffix('man')}m[ae]ns?"
     return f"{pattern.removesuffix('y')}(?:ys?|ies)" if word.endswith("y") else f"{pattern}(?:s|es)?"
 
 
-def _any_of(words: Iterable[str]) -> re.Pattern[str]:
-    """Of a text in lower case: to ignore the case of hundreds of words takes three times as long."""
-    return re.compile(rf"\b(?:{'|'.join(map(_in_any_number, words))})\b")
+def _any_of(words: Iterable[str]) -> str:
+    """A pattern for a text in lower case, by first letters: to ignore the case of hundreds of words, or to try all of them at
+    every place, takes several times as long."""
+    by_letter: dict[str, list[str]] = {}
+    for pattern in map(_in_any_number, words):
+        by_letter.setdefault(pattern[0], []).append(pattern[1:])
+    some = "|".join(f"{first}(?:{'|'.join(rest)})" for first, rest in by_letter.items())
+    return rf"\b(?:{some})\b"
 
 
 @cache
 def _groups() -> re.Pattern[str]:
-    return _any_of(_data()["group_words"])
+    colours, adjectives = (_any_of(_data()[key]) for key in ("groups_of_a_person", "adjectives"))
+    person = rf"\b{_in_any_number(prompt_sets.PERSON)}\b"
+    ways = [
+        _any_of(_data()["group_words"]),
+        rf"(?:{'|'.join(map(_in_any_number, _data()['group_endings']))})\b",
+        rf"{colours},? (?:{adjectives},? ){{0,2}}{person}",
+        rf"{person}(?:, {adjectives}){{0,2}} ?[,(\[] ?{colours}(?= ?(?:[,.;)\]]|$))",
+        rf"\bwho (?:is|are) {colours}(?!-)",
+    ]
+    return re.compile("|".join(ways))
 
 
 @cache
 def _signs_of_a_person() -> re.Pattern[str]:
-    return _any_of([*_data()["person_words"], *_data()["signs_of_a_person"]])
+    return re.compile(_any_of([*_data()["person_words"], *_data()["signs_of_a_person"]]))
 
 
 @cache
 def _people() -> re.Pattern[str]:
-    return _any_of([*prompt_sets.occupations(), *_data()["person_words"]])
+    return re.compile(_any_of([*prompt_sets.occupations(), *_data()["person_words"]]))
 
 
 @cache
 def why_not(prompt: Prompt) -> str:
     """Why a prompt is not to be given a group, or nothing: as far as its words and the list of occupations tell.
 
-    The words are also read with `person` in place of whoever they are about, so that `white person` is found in "a white
-    nurse", and not in "a nurse in a white coat".
+    The words are also read with `person` in place of whoever they are about, so that *white* is found in "a white nurse", and not
+    in "a nurse in a white coat".
     """
     text, concept = prompt.text.casefold(), prompt.concept.casefold()
     plain = _people().sub(prompt_sets.PERSON, text).replace(concept, prompt_sets.PERSON)
@@ -687,15 +729,16 @@ def placed(prompt: Prompt, term: str, position: Position) -> str:
 # -- targets -----------------------------------------------------------------------------------------
 
 
-def stratum(weights: Sequence[float], sample: int, shift: float) -> int:
+def stratum(weights: Sequence[float], sample: int, shifts: Sequence[float]) -> int:
     """Which of K levels sample k = 0, 1, … is given, so that the first n samples hold each about n times its weight.
 
     A level of weight w is given where ⌊(k + 1) w + shift⌋ exceeds ⌊k w + shift⌋ (systematic sampling: Madow and Madow
     1944, Annals of Mathematical Statistics 15:1); what is left goes to the other levels by the same rule. So the first
-    level's count differs from n w by less than 1 at every n, and no sample's level depends on n. `shift` in 0..1.
+    level's count differs from n w by less than 1 at every n, and no sample's level depends on n. `shifts` in 0..1, one for
+    each level but the last.
     """
     left = 1.0
-    for level, weight in enumerate(weights[:-1]):
+    for level, (weight, shift) in enumerate(zip(weights[:-1], shifts, strict=False)):
         share = min(weight / left, 1.0) if left > 0 else 0.0
         before = math.floor(sample * share + shift)
         if math.floor((sample + 1) * share + shift) > before:

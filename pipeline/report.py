@@ -23,7 +23,7 @@ import prompt_sets
 from classifiers.confusion import BY_CONCEPT
 from pipeline import figures, imports, stages, store
 from pipeline import study as studies
-from pipeline.effects import BASELINE
+from pipeline.effects import BASELINE, in_words
 from pipeline.errors import RunError
 from pipeline.figures import Chart, Row, labels, of_reference, references, said_of_arm, title_of, unique
 from pipeline.labels import Sample, asked
@@ -92,9 +92,7 @@ def write_report(folder: Path) -> Path:
         arms_head=ARMS,
         paired=all(entry["paired"] for entry in summary.get("arms") or []),
         arms_unknown=_unknown_of_arms(summary.get("arms") or []),
-        cautions=[(arm.name, arm.caution) for arm in study.rewriters() if arm.caution]
-        if isinstance(study, Study)
-        else [],
+        cautions=_cautions(study),
         version=pipeline.__version__,
         digest=hashlib.sha256((folder / "estimates.csv").read_bytes()).hexdigest()[:16],
     )
@@ -192,7 +190,8 @@ def interval(estimate: Mapping[str, Any] | None, kind: str = "plain") -> str:
     """`1.46 (1.21 to 1.77)`, of an estimate of the summary; `1.21 to 1.77` where only bounds are known."""
     if not estimate:
         return "–"
-    say = {"plain": plain, "points": points, "percent": percent}[kind]
+    ways: dict[str, Callable[[Any], str]] = {"plain": plain, "points": points, "percent": percent}
+    say = ways[kind] if kind != "score" else lambda value: plain(value, 3)
     ends = [_number(estimate.get(end)) for end in ("low", "high")]
     around = f"{say(ends[0])} to {say(ends[1])}"
     if _number(estimate.get("value")) is not None:
@@ -491,13 +490,13 @@ def _arm(entry: Mapping[str, Any]) -> Line:
     """The five numbers of an arm, as text."""
     fidelity, cost = entry["fidelity"], entry["cost"]
     apart = [entry.get(f"distance_{when}") for when in ("before", "after")]
-    distance = [f"{percent(d['value'])} (noise alone {percent(d['noise_floor'])})" if d else "–" for d in apart]
+    distance = [_said_of_distance_to(found) if found else "–" for found in apart]
     past = f"; surely past it: {', '.join(entry['past'])}" if entry.get("past") else ""
     diversity = [f"{title_of(name)} {interval(change, 'points')}" for name, change in entry["diversity"].items()]
     allocation = _number(entry.get("allocation"))
     told = f"; allocation by strata has {plain(allocation)} of the variance of independent draws" if allocation else ""
     cells = (
-        entry["verdict"],
+        in_words(entry),
         f"{title_of(entry['attribute'])}: {entry['target']}{told}",
         *distance,
         interval(entry.get("distance_change"), "points"),
@@ -505,14 +504,29 @@ def _arm(entry: Mapping[str, Any]) -> Line:
         interval(entry.get("excess"), "points") + past,
         "; ".join(diversity),
         _before_after(fidelity.get("recognised"), lambda share: interval(share, "percent")),
-        _before_after(fidelity.get("clip_score"), lambda score: plain(score, 3)),
+        _before_after(
+            fidelity.get("clip_score"), lambda score: plain(score, 3), fidelity.get("clip_score_change"), "score"
+        ),
         _sent(cost),
-        _before_after(cost.get("not_made"), lambda share: percent(share["value"])),
+        _before_after(
+            cost.get("not_made"), lambda share: percent(share["value"]), cost.get("not_made_change"), "points"
+        ),
         _before_after(cost.get("kwh_per_1000_images"), amount),
         "; ".join(f"{n} images: {why}" for why, n in entry["left_alone"].items()) or "–",
     )
     beside = "" if entry["paired"] else f", beside {entry['baseline']}"
     return Line(name=f"{entry['arm']}{beside}", cells=cells)
+
+
+def _cautions(study: Study | ImportStudy | FolderStudy) -> list[tuple[str, str]]:
+    """What whoever reads the page must know of an arm; the arms of which the same is to be known together."""
+    if isinstance(study, FolderStudy):
+        return []
+    arms = study.arms.items() if isinstance(study, ImportStudy) else ((arm.name, arm) for arm in study.rewriters())
+    said: dict[str, list[str]] = {}
+    for name, arm in arms:
+        said.setdefault(arm.caution, []).append(name)
+    return [("; ".join(names), caution) for caution, names in said.items() if caution]
 
 
 def _unknown_of_arms(entries: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -547,8 +561,19 @@ def _sent(cost: Mapping[str, Any]) -> str:
     return f"{plain(cost['tokens'], 1)} tokens{cut}"
 
 
-def _before_after(both: Sequence[Any] | None, say: Callable[[Any], str]) -> str:
-    return " → ".join(map(say, both)) if both else "–"
+def _said_of_distance_to(found: Mapping[str, Any]) -> str:
+    around = (
+        f"{percent(found['low'])} to {percent(found['high'])}; " if "low" in found else ""
+    )  # not in an older summary
+    return f"{percent(found['value'])} ({around}noise alone {percent(found['noise_floor'])})"
+
+
+def _before_after(
+    both: Sequence[Any] | None, say: Callable[[Any], str], change: Mapping[str, Any] | None = None, kind: str = ""
+) -> str:
+    """`0.251 → 0.247; change −0.004 (−0.006 to −0.002)`."""
+    said = " → ".join(map(say, both)) if both else "–"
+    return f"{said}; change {interval(change, kind)}" if change else said
 
 
 def _survey(run: Run, *, made_elsewhere: bool) -> Survey:

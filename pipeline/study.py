@@ -20,6 +20,8 @@ from pipeline.types import CANNOT_TELL, NOT_ONE_PERSON, Prompt
 
 ZERO_SHOT = "zero_shot"
 """The probe that asks in words."""
+TRIED_PROMPTS, TRIED = 10, 20
+"""Prompts, and samples of each, that an arm is tried with before anything is loaded."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Of a study: it is the folder of its run."""
 
@@ -190,8 +192,9 @@ class Study(Part):
         return _prompts(self.prompt_sets)
 
     def rewriters(self) -> tuple[mitigations.Rewriter, ...]:
-        """The arms, built and checked against these settings."""
-        return mitigations.build(self.arms, guidance_scale=self.draw.guidance_scale, perceived=self.perceive.attributes)
+        """The arms, built and checked against these settings, each told of the prompts."""
+        prompts = self.prompts()
+        return tuple(arm.among(prompts) for arm in mitigations.build(self.arms, self.perceive.attributes))
 
     def prepared(self) -> Study:
         """The study with what its arms must do before anything is drawn: a chat model's rewrites are kept in it."""
@@ -232,6 +235,8 @@ class Made(Part):
     """Columns and what stands in them: which lines of the file are of this arm. Without any, all are."""
     baseline: str | None = None
     """The arm that this one is held against, to see what it changed: the same model, asked plainly."""
+    caution: str = ""
+    """What whoever reads the page must know of the arm, in a sentence."""
 
 
 class Counted(Part):
@@ -421,22 +426,30 @@ def parse(raw: dict[str, Any], *, where: str) -> Study:
     try:
         prompts = study.prompts()
         for arm in study.rewriters():
-            _can_act(arm, prompts)
+            _can_act(arm, prompts, study)
         _looked_up(study.reference)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return study.model_copy(update={"prompt_sets": tuple(map(prompt_sets.written_out, study.prompt_sets))})
 
 
-def _can_act(arm: mitigations.Rewriter, prompts: tuple[Prompt, ...]) -> None:
-    """An arm sends the same again for the same sample, and what it asks for is known of some prompt that it may touch."""
+def _can_act(arm: mitigations.Rewriter, prompts: tuple[Prompt, ...], study: Study) -> None:
+    """An arm sends the same again for the same sample, no negative prompt where none can act, and what it asks for is known of
+    some prompt that it may touch. The first sample of every prompt is tried, of the first prompts more."""
     acts, reasons = False, []
-    for prompt in prompts:
-        once, again = (mitigations.rewritten(arm, prompt, 0, np.random.default_rng(0)) for _ in range(2))
+    tried = [(prompt, 0) for prompt in prompts]
+    tried += [(p, sample) for p in prompts[:TRIED_PROMPTS] for sample in range(1, min(study.images_per_prompt, TRIED))]
+    for prompt, sample in tried:
+        once, again = (mitigations.rewritten(arm, prompt, sample, np.random.default_rng(sample)) for _ in range(2))
         if once != again:
             raise InputError(
                 f"arms: {arm.name}: sends {once.text!r} and then {again.text!r} for the same sample, so that no run "
                 "could continue; draw from the rng that rewrite is given"
+            )
+        if once.negative_prompt and study.draw.guidance_scale <= 1:
+            raise InputError(
+                f"arms: {arm.name}: sends a negative prompt, which cannot act at draw.guidance_scale "
+                f"{study.draw.guidance_scale:g}; raise it above 1 or leave the arm out"
             )
         if not once.drawn.startswith(mitigations.LEFT_ALONE):
             acts = True

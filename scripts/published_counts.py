@@ -25,6 +25,7 @@ from scipy import special
 import prompt_sets
 from pipeline import amplification, imports, tables
 from pipeline import study as studies
+from pipeline.effects import in_words
 from pipeline.estimates import Floats, Ints
 from pipeline.figures import INK, QUIET, STYLE
 from pipeline.imports import Imported
@@ -410,7 +411,7 @@ def helped(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         yield (
             f"| {entry['arm']} | {entry['target']} | {distance} | {said(entry['distance_change'], 1, 100)} | "
             f"{f'{100 * erased:.1f}' if erased else '–'} | {said(entry['excess'], 1, 100)}{past} | "
-            f"{said(entry['diversity']['gender'], 1, 100)} | {entry['verdict']} |"
+            f"{said(entry['diversity']['gender'], 1, 100)} | {in_words(entry)} |"
         )
 
 

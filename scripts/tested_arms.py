@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 
 from pipeline import line
 from pipeline.amplification import total_variation
+from pipeline.effects import in_words
 from pipeline.figures import INK, QUIET, STYLE
-from pipeline.mitigations import Goal, Target
+from pipeline.mitigations import Goal, Guardrail, Target
 from scripts.pages import fill
 
 HOME = Path(__file__).resolve().parents[1]
@@ -48,9 +49,11 @@ def tested(folder: Path) -> Iterator[Tested]:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     with (folder / "estimates.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    declared = {goal.title: goal for arm in planned.arms if isinstance(arm, Target) for goal in [arm.goal]}
+    goals = (arm.goal for arm in planned.arms if isinstance(arm, Target | Guardrail))
+    declared = {(goal.attribute, goal.title): goal for goal in goals if goal}
     for entry in summary["arms"]:
-        goal = declared[entry["target"]]
+        aim = entry["attribute"], entry["target"]
+        goal = declared.get(aim) or Goal(*aim)  # parity, where the study declares no target
         raw = tuple(raw_distance(rows, arm, goal) for arm in ("none", entry["arm"]))
         yield Tested(
             run=folder.name,
@@ -95,7 +98,7 @@ def table(found: Sequence[Tested]) -> list[str]:
             f"| {100 * before['value']:.1f} → {100 * after['value']:.1f} | {100 * after['noise_floor']:.1f} "
             f"| {points(entry['distance_change'])} | {points(entry['excess'])} "
             f"| {100 * one.raw[0]:.1f} → {100 * one.raw[1]:.1f} "
-            f"| {100 * shown[1]['value']:.1f} % | {entry['verdict']} |"
+            f"| {100 * shown[1]['value']:.1f} % | {in_words(entry)} |"
             if shown
             else ""
         )

@@ -16,7 +16,7 @@ from pipeline.mitigations import DROPPED, LEFT_ALONE, Llm, one_arm, one_line, tr
 from pipeline.types import Prompt
 from tests.conftest import fake_study
 from tests.test_cli import typecast
-from tests.test_mitigations import sent
+from tests.test_mitigations import prompt, sent
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 
@@ -118,6 +118,21 @@ def test_another_instruction_is_another_study(model: Path, tmp_path: Path) -> No
 )
 def test_a_rewrite_that_drops_the_concept_is_noticed(written: str, text: str, drawn: str) -> None:
     assert sent("llm", model="m", rewrites={"a photo of a nurse": written}) == [(text, drawn)]
+
+
+@pytest.mark.parametrize(
+    ("concept", "written", "drawn"),
+    [
+        ("secretary", "Secretaries at work", ""),
+        ("salesman", "two salesmen of any age", ""),
+        ("truck driver", "a truck-driver", ""),
+        ("hair-dresser", "a hair dresser", ""),
+        ("truck driver", "a truck", DROPPED),
+    ],
+)
+def test_a_concept_is_there_in_any_number_and_with_a_hyphen_or_a_space(concept: str, written: str, drawn: str) -> None:
+    asked = prompt(concept, "a photo")
+    assert sent("llm", asked, model="m", rewrites={"a photo": written}) == [(written, drawn)]
 
 
 def test_what_is_not_rewritten_yet_says_so() -> None:

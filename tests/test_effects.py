@@ -15,7 +15,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from classifiers.correction import corrected_means, corrected_shares_many
-from pipeline import amplification, changes, distances, effects, labels, line, mitigations, report, store, tables
+from pipeline import amplification, changes, distances, effects, figures, labels, line, mitigations, report, store, tables
 from pipeline.effects import verdict
 from pipeline.estimates import Shares
 from pipeline.line import Opened
@@ -373,6 +373,26 @@ def test_the_verdict_is_by_the_intervals(changes: dict[str, Any], said: str) -> 
     assert verdict(entry | changes) == said
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"verdict": "closer", "n_past": 1, "n_concepts": 5}, "closer, over-corrected in 1 of 5"),
+        ({"verdict": "closer", "n_past": 0, "n_concepts": 5}, "closer"),
+        ({"verdict": "over-corrected", "n_past": 2, "n_concepts": 5}, "over-corrected"),
+        ({"verdict": "not tested"}, "not tested"),
+    ],
+)
+def test_the_verdict_in_words_hides_no_concept_that_was_over_corrected(entry: dict[str, Any], said: str) -> None:
+    assert effects.in_words(entry) == said
+
+
+def test_the_figure_shows_the_diversity_of_the_attribute_that_the_target_is_of() -> None:
+    known = {"gender": interval(0.1, 0.2), "age": interval(-0.2, -0.1), "race": None}
+    entry: dict[str, Any] = {"diversity": known, "fidelity": {}, "cost": {}}
+    assert figures.five_numbers(entry | {"attribute": "gender"})[2] == known["gender"]
+    assert figures.five_numbers(entry | {"attribute": "race"})[2] == known["gender"]  # of which nothing is known
+
+
 def test_nothing_is_said_of_an_arm_that_is_not_drawn_yet(drawn: Callable[..., Opened], tmp_path: Path) -> None:
     opened = drawn(images_per_prompt=4, arms=["none", "guardrail"], **GENDER)
     for shard in opened[2].shards():
@@ -383,12 +403,30 @@ def test_nothing_is_said_of_an_arm_that_is_not_drawn_yet(drawn: Callable[..., Op
     assert effects.BASELINE == "none" and not (opened[0].folder / "effects.csv").exists()
 
 
+def distance(found: dict[str, float]) -> str:
+    value, low, high, floor = (100 * found[name] for name in ("value", "low", "high", "noise_floor"))
+    return f"{value:.1f} ({low:.1f} to {high:.1f}; noise alone {floor:.1f})"
+
+
+def test_the_interval_of_a_distance_holds_what_is_found_on_average() -> None:
+    rng, truth = np.random.default_rng(6), np.linspace(0.05, 0.6, 8)
+    found = []
+    for _ in range(60):
+        shares = counted(rng, truth, 40)
+        found.append(
+            distances.apart(np.array([s.value for s in shares]), distances.thinned(shares), np.full((8, 2), 0.5))
+        )
+    mean = np.mean([one["value"] for one in found])
+    assert np.mean([one["low"] <= mean <= one["high"] for one in found]) >= 0.87
+    assert np.mean([one["high"] - one["low"] for one in found]) < 5 * np.std([one["value"] for one in found])
+
+
 def test_the_report_has_the_table_the_figure_and_the_verdicts(parity: Opened) -> None:
     page = line.report(parity).read_text(encoding="utf-8")
     assert "Did it help?" in page and (parity[0].folder / "figures" / "arms.svg").stat().st_size > 1000
     section = page[page.index('id="arms"') : page.index('id="figures"')]
     entry = of_arm(parity, "target")
-    for words in (">closer<", ">no evidence<", f"{100 * entry['distance_before']['value']:.1f} (noise alone"):
+    for words in (">closer<", ">no evidence<", distance(entry["distance_before"]), "; change "):
         assert words in section
     assert "of the variance of independent draws" in section and "nan" not in section
 

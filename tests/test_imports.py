@@ -498,7 +498,12 @@ def did_it_help(folder: Path, data: str) -> tuple[dict[str, Any], str]:
     """The entry against parity, and the page."""
     arms = {
         "plain": {"model": "Some Model", "lines": {"source": "web"}},
-        "asked": {"model": "Some Model", "lines": {"source": "model"}, "baseline": "plain"},
+        "asked": {
+            "model": "Some Model",
+            "lines": {"source": "model"},
+            "baseline": "plain",
+            "caution": "Not of a batch.",
+        },
     }
     tables_ = [{"table": "bls_cps_table11", "year": 2023}]
     found = read(folder, counts_study(arms=arms, own_references=[], reference=tables_), data)
@@ -521,6 +526,7 @@ def test_whether_an_imported_arm_helped_is_said_as_far_as_counts_can_say(tmp_pat
     section = page[page.index('id="arms"') : page.index('id="figures"')]
     for words in ("asked, beside plain", "unpaired", "Recognised and CLIP score: not known", f">{entry['verdict']}<"):
         assert words in section
+    assert section.count("<p><b>asked</b>: Not of a batch.</p>") == 1
     assert "same seeds" not in section and (tmp_path / "run" / "figures" / "arms.svg").is_file()
 
 

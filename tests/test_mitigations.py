@@ -177,6 +177,16 @@ def test_people_without_an_occupation_in_the_list_are_people(text: str) -> None:
         ("person", "two Frenchmen"),
         ("dancer", "a ballerina"),
         ("nurse", "a nurse who is Black"),
+        *(("nurse", f"a photo of {who} nurse") for who in ("a Navajo", "an Inuit", "a Yoruba", "an Uzbek", "a Fijian")),
+        *((word, f"portrait of a {word}") for word in ("cowgirl", "schoolboy", "fisherwoman", "stepson", "masseuse")),
+        ("granddaughter", "two granddaughters"),
+        ("nurse", "a nurse, black"),
+        ("nurse", "a nurse, White, smiling"),
+        ("nurse", "a photo of a nurse (black)"),
+        ("nurse", "a black registered nurse"),
+        ("nurse", "white, elderly nurses"),
+        ("nurse", "a black older retired nurse"),
+        ("nurse", "a nurse whose skin is black"),
     ],
 )
 def test_a_group_is_known_by_many_words(concept: str, text: str) -> None:
@@ -198,6 +208,13 @@ def test_a_group_is_known_by_many_words(concept: str, text: str) -> None:
         ("nurse", "a nurse beside a pole"),
         ("nurses", "nurses"),
         ("theatre", "children in a theatre"),
+        ("nurse", "a nurse in a black dress"),
+        ("nurse", "a photo of a nurse, black and white photograph"),
+        ("nurse", "a nurse (black and white)"),
+        ("nurse", "a photo of a nurse, white background"),
+        ("nurse", "a nurse beside a white car and a child"),
+        ("nurse", "a nurse who is white-haired"),
+        ("groomer", "portrait of a dog groomer"),
     ],
 )
 def test_words_that_are_said_of_things_name_no_group(concept: str, text: str) -> None:
@@ -325,12 +342,46 @@ def test_an_arm_of_the_users_own_file(tmp_path: Path) -> None:
 def test_the_first_n_samples_hold_each_level_as_often_as_its_weight_at_every_n(
     weights: list[float], shift: float, n: int
 ) -> None:
-    given_ = [stratum(weights, k, shift) for k in range(n)]
+    given_ = [stratum(weights, k, [shift] * len(weights)) for k in range(n)]
     for size in range(1, n + 1):
         counts = np.bincount(given_[:size], minlength=len(weights))
         assert abs(counts[0] - size * weights[0]) < 1 + 1e-9
         assert (abs(counts - size * np.array(weights)) < len(weights)).all()
     assert all(weights[level] > 0 for level in given_)
+
+
+def test_the_prompts_of_a_concept_meet_a_target_together_and_each_by_itself() -> None:
+    """Stable Bias: 21 templates a profession. By luck over the prompts a profession's women varied by 2 of 21 images."""
+    prompts = [p for p in prompt_sets.load("stable_bias").prompts if not p.identity][: 21 * 20]
+    arm = one_arm("target", {**GENDER, "to": "bls_cps_table11", "year": 2023}).among(prompts)
+    assert isinstance(arm, mitigations.Target)
+    known = {c: w for c in {p.concept for p in prompts} if not isinstance(w := arm.weights(c), str)}
+    asked = [p for p in prompts if p.concept in known and not mitigations.why_not(p)]
+    size, women, own = Counter(p.concept for p in asked), Counter[str](), Counter[Prompt]()
+    assert set(size.values()) == {21} and len(size) > 10
+    for k in range(30):
+        own.update(p for p in asked if arm.rewrite(p, k, np.random.default_rng(0)).drawn == "woman")
+        women = Counter({c: sum(own[p] for p in asked if p.concept == c) for c in size})
+        assert all(abs(women[c] - 21 * (k + 1) * known[c][0]) < 1 for c in size)
+        assert all(abs(own[p] - (k + 1) * known[p.concept][0]) < 1 for p in asked)
+
+
+def test_a_concept_with_one_prompt_is_asked_for_as_if_it_were_alone() -> None:
+    alone = one_arm("target", {**GENDER, "to": "taught_shares"})
+    prompts = prompt_sets.load("emoji_occupations").prompts
+    text = "a photo of a female mechanic"  # is left alone, and so takes no part
+    named = Prompt(prompt_set=prompts[0].prompt_set, concept="mechanic", template="other", text=text)
+    arm = alone.among([*prompts, named])
+    for p, k in ((p, k) for p in prompts for k in range(20)):
+        assert arm.rewrite(p, k, np.random.default_rng(0)) == alone.rewrite(p, k, np.random.default_rng(0))
+
+
+def test_every_worker_that_opens_a_study_knows_its_prompts() -> None:
+    """One image of each of 21 prompts: as many women as the target says, within one."""
+    one = planned(prompt_sets=["stable_bias"], arms=[{"target": {**GENDER, "to": "uniform"}}], images_per_prompt=1)
+    women = Counter(u.prompt.concept for s in one.shards() for u in one.units(s) if u.drawn == "woman")
+    size = Counter(p.concept for p in one.prompts if not mitigations.why_not(p))
+    assert {abs(women[c] - n / 2) for c, n in size.items()} == {0.5}
 
 
 def test_growing_keeps_what_every_sample_was_asked_for() -> None:
@@ -356,7 +407,7 @@ OBEDIENCE = np.array([[0.9, 0.1], [0.02, 0.98]])
 def test_stratified_allocation_varies_as_the_formula_says() -> None:
     rng, n, target = np.random.default_rng(0), 200, 0.465
     weights = inverted([target, 1 - target], OBEDIENCE)
-    asked = np.array([stratum(weights, k, 0.3) for k in range(n)])
+    asked = np.array([stratum(weights, k, [0.3]) for k in range(n)])
     independent = rng.choice(2, (20_000, n), p=weights)
     shares = [(rng.random((20_000, n)) < OBEDIENCE[a, 0]).mean(1) for a in (asked, independent)]
     assert shares[0].mean() == pytest.approx(target, abs=0.004) and shares[1].mean() == pytest.approx(target, abs=0.001)
@@ -627,6 +678,31 @@ def test_an_empty_rewrite_is_an_error_that_names_arm_and_prompt(tmp_path: Path) 
     )
     with pytest.raises(InputError, match=r"Mute: makes 'a photo of a mechanic' \(sample 0\) an empty prompt"):
         planned(arms=[f"{file}:Mute"])
+
+
+@pytest.mark.parametrize(
+    ("sends", "guidance", "said"),
+    [
+        ("'' if sample == 3 else prompt.text", 5.0, "arms: Own: makes .* \\(sample 3\\) an empty prompt"),
+        (
+            "prompt.text, 'man' if sample == 7 else ''",
+            1.0,
+            "arms: Own: sends a negative prompt, which cannot act at .* 1;",
+        ),
+    ],
+)
+def test_what_an_arm_of_the_users_cannot_do_in_a_later_sample_is_said_before_a_run(
+    tmp_path: Path, sends: str, guidance: float, said: str
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "from pipeline.mitigations import Rewriter\nfrom pipeline.types import Rewrite\n\n"
+        "class Own(Rewriter):\n    'Own.'\n\n"
+        f"    def rewrite(self, prompt, sample, rng):\n        return Rewrite({sends})\n"
+    )
+    asked: dict[str, Any] = {"arms": ["none", f"{tmp_path / 'own.py'}:Own"], "draw": {"guidance_scale": guidance}}
+    fake_study(**asked, images_per_prompt=3)  # which asks for no such sample
+    with pytest.raises(InputError, match=said):
+        fake_study(**asked, images_per_prompt=8)
 
 
 # -- the command, and what it costs ------------------------------------------------------------------

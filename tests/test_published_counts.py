@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import prompt_sets
+from pipeline import imports, study
 from pipeline.estimates import Floats, Ints
-from scripts.published_counts import rid_of_noise
+from scripts.published_counts import DOCS, helped, rid_of_noise
 
 REPLICATES = 300
 COVERED = 0.93 - 2 * math.sqrt(0.93 * 0.07 / REPLICATES)
@@ -52,6 +55,15 @@ def test_the_published_reading_of_many_shares_near_one_half_is_too_high_by_their
     density = math.gamma(20) / math.gamma(10) ** 2 * 0.5**18
     taken = float(np.abs(women / n - 0.5).mean()) - rid_of_noise(women, n, rng=rng).value
     assert taken == pytest.approx(density / 4 / 250, rel=0.1)
+
+
+def test_the_page_says_of_raza_what_its_study_comes_to_today(tmp_path: Path) -> None:
+    run, found = imports.begin(*study.load_import("raza2025"), tmp_path / "run")
+    imports.estimate(run, found)
+    entries = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))["arms"]
+    page = (DOCS / "published_counts.md").read_text(encoding="utf-8").splitlines()
+    lines = list(helped(entries))
+    assert len(lines) == 8 and [line for line in lines if line not in page] == []
 
 
 def test_counts_that_chance_alone_explains_are_no_distance() -> None:
