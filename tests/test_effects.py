@@ -15,7 +15,19 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from classifiers.correction import corrected_means, corrected_shares_many
-from pipeline import amplification, changes, distances, effects, figures, labels, line, mitigations, report, store, tables
+from pipeline import (
+    amplification,
+    changes,
+    distances,
+    effects,
+    figures,
+    labels,
+    line,
+    mitigations,
+    report,
+    store,
+    tables,
+)
 from pipeline.effects import verdict
 from pipeline.estimates import Shares
 from pipeline.line import Opened
