@@ -23,6 +23,7 @@ from pipeline.mitigations import (
     ALL_CONCEPTS,
     DROPPED,
     LEFT_ALONE,
+    MEASURED_AT,
     OBEDIENCE,
     Asking,
     Goal,
@@ -180,6 +181,7 @@ def moved(
 def obedience(read: Read) -> list[dict[str, Any]]:
     """The rows of `obedience-<arm>.csv`, of all arms: of the images that were asked to show a level, how many show which."""
     rows: list[dict[str, Any]] = []
+    drawn_with = read.planned.study.model.path, f"{read.planned.study.draw.guidance_scale:g}"
     for arm in read.planned.arms:
         reading = next((r for r in read.readings if isinstance(arm, Asking) and r.attribute == arm.attribute), None)
         if reading is None or arm.name not in read.arms:
@@ -200,9 +202,8 @@ def obedience(read: Read) -> list[dict[str, Any]]:
                 share, n = found[concept, asked]
                 for k, level in enumerate(reading.levels) if not np.isnan(share.value).any() else ():
                     at = (arm.name, concept, reading.attribute, asked, level)
-                    rows.append(
-                        dict(zip(OBEDIENCE, (*at, share.value[k], share.low[k], share.high[k], n), strict=True))
-                    )
+                    cells = (*at, share.value[k], share.low[k], share.high[k], n, *drawn_with)
+                    rows.append(dict(zip((*OBEDIENCE, *MEASURED_AT), cells, strict=True)))
     return rows
 
 

@@ -375,7 +375,9 @@ def estimate(opened: Readable) -> str:
         store.write_text(run.folder / "effects.csv", tables.to_csv(changed, changes.COLUMNS))
     for arm in dict.fromkeys(row["arm"] for row in followed):
         own = [row for row in followed if row["arm"] == arm]
-        store.write_text(run.folder / f"obedience-{arm}.csv", tables.to_csv(own, mitigations.OBEDIENCE))
+        store.write_text(
+            run.folder / f"obedience-{arm}.csv", tables.to_csv(own, (*mitigations.OBEDIENCE, *mitigations.MEASURED_AT))
+        )
     rows, found["wordings"] = wordings.spread(run, planned, name, attributes)
     if rows:
         store.write_text(run.folder / "wordings.csv", tables.to_csv(rows, wordings.COLUMNS))

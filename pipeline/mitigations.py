@@ -37,7 +37,11 @@ DROPPED = "dropped the concept"
 ALL_CONCEPTS = "all concepts"
 """The concept of a row that is of all of them together."""
 OBEDIENCE = ("arm", "concept", "attribute", "asked", "level", "share", "low", "high", "n")
-"""Columns of `obedience-<arm>.csv`."""
+"""Columns of `obedience-<arm>.csv`, before those of `MEASURED_AT`, which older files do not have."""
+MEASURED_AT = ("model", "guidance_scale")
+"""What drew the images of which a file of obedience is."""
+REACHED = 0.005
+"""A target is out of reach where the best weights leave it by more, as total variation."""
 DECLARED = ("concept", "attribute", "level", "share")
 """Columns of a target that is a CSV file."""
 
@@ -400,6 +404,29 @@ class Target(Asking):
     def prepared(self, prompts: Sequence[Prompt]) -> Target:
         """The arm with what its files say kept in it."""
         return self.model_copy(update=self._said)
+
+    def doubts(self, concepts: Sequence[str], model: str, guidance_scale: float) -> list[str]:
+        """Where the obedience of a pilot may mislead, a sentence each: it was measured elsewhere; targets that it puts out of
+        reach."""
+        said, kept = [], self._said["obeyed"]
+        if self.obedience and not self.obeyed:
+            lines = [cells for _, cells in checks.csv_lines(Path(self.obedience), Path(self.obedience).read_bytes())]
+            there = {(cells["model"], cells["guidance_scale"]) for cells in lines if {*MEASURED_AT} <= cells.keys()}
+            if there - {(model, f"{guidance_scale:g}")}:
+                at = "; ".join(f"{path} at guidance {guidance}" for path, guidance in sorted(there))
+                said.append(
+                    f"{self.obedience}: is of {at}, and this study draws with {model} at guidance {guidance_scale:g}"
+                )
+        known = {c: s for c in dict.fromkeys(concepts) if not isinstance(s := self.goal.shares(c), str)} if kept else {}
+        far = 0
+        for concept, shares in known.items():
+            met = np.array(self.weights(concept)) @ np.array(kept.get(concept, kept[ALL_CONCEPTS]))
+            far += float(np.abs(met - shares).sum()) / 2 > REACHED
+        if far:
+            said.append(
+                f"the targets of {far} of {len(known)} concepts are out of reach at this obedience; met as nearly as can be"
+            )
+        return [f"arms: {self.name}: {one}" for one in said]
 
     @cached_property
     def goal(self) -> Goal:

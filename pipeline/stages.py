@@ -57,6 +57,11 @@ def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
             return run, began
     elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise RunError(f"{folder}: is not empty and holds no study.yaml; name another folder with --out")
+    for arm in wanted.rewriters():
+        if isinstance(arm, mitigations.Target):
+            concepts = [prompt.concept for prompt in wanted.prompts()]
+            for doubt in arm.doubts(concepts, wanted.model.path, wanted.draw.guidance_scale):
+                say(doubt)
     wanted = wanted.prepared()
     store.write_text(run.study_file, study.dump(wanted))
     return run, wanted

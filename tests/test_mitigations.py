@@ -457,6 +457,29 @@ def test_the_obedience_of_a_pilot_is_inverted(tmp_path: Path) -> None:
     assert not isinstance(weights, str) and weights[0] * 0.8 + weights[1] * 0.1 == pytest.approx(0.5)
 
 
+def test_obedience_of_another_model_and_targets_out_of_its_reach_are_said_once(tmp_path: Path) -> None:
+    """Of images asked to show a woman 8 in 10 do: 95 % women cannot be met, half can."""
+    file = tmp_path / "obedience.csv"
+    plain = Path(pilot(file, of_one("all concepts", 0.8, 0.9, 400))).read_text().splitlines()
+    to = target(tmp_path / "target.csv", 0.95)
+    with Path(to).open("a") as more:
+        more.write("nurse,gender,woman,0.5\nnurse,gender,man,0.5\n")
+
+    def said(guidance: float) -> list[str]:
+        arm = one_arm("target", {**GENDER, "to": to, "obedience": str(file)})
+        assert isinstance(arm, mitigations.Target)
+        return arm.doubts(["cook", "nurse", "cook", "pilot"], "embedded", guidance)
+
+    (far,) = said(1)  # an older file does not say of what it is
+    assert far.startswith("arms: target: the targets of 1 of 2 concepts are out of reach")
+    file.write_text("\n".join([f"{plain[0]},model,guidance_scale", *(f"{row},embedded,5" for row in plain[1:])]))
+    assert said(5) == [far]
+    assert said(1) == [
+        f"arms: target: {file}: is of embedded at guidance 5, and this study draws with embedded at guidance 1",
+        far,
+    ]
+
+
 def test_a_concept_of_few_images_is_drawn_towards_all_concepts(tmp_path: Path) -> None:
     apart = [row for k, share in enumerate((0.5, 0.7, 0.9, 0.95)) for row in of_one(f"c{k}", share, 0.9, 40)]
     file = pilot(tmp_path / "apart.csv", [*of_one("all concepts", 0.76, 0.9, 160), *apart])
