@@ -223,6 +223,7 @@ def driven(
             raise ray.exceptions.RayTaskError("do", "", answer.error)
 
     pairs = iter([(made(clock), Acts(clock, 5)) for made in drawers])
+    monkeypatch.setattr(engine, "REST", 0.0)
     monkeypatch.setattr(ray, "wait", wait)
     monkeypatch.setattr(ray, "get", get)
     monkeypatch.setattr(ray, "kill", lambda *_, **__: None)

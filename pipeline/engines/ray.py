@@ -362,8 +362,8 @@ class _Line:
 
         lost = trouble.lost and not trouble.of_the_place
         if trouble.restarting or not self._hopeless(actor, lost=lost):
-            if lost:
-                time.sleep(REST)
+            if trouble.lost or trouble.of_the_place:
+                time.sleep(REST)  # so that the process that was killed does not answer once more
             self._ask(actor, None)
             return
         kind = self.readers if actor in self.readers else self.drawers
