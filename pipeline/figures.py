@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import matplotlib
@@ -103,7 +104,8 @@ def draw(rows: Sequence[Row], summary: Mapping[str, Any], folder: Path) -> list[
     """
     entries = summary.get("pooled") or []
     charts = [helped(summary["arms"], folder)] if summary.get("arms") else []
-    charts += [pooled(entries, folder)] if entries else []
+    for attribute in dict.fromkeys(entry["attribute"] for entry in entries):
+        charts.append(pooled([entry for entry in entries if entry["attribute"] == attribute], folder))
     blocks = [(attribute, arm) for attribute in unique(rows, "attribute") for arm in unique(rows, "arm")]
     with progress("drawing figures", total=len(blocks), unit="sets") as advance:
         for attribute, arm in blocks:
@@ -541,23 +543,25 @@ POOLED_CAPTION = (
     "Stretch: how far apart the concepts lie; above 1 the contrasts of the reference are amplified, below 1 they are "
     "flattened. Scatter: what is each concept's own; 0 is nothing. They are read together: a model that never draws a "
     "level has a stretch near 0 and is not fair, it is all in the shift. The last three are fitted for attributes with "
-    "two levels."
+    "two levels. One far beyond the others is an arrow at the edge, or leaves its panel; the table has its ends."
 )
 
 
 def pooled(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
-    """Mean difference, shift, stretch and scatter with their intervals: a line per attribute, level, arm, reference."""
+    """What is fitted of one attribute, with intervals, a panel per measure: a line per level, arm and reference."""
+    attribute = entries[0]["attribute"]
     several = len({entry["arm"] for entry in entries}) > 1
     names = [_entry_name(entry, several_arms=several) for entry in entries]
+    known = [measure for measure in MEASURES if any(entry.get(measure[0]) for entry in entries)]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 1.7 + 0.42 * len(entries)))
-        panels = figure.subplots(1, len(MEASURES), sharey=True)
-        for panel, (name, at, factor, least, unit) in zip(panels, MEASURES, strict=True):
+        panels = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
+        for panel, (name, at, factor, least, unit) in zip(panels, known, strict=True):
             panel.axvline(at, color=QUIET, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
+            ends = _reach([entry[name] for entry in entries if entry.get(name)], at, factor, least)
             for y, entry in enumerate(entries[::-1]):
-                _interval(panel, y, entry.get(name), factor)
-            left, right = panel.get_xlim()
-            panel.set_xlim(min(left, least[0]), max(right, least[1]))
+                _interval(panel, y, entry.get(name), factor, ends)
+            panel.set_xlim(*ends)
             panel.locator_params(axis="x", nbins=3)
             panel.set_title(name.replace("_", " "))
             panel.set_xlabel(unit, fontsize=8)
@@ -566,29 +570,50 @@ def pooled(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
             panel.spines["left"].set_visible(False)
         panels[0].set(ylim=(-0.7, len(entries) - 0.3))
         panels[0].set_yticks(range(len(entries)), names[::-1], fontsize=8)
-        title = "Perceived attributes, over all concepts together"
+        title = f"{title_of(attribute)}, over all concepts together".capitalize()
         figure.suptitle(f"{title}, with 95% intervals", x=0.01, ha="left")
         _settle(figure)
-        stem = _write(figure, folder, "pooled")
+        stem = _write(figure, folder, f"pooled-{attribute}")
+    measures = [name.replace("_", " ") for name, *_ in known]
     return Chart(
         stem=stem,
-        attribute="",
+        attribute=attribute,
         title=title,
         caption=POOLED_CAPTION,
         alt=(
-            f"Mean difference, shift, stretch and scatter with 95% intervals for {len(entries)} combinations of "
-            "perceived attribute, arm and reference. The numbers are in the table under the finding."
+            f"{', '.join(measures).capitalize()} of {title_of(attribute)} with 95% intervals for {len(entries)} combinations "
+            "of level, arm and reference. The numbers are in the table under the finding."
         ),
     )
 
 
+def _reach(
+    estimates: Sequence[Mapping[str, Any]], at: float, factor: float, least: tuple[float, float]
+) -> tuple[float, float]:
+    """Of a panel: as far as the intervals reach, but no further than four times as far as the middle one of them: one fit
+    that hardly knows its slope would make dots of all others."""
+    known = [factor * each[end] for each in estimates for end in ("low", "high") if each.get(end) is not None]
+    far = 4 * median(abs(end - at) for end in known) if known else 0.0
+    left, right = min([at, *known]), max([at, *known])
+    left, right = max(left, at - far), min(right, at + far)
+    margin = 0.05 * (right - left)
+    return min(left - margin, least[0]), max(right + margin, least[1])
+
+
 def _entry_name(entry: Mapping[str, Any], *, several_arms: bool) -> str:
     arm = f", {said_of_arm(entry['arm'])}" if several_arms else ""
-    return f"{title_of(entry['attribute'])}: {entry['level']}{arm}\n{_wrapped(entry['reference'], 46)}"
+    return f"{entry['level']}{arm}\n{_wrapped(entry['reference'], 46)}"
 
 
-def _interval(panel: Axes, y: float, estimate: Mapping[str, Any] | None, factor: float) -> None:
-    """One estimate with its interval, or the words that it is not known; nothing where there is none."""
+def _interval(
+    panel: Axes,
+    y: float,
+    estimate: Mapping[str, Any] | None,
+    factor: float,
+    ends: tuple[float, float] = (-math.inf, math.inf),
+) -> None:
+    """One estimate with its interval, or the words that it is not known; nothing where there is none. One that lies beyond
+    the ends of its panel is an arrow there."""
     if estimate is None:
         return
     value, low, high = (estimate.get(name) for name in ("value", "low", "high"))
@@ -598,7 +623,10 @@ def _interval(panel: Axes, y: float, estimate: Mapping[str, Any] | None, factor:
         return
     if low is not None and high is not None:
         panel.hlines(y, factor * low, factor * high, color="#0072b2", linewidth=2, zorder=2)
-    panel.scatter([factor * value], [y], s=36, color="#0072b2", zorder=3)
+    shown = min(max(factor * value, ends[0]), ends[1])
+    marker, aside = ("o", 0.0) if shown == factor * value else ("<", 0.03) if shown == ends[0] else (">", -0.03)
+    inside = shown + (aside * (ends[1] - ends[0]) if aside else 0.0)
+    panel.scatter([inside], [y], s=36, marker=marker, color="#0072b2", zorder=3)
 
 
 # -- arms --------------------------------------------------------------------------------------------

@@ -341,8 +341,16 @@ def test_each_figure_is_there_as_svg_and_png_and_is_shown(page: Seen, folder: Pa
     svgs = {path.stem for path in (folder / "figures").glob("*.svg")}
     assert svgs == {path.stem for path in (folder / "figures").glob("*.png")}
     assert len(page.all("figure")) == len(svgs)
-    # pooled; gender: two arms x two references x (shares, concepts); tone, which only one reference knows: x 3
-    assert len(svgs) == 1 + 2 * 2 * 2 + 2 * 3
+    # pooled, of both; gender: two arms x two references x (shares, concepts); tone, which only one reference knows: x 3
+    assert len(svgs) == 2 + 2 * 2 * 2 + 2 * 3
+
+
+def test_one_fit_that_hardly_knows_its_slope_leaves_the_others_readable() -> None:
+    ordinary = [{"value": 1.0, "low": 0.6, "high": 1.5}] * 8
+    wild = {"value": -17.0, "low": -200.0, "high": -3.0}
+    left, right = figures._reach([*ordinary, wild], 1, 1, (0.5, 1.5))
+    assert -2 < left < 0.5 and 1.5 <= right < 2
+    assert figures._reach([wild], 1, 1, (0.5, 1.5))[0] < -200  # alone it is shown whole
 
 
 def test_the_numbers_of_the_table_are_those_of_the_file(page: Seen, folder: Path) -> None:
