@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pipeline.errors import InputError, ModelError, TypecastError, keep_secrets, of_the_device, without_secrets
+from pipeline.errors import (
+    InputError,
+    Interrupted,
+    ModelError,
+    TypecastError,
+    keep_secrets,
+    of_the_device,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from pipeline.line import Readable
@@ -107,9 +115,16 @@ def _refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
+PATIENCE = 20
+"""Seconds after an interruption for what is being written to be finished, before the process ends as it stands."""
+
+
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     print("\ntypecast: interrupted; finished shards are kept, and the same command continues", file=sys.stderr)
-    sys.exit(130)
+    # Raised within the code of a lock, an exit leaves it locked, and whoever waits for it would wait for ever.
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(130))
+    signal.alarm(PATIENCE)
+    raise Interrupted(130)
 
 
 def _naming_its_study(command: Callable[..., None]) -> Callable[..., None]:

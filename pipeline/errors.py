@@ -28,6 +28,10 @@ TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Where the hub's client looks for the user's token: whatever it looks like, it is one."""
 
 
+class Interrupted(SystemExit):
+    """Ctrl-C or SIGTERM, wherever the command was: nobody's mistake, and not to be caught."""
+
+
 class TypecastError(Exception):
     """A message for the user: it names the file, the key and the right answers."""
 

@@ -23,7 +23,7 @@ from scipy.optimize import nnls
 import prompt_sets
 from classifiers.attributes import ATTRIBUTES
 from pipeline import checks
-from pipeline.errors import InputError, RunError, one_of
+from pipeline.errors import InputError, Interrupted, RunError, one_of
 from pipeline.estimates import whole
 from pipeline.types import Arm, Prompt, Rewrite, digest
 
@@ -646,7 +646,7 @@ def rewritten(arm: Arm, prompt: Prompt, sample: int, rng: np.random.Generator) -
         if not isinstance(found, Rewrite) or not all(isinstance(part, str) for part in found):
             raise TypeError(f"rewrite must give a pipeline.types.Rewrite of texts, not {found!r}")
         "".join(found).encode()  # what cannot be written down
-    except InputError:
+    except (InputError, Interrupted):
         raise
     except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}".rstrip(": ")

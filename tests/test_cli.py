@@ -113,9 +113,38 @@ def test_interrupted_exits_with_130_and_continues(fake: str, tmp_path: Path) -> 
         while not list((tmp_path / "run").glob("images/*.parquet")):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        try:
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()  # or the test would wait for it
     assert process.returncode == 130
     assert "the same command continues" in stderr and "Traceback" not in stderr
+
+
+def test_interrupted_within_the_code_of_a_lock_it_ends_all_the_same() -> None:
+    """As a drawing did once that was interrupted while it handed a picture to its encoders, whose lock stayed locked."""
+    code = """
+import signal, threading, time
+from pipeline import cli
+cli.PATIENCE = 1
+signal.signal(signal.SIGTERM, cli._interrupted)
+lock = threading.Lock()
+lock.acquire()
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+finally:
+    lock.acquire()
+"""
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HOME) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.terminate()
+        try:
+            _, stderr = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130 and "the same command continues" in stderr
 
 
 def test_what_ships_is_listed() -> None:

@@ -16,9 +16,18 @@ from hypothesis import strategies as st
 
 import prompt_sets
 from pipeline import line, mitigations, stages
-from pipeline.errors import InputError, RunError
+from pipeline.errors import InputError, Interrupted, RunError
 from pipeline.line import Opened
-from pipeline.mitigations import ALL_CONCEPTS, LEFT_ALONE, inverted, one_arm, rewritten, stratified_factor, stratum
+from pipeline.mitigations import (
+    ALL_CONCEPTS,
+    LEFT_ALONE,
+    Rewriter,
+    inverted,
+    one_arm,
+    rewritten,
+    stratified_factor,
+    stratum,
+)
 from pipeline.plan import Plan, plan
 from pipeline.types import Prompt, Rewrite
 from tests.conftest import fake_study
@@ -301,6 +310,15 @@ def test_an_arm_of_the_users_that_cannot_rewrite_is_one_message(tmp_path: Path, 
     file.write_text(f"from pipeline.mitigations import Rewriter\nclass Mine(Rewriter):\n    {body}\n", encoding="utf-8")
     with pytest.raises(InputError, match=rf"arms: Mine: cannot rewrite .* \(sample 0\): .*{said}"):
         planned(arms=[f"{file}:Mine"])
+
+
+def test_an_interruption_within_a_rewrite_is_no_mistake_of_the_arm() -> None:
+    class Slow(Rewriter):
+        def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
+            raise Interrupted(130)  # as the handler of a signal does, wherever the process is
+
+    with pytest.raises(Interrupted):
+        rewritten(Slow(name="slow"), prompt(), 0, np.random.default_rng(0))
 
 
 def test_an_arm_of_the_users_own_file(tmp_path: Path) -> None:
