@@ -770,7 +770,8 @@ def stratum(weights: Sequence[float], sample: int, shifts: Sequence[float]) -> i
         before = math.floor(sample * share + shift)
         if math.floor((sample + 1) * share + shift) > before:
             return level
-        sample, left = sample - before, left - weight
+        # the rest, and not what is left of 1: by a rounding the last level would be given at weight 0
+        sample, left = sample - before, math.fsum(weights[level + 1 :])
     return len(weights) - 1
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import prompt_sets
@@ -357,6 +357,7 @@ def test_an_arm_of_the_users_own_file(tmp_path: Path) -> None:
     shift=st.floats(0, 1, exclude_max=True),
     n=st.integers(1, 300),
 )
+@example(weights=[1 / 3, 2 / 3, 0.0], shift=0.0, n=1)
 def test_the_first_n_samples_hold_each_level_as_often_as_its_weight_at_every_n(
     weights: list[float], shift: float, n: int
 ) -> None:
