@@ -169,7 +169,8 @@ def run(
     folder = out or Path("outputs") / chosen.name
     if dry_run:
         print(line.preview(chosen, folder))
-        stages.say_who_is_idle(len(plan(chosen, weights="").shards()), gpus)
+        if gpus > 1:
+            stages.say_who_is_idle(len(plan(chosen, weights="").shards()), gpus)
         return
     opened = line.begin(chosen, folder)
     if retry_failed:

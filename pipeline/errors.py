@@ -81,7 +81,8 @@ class _Filtered:
 def keep_secrets() -> None:
     """From now on the standard error has none: there warnings, tracebacks of threads and other libraries' logs end up,
     which no one of us has written, and a cluster keeps it."""
-    sys.stderr = cast(TextIO, _Filtered(sys.stderr))
+    if not isinstance(sys.stderr, _Filtered):
+        sys.stderr = cast(TextIO, _Filtered(sys.stderr))
 
 
 def of_the_device(error: BaseException) -> bool:

@@ -618,15 +618,18 @@ def _interval(
         return
     value, low, high = (estimate.get(name) for name in ("value", "low", "high"))
     if value is None:
-        at = ("axes fraction", "data")
-        panel.annotate("not known", (0.98, y), xycoords=at, fontsize=8, color=QUIET, ha="right", va="center")
+        panel.annotate(
+            "not known", (0.98, y), xycoords=("axes fraction", "data"), fontsize=8, color=QUIET, ha="right", va="center"
+        )
         return
     if low is not None and high is not None:
         panel.hlines(y, factor * low, factor * high, color="#0072b2", linewidth=2, zorder=2)
-    shown = min(max(factor * value, ends[0]), ends[1])
-    marker, aside = ("o", 0.0) if shown == factor * value else ("<", 0.03) if shown == ends[0] else (">", -0.03)
-    inside = shown + (aside * (ends[1] - ends[0]) if aside else 0.0)
-    panel.scatter([inside], [y], s=36, marker=marker, color="#0072b2", zorder=3)
+    (left, right), at, marker = ends, factor * value, "o"
+    if at < left:
+        at, marker = left + 0.03 * (right - left), "<"
+    elif at > right:
+        at, marker = right - 0.03 * (right - left), ">"
+    panel.scatter([at], [y], s=36, marker=marker, color="#0072b2", zorder=3)
 
 
 # -- arms --------------------------------------------------------------------------------------------

@@ -106,19 +106,15 @@ class Need:
         return self.images if self.then is None else self.then.images if self.then.half <= self.half else None
 
 
-def variances(shares: npt.ArrayLike, confusion: npt.ArrayLike) -> tuple[Floats, Floats]:
+def variances(shares: npt.ArrayLike, known: Errors) -> tuple[Floats, Floats]:
     """Of corrected shares `(K,)`: variance for one image per prompt, and variance from the matrix. `(K,)` each.
 
-    `shares` `(K,)` true shares, `confusion` `(K, J)` counts on labelled pictures, J = K or K + 1. With n images the
+    `shares` `(K,)` true shares, `known` what labelled pictures say of the errors. With n images the
     variance is the first / n plus the second. Rogan and Gladen (1978, American J. Epidemiology 107:71, equation 6), for K
     levels by the delta method: with q = Dᵀ ω, the errors D among the decided and B = D⁻ᵀ,
     var ω = B (diag q − q qᵀ) Bᵀ / n t̄ + Σ ω_k² B (diag D_k − D_k D_kᵀ) Bᵀ / m_k, and π ∝ ω / t for the chances t of a
     level to be decided, t̄ their mean. The posterior means of the rows stand in for D and t.
     """
-    return _variances(shares, errors_of_all(checked_confusion(confusion)))
-
-
-def _variances(shares: npt.ArrayLike, known: Errors) -> tuple[Floats, Floats]:
     levels = len(known.decided)
     pi = np.asarray(shares, dtype=np.float64)
     if pi.shape != (levels,) or not (pi >= 0).all() or abs(pi.sum() - 1) > 1e-6:
@@ -168,17 +164,19 @@ def simulated_half_widths(
     else:
         matrix = np.asarray(confusion)
         checked_confusion(matrix if matrix.ndim == 2 else matrix.sum(0))
-        counts = _stratified(pi @ _rates(_errors(matrix, group), matrix.shape[-1]), images, rng)
-        grown = [_errors(one, group) for one in _grown(matrix, growth)]
+        counts = _stratified(pi @ _rates(_of(_by_group(matrix), group), matrix.shape[-1]), images, rng)
+        grown = [_of(_by_group(one), group) for one in _grown(matrix, growth)]
         found = corrected_by(counts, Errors(*map(np.array, zip(*grown, strict=True))), rng=rng)
     return np.array([s.high - s.low for s in found]) / 2
 
 
-def _errors(matrix: Ints, group: int) -> Errors:
-    """What the counts say of the errors of all concepts alike, or of one of those that they are by."""
-    if matrix.ndim == 2:
-        return errors_of_all(matrix)
-    return Errors(*(part[group] for part in errors_of_each(matrix)))
+def _by_group(matrix: Ints) -> Errors:
+    """What the counts say of the errors in each concept, `(G, ...)`; of all alike, as those of one."""
+    return errors_of_all(matrix[None]) if matrix.ndim == 2 else errors_of_each(matrix)
+
+
+def _of(errors: Errors, group: int) -> Errors:
+    return Errors(*(part[group] for part in errors))
 
 
 def _grown(matrix: Ints, growth: float) -> Ints:
@@ -417,10 +415,10 @@ def _cases(planned: Plan, reading: Reading, matrix: Ints | None, half: float) ->
         distinct.setdefault((shares.tobytes(), tuple(asked), case.templates, case.group), case)
 
     def worst(confusion: Ints) -> Case:
-        wanted = (half / Z) ** 2
+        wanted, known = (half / Z) ** 2, _by_group(confusion)
 
         def short(case: Case) -> tuple[float, float]:
-            per_image, floor = (v[list(case.asked)] for v in _variances(case.shares, _errors(confusion, case.group)))
+            per_image, floor = (v[list(case.asked)] for v in variances(case.shares, _of(known, case.group)))
             return max(float((floor - wanted).max()), 0.0), float((per_image / case.templates + floor).max())
 
         return max(distinct.values(), key=short)

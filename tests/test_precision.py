@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from rich.console import Console
 from scipy import stats
 
-from classifiers.confusion import errors_of_each
+from classifiers.confusion import Errors, checked_confusion, errors_of_all, errors_of_each
 from classifiers.correction import corrected_shares_many
 from pipeline import precision
 from pipeline.errors import InputError
@@ -24,9 +25,14 @@ from tests.conftest import fake_study
 SHARP = np.array([[9500, 500], [500, 9500]])
 
 
+def told_by(confusion: npt.ArrayLike) -> Errors:
+    """What counts on labelled pictures say of the errors, as a command reads them."""
+    return errors_of_all(checked_confusion(confusion))
+
+
 def test_a_perfect_classifier_at_one_half_needs_the_textbooks_1068_images_for_three_points() -> None:
     # 1.96² / 4 / 0.03² = 1067.1
-    per_image, floor = variances([0.5, 0.5], np.eye(2, dtype=int) * 10**9)
+    per_image, floor = variances([0.5, 0.5], told_by(np.eye(2, dtype=int) * 10**9))
     assert per_image == pytest.approx([0.25, 0.25], rel=1e-6) and floor == pytest.approx([0, 0], abs=1e-8)
     assert math.ceil(per_image[0] * (Z / 0.03) ** 2) == 1068
 
@@ -44,7 +50,7 @@ def test_the_templates_of_a_concept_share_its_images(tmp_path: Path) -> None:
 def test_two_levels_have_the_variance_of_rogan_and_gladen() -> None:
     sensitivity, specificity, share, labels = 0.9, 0.8, 0.3, 10_000
     rows = np.array([[sensitivity, 1 - sensitivity], [1 - specificity, specificity]])
-    per_image, floor = variances([share, 1 - share], np.rint(rows * labels))
+    per_image, floor = variances([share, 1 - share], told_by(np.rint(rows * labels)))
     youden = sensitivity + specificity - 1
     seen = share * sensitivity + (1 - share) * (1 - specificity)
     assert per_image[0] == pytest.approx(seen * (1 - seen) / youden**2, rel=0.001)
@@ -54,7 +60,7 @@ def test_two_levels_have_the_variance_of_rogan_and_gladen() -> None:
 
 def test_a_record_that_tells_nothing_gives_no_finite_variance() -> None:
     with pytest.warns(UserWarning, match="almost singular"):
-        assert np.isinf(variances([0.3, 0.7], [[5, 5], [5, 5]])).all()
+        assert np.isinf(variances([0.3, 0.7], told_by([[5, 5], [5, 5]]))).all()
 
 
 def test_with_abstention_and_three_levels_both_variances_are_what_resampling_shows() -> None:
@@ -74,7 +80,7 @@ def test_with_abstention_and_three_levels_both_variances_are_what_resampling_sho
     errors = np.stack([rng.dirichlet(row[:3] + 0.5, draws) for row in confusion], 1)
     chance = np.stack([rng.beta(row[:3].sum() + 1.5, row[3] + 0.5, draws) for row in confusion], 1)
     matrix = corrected(np.broadcast_to(pi * told @ rows, (draws, 3)), errors, chance)
-    per_image, floor = variances(pi, confusion)
+    per_image, floor = variances(pi, told_by(confusion))
     assert per_image / n == pytest.approx(images.var(0), rel=0.06)
     assert floor == pytest.approx(matrix.var(0), rel=0.08)
 
@@ -156,15 +162,15 @@ def test_more_labels_keep_the_rates_and_less_than_a_picture_is_one_in_some_audit
 
 def test_where_the_matrix_is_the_floor_there_is_no_number_and_more_labels_help() -> None:
     few = SHARP // 100
-    floor = variances([0.5, 0.5], few)[1]
+    floor = variances([0.5, 0.5], told_by(few))[1]
     assert Z * math.sqrt(floor[0]) > 0.03
-    assert math.sqrt(floor[0] / variances([0.5, 0.5], few * 4)[1][0]) == pytest.approx(2, rel=0.1)
+    assert math.sqrt(floor[0] / variances([0.5, 0.5], told_by(few * 4))[1][0]) == pytest.approx(2, rel=0.1)
 
 
 @pytest.mark.parametrize("shares", [[0.5, 0.6], [0.5, 0.25, 0.25], [math.nan, 1], [-0.1, 1.1]])
 def test_shares_that_are_none_are_named(shares: list[float]) -> None:
     with pytest.raises(ValueError, match=r"^shares "):
-        variances(shares, SHARP)
+        variances(shares, told_by(SHARP))
 
 
 def test_a_matrix_of_other_size_keeps_its_rates_and_no_row_is_emptied() -> None:
