@@ -17,6 +17,7 @@ from pipeline.estimates import Floats, Ints, Shares, whole, wilson
 from pipeline.plan import Asked
 from pipeline.progress import side_by_side
 from pipeline.tables import (
+    ELSEWHERE,
     Against,
     Key,
     Reading,
@@ -258,7 +259,9 @@ def _record(reading: Reading, counts: Tally) -> dict[str, Any]:
         "accuracy_high": right and right.high,
         "n": None if matrix is None else int(matrix.sum()),
         "confusion": None if matrix is None else matrix.tolist(),
-        "leaks": evaluation.leaks(reading.by_concept, reading.levels),
+        "leaks": evaluation.leaks(
+            {c: rows for c, rows in reading.by_concept.items() if c != ELSEWHERE}, reading.levels
+        ),
         "cannot_tell_rate": undecided.value if total else None,
         "cannot_tell_low": undecided.low,
         "cannot_tell_high": undecided.high,

@@ -87,6 +87,8 @@ APART, FEWEST = 5, 3
 """Errors are taken by concept where so many labelled pictures of every level are there, of so many concepts at least:
 how much the concepts differ cannot be told from fewer, and nothing would be left of what the pictures say together.
 By arm they are taken where people labelled so many of every level in the arm."""
+ELSEWHERE = ""
+"""Among the concepts of `Reading.by_concept`: pictures of which the concept is not known."""
 
 Key = tuple[str, str, str, str, str]
 """Prompt set, concept, template, identity, arm."""
@@ -489,9 +491,11 @@ def _labelled(block: Sequence[Key], counts: Tally, reading: Reading, rng: np.ran
     """
     by_people = np.array([counts.by_people(key, reading) for key in block])
     others = np.array([counts.others(key, reading) for key in block])
-    if reading.of_arm and reading.confusion is not None:
-        # what is known of the arm beside this block's labels is a group of its own among the concepts
-        reading = replace(reading, by_concept={"": reading.confusion - by_people.sum(0)})
+    if reading.confusion is not None and reading.of_arm:
+        # what is known of the arm beside this block's labels
+        reading = replace(reading, by_concept={ELSEWHERE: reading.confusion - by_people.sum(0)})
+    elif reading.confusion is not None and not reading.by_concept and _tell_apart(by_people):
+        reading = replace(reading, by_concept={ELSEWHERE: reading.confusion})
     known = by_people.sum(0) + (0 if reading.confusion is None else reading.confusion)
     if (known[:, :-1].sum(1) == 0).any():
         few = f"{reading.uncorrected} (the {by_people.sum()} that people labelled do not show every level)"
@@ -525,18 +529,30 @@ def _powered(labels: npt.NDArray[np.int64], others: npt.NDArray[np.int64], joint
 
 def informed(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> Reading:
     """What is known of an attribute once people labelled a sample of this run: their pictures count for the
-    classifier's errors too."""
-    matrix = np.sum([counts.by_people(key, reading) for key in keyed], axis=0)
+    classifier's errors too, by concept where enough concepts have labels."""
+    labels: dict[str, npt.NDArray[np.int64]] = {}
+    for key in keyed:
+        labels[key[1]] = labels.get(key[1], 0) + counts.by_people(key, reading)
+    matrix = np.sum([*labels.values()], axis=0)
     if not matrix.any():
         return reading
+    apart = dict(reading.by_concept)
+    if not apart and _tell_apart([*labels.values()]):
+        apart = {ELSEWHERE: np.zeros_like(matrix) if reading.confusion is None else reading.confusion}
     if reading.confusion is not None:
         matrix = matrix + reading.confusion
     if (matrix[:, :-1].sum(1) == 0).any():
         return reading
-    apart = dict(reading.by_concept)
-    for key in keyed if apart else ():
-        apart[key[1]] = apart.get(key[1], 0) + counts.by_people(key, reading)
+    if apart:
+        apart |= {concept: apart.get(concept, 0) + rows for concept, rows in labels.items()}
     return replace(reading, confusion=matrix, by_concept=apart)
+
+
+def _tell_apart(labels: npt.ArrayLike) -> bool:
+    """Did people label so much of enough concepts, counts `(G, K, K + 1)`, that they say how far errors differ? Then a
+    record that is of all pictures alike is believed as far as the concepts are like it, as one more of them: taken for
+    each concept's own, it held three shares of four, or fewer, wherever they were not."""
+    return bool((np.asarray(labels).sum((1, 2)) >= APART).sum() >= FEWEST)
 
 
 def by_arm(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, Reading]:
