@@ -95,6 +95,22 @@ def log_odds_ratio(share: Estimate, reference: Estimate) -> Estimate:
     return Estimate(value, low, high, share.n, f"MOVER on log odds ({share.method})")
 
 
+def between_ends(share: Estimate, other: Estimate) -> tuple[Estimate, Estimate]:
+    """`difference` and `log_odds_ratio` of two shares of which one or both have images that may be of any level.
+
+    What is not known of these can be all one way (Manski 1989, J. Human Resources 24:343): it is no chance, of which
+    MOVER takes that it seldom falls against both sides at once. The ends of both intervals are put together as they are.
+    """
+    change, odds = difference(share, other), log_odds_ratio(share, other)
+    a, b = _on_logit_scale(share), _on_logit_scale(other)
+    low, high = _minus(a.low, b.high, -math.inf), _minus(a.high, b.low, math.inf)
+    method = f"ends of both intervals ({share.method})"
+    return (
+        change._replace(low=share.low - other.high, high=share.high - other.low, method=method),
+        odds._replace(low=low, high=high, method=method),
+    )
+
+
 def bounded_difference(share: Estimate, low: float, high: float) -> Bounded:
     """share − a reference that is only known to lie in `low`..`high`, in -1..1.
 
@@ -118,12 +134,13 @@ def bounded_log_odds_ratio(share: Estimate, low: float, high: float) -> Bounded:
     return _bounded(_on_logit_scale(share), ends[0], ends[1], "log odds ratio to a bounded reference")
 
 
-def direction(share: Estimate, reference: Estimate, base: float) -> str:
-    """Which way a share has left its reference, in words. `base` is the share among all employed, of the same table.
+def direction(share: Estimate, reference: Estimate, base: float, apart: Estimate | None = None) -> str:
+    """Which way a share has left its reference, in words. `base` is the share among all employed, of the same table;
+    `apart` their difference, where that is not `difference`.
 
     In this order:
     - `no reference`: the reference is NaN;
-    - `no evidence`: the share is unknown, or the interval of its `difference` from the reference holds 0;
+    - `no evidence`: the share is unknown, or the interval of its difference from the reference holds 0;
     - `above the reference`, `below the reference`: the base is NaN;
     - `away from the base rate`: past the reference, seen from the base, so the difference between this concept and all
       others is amplified (on either side, if reference and base are the same);
@@ -138,7 +155,7 @@ def direction(share: Estimate, reference: Estimate, base: float) -> str:
         raise ValueError(f"base must be a share in 0..1, or NaN, not {base}")
     if not reference.known:
         return "no reference"
-    apart = difference(share, reference)
+    apart = apart or difference(share, reference)
     if not share.known or apart.low <= 0 <= apart.high:
         return "no evidence"
     above = share.value > reference.value

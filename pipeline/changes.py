@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy import special
 
 from classifiers.confusion import BY_CONCEPT, Errors, errors_of_means
 from pipeline import amplification, robustness, tables
@@ -118,9 +117,9 @@ def as_pairs(
         for at in ((whole, attribute) for whole in (key, wholes.get(key)) if whole):
             if left is not None and right is not None:
                 made.add(at)
-                if at in counts and left in place and right in place:
-                    counts[at][place[left], place[right]] += n
-            elif left is not None or right is not None:
+            if at in counts and left in place and right in place:
+                counts[at][place[left], place[right]] += n
+            elif left in place or right in place:  # the other was not made, or shows nobody or several
                 alone[at] += n
     return {at: (table, alone[at]) for at, table in counts.items() if at in made}
 
@@ -143,7 +142,7 @@ def rows(first: Side, other: Side, keys: Sequence[Key], pairs: Pairs, rng: np.ra
     for key in keys:
         at = {"attribute": reading.attribute, **dict(zip(KEY, key, strict=True))}
         both = first.shares[key], other.shares[key]
-        of_levels = _rows(other.reading, *both, moved.get(key), pairs.get(key), raw)
+        of_levels = _rows(other.reading, *both, moved.get(key), pairs.get(key), raw, rng)
         blocks.append([at | row | seen for row, seen in zip(of_levels, errors, strict=True)])
     tested = set(tables.undivided(keys))
     tests: dict[str, dict[Key, float]] = {}
@@ -200,8 +199,11 @@ def _pairs_together(
     """The change of the mean share over the pairs `(C, K + 1, K + 1)` of C prompts together, and the concept of each.
 
     The errors of each level are those of the concepts that show it, which need not be the same on both sides. What is
-    not known of them is one unknown, where they are the same in a concept, and cancels in what does not change.
+    not known of them is one unknown, where they are the same in a concept, and cancels in what does not change. An image
+    whose partner is undecided counts on its own side; of a concept as many on each, or one that is decided more seldom on
+    one side would weigh less there, and its share would look like a change.
     """
+    counts = _as_many_alone(counts)
     names = list(dict.fromkeys(concepts))
     sides = _sides(mine, theirs, names)
     of_each = np.array([counts[[concept == name for concept in concepts]].sum(0) for name in names])
@@ -221,6 +223,16 @@ def _pairs_together(
     return _paired(counts.sum(0)[None], errors, mine, theirs, rng, tilt)[0]
 
 
+def _as_many_alone(pairs: Counts) -> Counts:
+    """Pairs `(C, K + 1, K + 1)`, `cannot tell` last, of which as many images stand alone on either side."""
+    found = pairs.copy()
+    sides = pairs[:, :-1, -1], pairs[:, -1, :-1]
+    alone = [side.sum(1) for side in sides]
+    for at, side, n in zip(((slice(None), slice(-1), -1), (slice(None), -1, slice(-1))), sides, alone, strict=True):
+        found[at] = np.rint(side * (np.minimum(*alone) / np.maximum(n, 1))[:, None])
+    return found
+
+
 def _rows(
     reading: Reading,
     before: Shares,
@@ -228,9 +240,10 @@ def _rows(
     moved: Paired | None,
     pairs: tuple[Counts, int] | None,
     raw: str,
+    rng: np.random.Generator,
 ) -> Iterator[dict[str, Any]]:
     """One row per level; the key is added outside. `raw` says why the shares are, if they are."""
-    p, test = (moved.p, f"paired; p: {moved.test}") if moved else (unpaired_p(before, after), "unpaired")
+    p, test = (moved.p, f"paired; p: {moved.test}") if moved else (unpaired_p(before, after, rng), "unpaired")
     if moved and pairs and raw and pairs[0].sum() > moved.n:
         p, test = p_either_way(pairs[0]), "paired; p: McNemar's exact, undecided counted either way"
     for k, level in enumerate(reading.levels):
@@ -323,21 +336,11 @@ def p_either_way(pairs: Counts) -> float:
 
 
 def _apart(before: Shares, after: Shares, k: int) -> tuple[Estimate, Estimate]:
-    """The change of level k between two independent sides, and that of its log odds.
-
-    Where images are undecided and may be of any level, what is not known of them can be all one way on one side and all
-    the other way on the other: the ends of both intervals are put together as they are.
-    """
+    """The change of level k between two independent sides, and that of its log odds."""
     a, b = before.estimate(k), after.estimate(k)
-    change, odds = amplification.difference(b, a), amplification.log_odds_ratio(b, a)
     if before.most is None and after.most is None:
-        return change, odds
-    low, high = special.logit([b.low, b.high]) - special.logit([a.high, a.low])
-    method = f"ends of both intervals ({b.method})"
-    return (
-        change._replace(low=b.low - a.high, high=b.high - a.low, method=method),
-        odds._replace(low=float(low), high=float(high), method=method),
-    )
+        return amplification.difference(b, a), amplification.log_odds_ratio(b, a)
+    return amplification.between_ends(b, a)
 
 
 def _mean_of_raw(shares: Sequence[Shares]) -> Shares:
@@ -357,16 +360,18 @@ def cells(name: str, prefix: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{prefix}low": estimate.low, f"{prefix}high": estimate.high}
 
 
-def unpaired_p(before: Shares, after: Shares) -> float:
+def unpaired_p(before: Shares, after: Shares, rng: np.random.Generator) -> float:
     """The posterior's p-value of no change, of two shares that are taken as independent.
 
-    One matrix under both makes their errors go together, so that in truth the change is surer than this says.
+    One matrix under both makes their errors go together, so that in truth the change is surer than this says. Draws of
+    two runs of one seed are in step, which would make it surer still, of whatever there is: one side's are shuffled.
     """
     if before.draws is None or after.draws is None:
         return 1.0
     size = min(len(before.draws), len(after.draws))
-    least = after.draws[:size] - (before.draws if before.most is None else before.most)[:size]
-    most = (after.draws if after.most is None else after.most)[:size] - before.draws[:size]
+    order = rng.permutation(len(before.draws))[:size]
+    least = after.draws[:size] - (before.draws if before.most is None else before.most)[order]
+    most = (after.draws if after.most is None else after.most)[:size] - before.draws[order]
     return p_of_no_change(least, most)
 
 
@@ -408,7 +413,7 @@ def pooled(
             for table, side in zip(of_decided, (first, other), strict=True)
         )
         changes, odds = zip(*(_apart(before, after, k) for k in levels), strict=True)
-        p = unpaired_p(before, after)
+        p = unpaired_p(before, after, rng)
     for k, level in enumerate(mine.levels):
         yield {
             "attribute": mine.attribute,

@@ -302,7 +302,10 @@ def _decisions(member: Member, attributes: Sequence[str]) -> pa.Table:
     """A light row per image: its place, and what was decided about it."""
     readings, perceiver = [member.readings[name] for name in attributes], member.study.perceive.name
     shards = [shard for shard in member.planned.shards() if member.run.images(shard).exists()]
-    return pa.concat_tables(tables.decided(member.run, perceiver, shard, readings, changes.PLACE) for shard in shards)
+    nobody = member.counts.nobody
+    return pa.concat_tables(
+        tables.decided(member.run, perceiver, shard, readings, changes.PLACE, nobody) for shard in shards
+    )
 
 
 # -- changes -----------------------------------------------------------------------------------------

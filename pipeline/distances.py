@@ -103,7 +103,7 @@ def nearer(
     concept's own.
     """
     first, last, t = thinned(before), thinned(after), np.array(targets)
-    values = [np.array([shares.value for shares in side]) for side in (before, after)]
+    values = [np.array([summing_to_one(shares.value) for shares in side]) for side in (before, after)]
     roots = [_root_mean_square(value, draws, t) for value, draws in zip(values, (first, last), strict=True)]
     moved = roots[1] - roots[0]
     ends = np.quantile(moved, [0.025, 0.5, 0.975]).tolist()
@@ -127,6 +127,11 @@ def nearer(
         "n_past": len(surely),
         "past": surely,
     }
+
+
+def summing_to_one(value: Floats) -> Floats:
+    """Shares `(K,)` as a distribution: prediction-powered ones are of each level alone, and need not sum to 1."""
+    return np.asarray(value / value.sum())
 
 
 def apart(value: Floats, draws: Floats, target: Floats) -> dict[str, float]:

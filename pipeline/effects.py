@@ -17,7 +17,7 @@ from scipy.linalg import block_diag
 
 from pipeline import amplification, changes, tables
 from pipeline.changes import Side
-from pipeline.distances import DRAWS, by_chance, nearer, thinned
+from pipeline.distances import DRAWS, by_chance, nearer, summing_to_one, thinned
 from pipeline.estimates import Floats, Ints, Shares, wilson
 from pipeline.mitigations import (
     ALL_CONCEPTS,
@@ -419,7 +419,7 @@ def entropy(shares: Mapping[Key, Shares], pairs: Sequence[tuple[Key, Key]]) -> d
         return None
     values, drawn = [], []
     for side in zip(*both, strict=True):
-        values.append(np.mean([_evenness(one.value) for one in side]))
+        values.append(np.mean([_evenness(summing_to_one(one.value)) for one in side]))
         drawn.append(_evenness(thinned(side)).mean(1))
     return _basic(float(values[1] - values[0]), drawn[1] - drawn[0], len(both))._asdict()
 
@@ -500,8 +500,15 @@ def _kwh_per_second(read: Read) -> float:
 # -- adding up ---------------------------------------------------------------------------------------
 
 
-def added_up(run: Run, planned: Plan, perceiver: str, readings: Sequence[Reading]) -> dict[str, Images]:
-    """What the images of each arm add up to, every shard read once and those of one place in memory at a time.
+def added_up(
+    run: Run,
+    planned: Plan,
+    perceiver: str,
+    readings: Sequence[Reading],
+    nobody: Mapping[str, set[str]] | None = None,
+) -> dict[str, Images]:
+    """What the images of each arm add up to, every shard read once and those of one place in memory at a time; `nobody`
+    as in `tables.decided`.
 
     All arms are cut alike, so the images of a row are of one place and one seed. Of attributes alone, as `effects`;
     and of nothing where the baseline is all there is.
@@ -516,7 +523,7 @@ def added_up(run: Run, planned: Plan, perceiver: str, readings: Sequence[Reading
             places.setdefault((shard.start, shard.stop), []).append(shard)
     found: dict[str, Images] = {}
     for shards in places.values():
-        looked = {shard.arm: _Shard(run, perceiver, shard, readings, words) for shard in shards}
+        looked = {shard.arm: _Shard(run, perceiver, shard, readings, words, nobody) for shard in shards}
         for arm in (arm for arm in planned.arms if arm.name in looked):
             images = found.setdefault(arm.name, Images())
             looked[arm.name].add_to(images, arm)
@@ -530,9 +537,15 @@ class _Shard:
     and whether these are the nearest."""
 
     def __init__(
-        self, run: Run, perceiver: str, shard: Shard, readings: Sequence[Reading], words: Mapping[str, Floats]
+        self,
+        run: Run,
+        perceiver: str,
+        shard: Shard,
+        readings: Sequence[Reading],
+        words: Mapping[str, Floats],
+        nobody: Mapping[str, set[str]] | None,
     ) -> None:
-        self.table = tables.decided(run, perceiver, shard, readings, (*changes.PLACE, *SENT))
+        self.table = tables.decided(run, perceiver, shard, readings, (*changes.PLACE, *SENT), nobody)
         self.scores = np.full(len(self.table), math.nan)
         self.recognised = np.zeros(len(self.table), bool)
         if not words:

@@ -140,7 +140,9 @@ def raw_shares(counts: npt.ArrayLike, undecided: int = 0, *, level: float = 0.95
     return Shares(value=value, low=low, high=high, n=n, method=method)
 
 
-def prediction_powered(labelled: npt.ArrayLike, predicted: npt.ArrayLike, *, level: float = 0.95) -> Shares:
+def prediction_powered(
+    labelled: npt.ArrayLike, predicted: npt.ArrayLike, *, untold: npt.ArrayLike | None = None, level: float = 0.95
+) -> Shares:
     """Shares from a random sample of images that a person labelled, made sharper by what was predicted of the others.
 
     `labelled` `(K, J)` counts, true level by person × predicted, of 50 images or more; `predicted` `(J,)` counts of the
@@ -154,6 +156,10 @@ def prediction_powered(labelled: npt.ArrayLike, predicted: npt.ArrayLike, *, lev
     labels and a share of .01 it covered .26 to .39. So the interval comes from tables with ½ added to each cell, as
     Agresti and Min (2005), Statistics in Medicine 24:729, do for matched pairs, clipped to 0..1: at least .94 there and
     wherever else it was tried. Per level, so the values need not sum to 1. Fewer labels are a `ValueError`.
+
+    `untold` `(J,)`: what was predicted of further sampled images of which the person could not tell. The shares are of
+    those that can be told, T = 1: a ratio mean(TY) / mean(T), with its linearization T(Y - share) / mean(T) for Y in λ and
+    in the variance. Which of the others can be told need not be known, for f has the same mean over all of them.
     """
     table = checked_counts("labelled", labelled, dimensions=(2,))
     others = checked_counts("predicted", predicted, dimensions=(1,))
@@ -162,6 +168,9 @@ def prediction_powered(labelled: npt.ArrayLike, predicted: npt.ArrayLike, *, lev
         raise ValueError(f"labelled must be (K, K) or (K, K + 1) with K of 2 or more, not {table.shape}")
     if len(others) != columns:
         raise ValueError(f"predicted has {len(others)} columns and labelled {columns}; they must agree")
+    could_not = checked_counts("untold", np.zeros(columns) if untold is None else untold, dimensions=(1,))
+    if len(could_not) != columns:
+        raise ValueError(f"untold has {len(could_not)} columns and labelled {columns}; they must agree")
     n, size = int(table.sum()), int(others.sum())
     if n < LABELS:
         raise ValueError(
@@ -170,25 +179,34 @@ def prediction_powered(labelled: npt.ArrayLike, predicted: npt.ArrayLike, *, lev
         )
     z = float(special.ndtri((1 + checked_level(level)) / 2))
     true, said, both = table.sum(1), table.sum(0)[:levels], table.diagonal()
-    value = np.clip(_power_tuned(true, said, both, n, others[:levels], size)[0], 0, 1)
-    centre, error = _power_tuned(true + 1, said + 1, both + 0.5, n + 2, others[:levels] + 1, size + 2)
+    others, could_not, more = others[:levels], could_not[:levels], int(could_not.sum())
+    value = np.clip(_power_tuned(true, said, both, n, could_not, more, others, size)[0], 0, 1)
+    centre, error = _power_tuned(true + 1, said + 1, both + 0.5, n + 2, could_not, more, others + 1, size + 2)
     low, high = np.clip(centre - z * error, 0, value), np.clip(centre + z * error, value, 1)
     return Shares(value=value, low=low, high=high, n=n + size, method=f"prediction-powered, {n} labelled images")
 
 
 def _power_tuned(
-    true: npt.ArrayLike, said: npt.ArrayLike, both: npt.ArrayLike, n: float, hits: npt.ArrayLike, size: float
+    true: Ints,
+    said: Ints,
+    both: Ints | Floats,
+    n: int,
+    untold: Ints,
+    more: int,
+    hits: Ints,
+    size: int,
 ) -> tuple[Floats, Floats]:
     """PPI++ of shares and their standard errors, `(K,)` each: of n labelled images `true` are of a level, `said` are
-    predicted to be and `both` are both; of `size` others `hits` are predicted to be."""
-    y, f, yf = np.asarray(true) / n, np.asarray(said) / n, np.asarray(both) / n
-    rate = np.asarray(hits) / max(size, 1)
-    pooled = (n * f + size * rate) / (n + size)
-    spread, covariance = pooled * (1 - pooled), yf - y * f
-    tuned = covariance / np.where(spread > 0, spread, 1) * size / (n + size)
-    tuned = np.clip(tuned, 0, 1)
-    left = y * (1 - y) - 2 * tuned * covariance + tuned**2 * f * (1 - f)
-    variance = tuned**2 * spread / max(size, 1) + np.maximum(left, 0) / n
+    predicted to be and `both` are both; of `more` that cannot be told `untold`, and of `size` others `hits`, are predicted
+    to be."""
+    asked = n + more
+    y, f, rate = true / n, (said + untold) / asked, hits / max(size, 1)
+    pooled = (asked * f + size * rate) / (asked + size)
+    spread, covariance = pooled * (1 - pooled), both / n - y * said / n
+    tuned = covariance / np.where(spread > 0, spread, 1) * size / (asked + size)
+    tuned = np.clip(tuned, 0, asked / n)
+    left = y * (1 - y) * asked / n - 2 * tuned * covariance + tuned**2 * f * (1 - f)
+    variance = tuned**2 * spread / max(size, 1) + np.maximum(left, 0) / asked
     return np.asarray(y + tuned * (rate - f)), np.sqrt(variance)
 
 

@@ -377,15 +377,16 @@ def counted(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
                 decision = row[reading.attribute]
                 if None in parts or decision not in reading.columns:
                     continue
-                _count(counts, key, reading, [str(part) for part in parts], decision)
+                _count(counts, key, row["unit_id"], reading, [str(part) for part in parts], decision)
     return counts
 
 
-def _count(counts: Tally, key: Key, reading: Reading, people: Sequence[str], decision: str) -> None:
+def _count(counts: Tally, key: Key, unit: str, reading: Reading, people: Sequence[str], decision: str) -> None:
     """One labelled picture."""
     if NOT_ONE_PERSON in people:
         counts.decisions[key, reading.attribute, decision] -= 1
         counts.not_one_person[key, reading.attribute] += 1
+        counts.nobody.setdefault(reading.attribute, set()).add(unit)
     elif CANNOT_TELL in people or DISAGREED in people:
         counts.undecided[key, reading.attribute, decision] += 1
     else:

@@ -367,7 +367,7 @@ def estimate(opened: Readable) -> str:
         changed: list[dict[str, Any]] = []
         followed: list[dict[str, Any]] = []
         if isinstance(planned, Plan):
-            arms = effects.added_up(run, planned, name, attributes)
+            arms = effects.added_up(run, planned, name, attributes, counts.nobody)
             read = effects.Read(run=run, planned=planned, readings=attributes, counts=counts, shares=shares, arms=arms)
             changed, followed = effects.effects(read), effects.obedience(read)
             found["arms"] = effects.helped(read, followed)

@@ -137,17 +137,13 @@ def _unlabelled(counts: Tally, key: Key, reading: Reading) -> Ints:
 
     The labelled ones are in the matrix (`tables.informed`). What a labelled image is taken for, given its level, says as
     much of the errors as any other's; counted among the predictions too, the same draw would be in the likelihood twice.
-    They are a random sample, so those that are left are one too, and show the same shares. `Tally.others` leaves nothing
-    of a concept of which one labelled image does not show one person; here the probe is believed that the others do, as
-    where nobody labels. Where all are labelled they stay: the errors that they show are those in the matrix, so the
+    They are a random sample, so those that are left are one too, and show the same shares. In the estimates nothing is
+    left of a concept of which one labelled image does not show one person; here the probe is believed that the others
+    do, as where nobody labels. Where all are labelled they stay: the errors that they show are those in the matrix, so the
     interval is only wider than need be.
     """
     every = counts.count(key, reading)
-    if reading.confusion is None:
-        return every
-    parts = counts.parts.get(key, [key])
-    undecided = [sum(counts.undecided[part, reading.attribute, said] for part in parts) for said in reading.columns]
-    left = every - counts.by_people(key, reading).sum(0) - np.array(undecided, np.int64)
+    left = every if reading.confusion is None else counts.tellable(key, reading)
     return left if left[:-1].any() else every
 
 
@@ -225,8 +221,7 @@ def _distances(
     sampled = [key for key in found if shares[key].joint is not None]
     if len(rows) < len(found) or whole(base) is None or not sampled:
         return {}
-    # prediction-powered shares are of each level alone, and need not sum to 1
-    values = [shares[key].value / shares[key].value.sum() for key in sampled]
+    values = [distances.summing_to_one(shares[key].value) for key in sampled]
     reference = np.array([rows[key] for key in sampled])
     sizes = np.array([read[key].sum() for key in sampled])
     answers = np.array([found[key].n or 0 for key in sampled])

@@ -187,6 +187,8 @@ class Tally:
     """Of the sample, those about which people cannot tell or disagree: by key, attribute and decision."""
     not_one_person: Counter[tuple[Key, str]] = field(default_factory=Counter)
     """Of the sample, those that do not show one person, as people say: by key and attribute; in no decision."""
+    nobody: dict[str, set[str]] = field(default_factory=dict)
+    """Their unit ids, by attribute."""
 
     def by_people(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
         """The labelled pictures of one key: `(K, K + 1)`, level by people and decision."""
@@ -194,16 +196,27 @@ class Tally:
         table = [[sum(self.labelled[p, name, k, j] for p in parts) for j in reading.columns] for k in reading.levels]
         return np.array(table, np.int64)
 
-    def others(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
-        """Decisions `(K + 1,)` about the pictures of one key that nobody labelled.
-
-        None, where some of the sample do not show one person: nobody knows which of the others do not either.
-        """
+    def untold(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
+        """Decisions `(K + 1,)` about the pictures of one key of which people could not tell, or disagree."""
         name, parts = reading.attribute, self.parts.get(key, [key])
-        if any(self.not_one_person[part, name] for part in parts):
-            return np.zeros(len(reading.columns), np.int64)
-        open_ = np.array([sum(self.undecided[p, name, column] for p in parts) for column in reading.columns], np.int64)
-        return np.asarray(self.count(key, reading) - self.by_people(key, reading).sum(0) - open_)
+        return np.array([sum(self.undecided[p, name, column] for p in parts) for column in reading.columns], np.int64)
+
+    def unlabelled(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
+        """Decisions `(K + 1,)` about the pictures of one key that nobody was asked about, or whose label is not in."""
+        return np.asarray(self.count(key, reading) - self.by_people(key, reading).sum(0) - self.untold(key, reading))
+
+    def tellable(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
+        """`unlabelled`, less those of which people could not tell either, `(K + 1,)`: of each decision the part of which
+        they could not in the sample. A picture's worth of the part in all decisions is added to it, so that few pictures
+        do not say all or none."""
+        told, untold = self.by_people(key, reading).sum(0), self.untold(key, reading)
+        asked = told + untold
+        part = (told + told.sum() / max(asked.sum(), 1)) / (asked + 1) if untold.any() else 1
+        return np.asarray(np.rint(self.unlabelled(key, reading) * part), dtype=np.int64)
+
+    def nobody_in(self, key: Key, reading: Reading) -> bool:
+        """Do some of the sample of one key not show one person? Nobody knows then which of the others do not either."""
+        return any(self.not_one_person[part, reading.attribute] for part in self.parts.get(key, [key]))
 
     def count(self, key: Key, reading: Reading) -> npt.NDArray[np.int64]:
         """Decisions `(K + 1,)` for one key: the levels, then `cannot tell`."""
@@ -245,8 +258,16 @@ def _still_asked(planned: Plan, run: Run, shard: Shard, images: pa.Table) -> Non
         )
 
 
-def decided(run: Run, perceiver: str, shard: Shard, attributes: Sequence[Reading], columns: Sequence[str]) -> pa.Table:
-    """The images of a shard: `columns` of them, and one of decisions per attribute, null where no image was made."""
+def decided(
+    run: Run,
+    perceiver: str,
+    shard: Shard,
+    attributes: Sequence[Reading],
+    columns: Sequence[str],
+    nobody: Mapping[str, set[str]] | None = None,
+) -> pa.Table:
+    """The images of a shard: `columns` of them, and one of decisions per attribute, null where no image was made;
+    `nobody` are by attribute the unit ids of which people say that they do not show one person (`Tally.nobody`)."""
     if not run.perceptions(perceiver, shard).exists():
         raise RunError(f"{run.folder}: {shard.name} is not perceived yet; run: typecast perceive {run.folder}")
     images = run.read_images(shard, list(dict.fromkeys(["unit_id", *columns]))).replace_schema_metadata(None)
@@ -256,7 +277,11 @@ def decided(run: Run, perceiver: str, shard: Shard, attributes: Sequence[Reading
         raise RunError(f"{run.perceptions(perceiver, shard)}: is of other images; delete it and perceive again")
     for a in attributes:
         parts = [seen[part].cast("string") for part in (a.of or (a.attribute,))]
-        images = images.append_column(a.attribute, together(parts) if a.of else parts[0])
+        said = together(parts) if a.of else parts[0]
+        if nobody and a.attribute in nobody:
+            taken_back = pc.is_in(images["unit_id"], value_set=pa.array(sorted(nobody[a.attribute])))
+            said = pc.if_else(taken_back, NOT_ONE_PERSON, said)
+        images = images.append_column(a.attribute, said)
     return images if "unit_id" in columns else images.drop_columns(["unit_id"])
 
 
@@ -420,13 +445,17 @@ def corrected(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, Shar
     for key in estimated(planned):
         blocks.setdefault((key[0], *key[2:]), []).append(key)  # a concept is in a block once, and so are its labels
     arms = by_arm(reading, counts, keys(planned))
+    anybody = any(counts.by_people(key, reading).any() for key in keys(planned))
     found: dict[Key, Shares] = {}
     for block in blocks.values():
+        mine, known = {part for key in block for part in counts.parts.get(key, [key])}, arms.get(block[0][4])
+        if known is None:  # by what people said elsewhere in the run too: one arm is not raw beside another that is not
+            known = informed(reading, counts, [k for k in keys(planned) if k not in mine]) if anybody else reading
         if any(counts.by_people(key, reading).any() for key in block):
-            found |= zip(block, _labelled(block, counts, arms.get(block[0][4], reading), rng), strict=True)
+            found |= zip(block, _labelled(block, counts, known, rng), strict=True)
         else:
             table = np.array([counts.count(key, reading) for key in block])
-            found |= zip(block, _block(block, table, reading, rng), strict=True)
+            found |= zip(block, _block(block, table, known, rng), strict=True)
     return found
 
 
@@ -486,11 +515,15 @@ def _labelled(block: Sequence[Key], counts: Tally, reading: Reading, rng: np.ran
     """The shares of some keys, no concept twice, of which people labelled a random sample.
 
     From `LABELS` labelled pictures of a key on, its shares are prediction-powered and ask nothing of the classifier;
-    below, labels and predictions are modelled together. Distances between more than two levels rest on the draws of the
+    below, labels and predictions are modelled together. Of a key of which some labelled picture does not show one person
+    the others are not counted on. Distances between more than two levels rest on the draws of the
     joint model in both cases. Where nobody labelled a picture of some level, and no matrix knows it, all stays as it was.
     """
     by_people = np.array([counts.by_people(key, reading) for key in block])
-    others = np.array([counts.others(key, reading) for key in block])
+    known_of = np.array([not counts.nobody_in(key, reading) for key in block])[:, None]
+    tellable, others = (
+        np.array([of(key, reading) for key in block]) * known_of for of in (counts.tellable, counts.unlabelled)
+    )
     if reading.confusion is not None and reading.of_arm:
         # what is known of the arm beside this block's labels
         reading = replace(reading, by_concept={ELSEWHERE: reading.confusion - by_people.sum(0)})
@@ -502,21 +535,21 @@ def _labelled(block: Sequence[Key], counts: Tally, reading: Reading, rng: np.ran
         table = np.array([counts.count(key, reading) for key in block])
         shares = _block(block, table, replace(reading, uncorrected=few), rng)
     else:
-        shares = _block(block, others, reading, rng, by_people)
+        shares = _block(block, tellable, reading, rng, by_people)
         shares = [
             replace(share, method=f"{share.method}, {labels.sum()} images labelled by people")
             for share, labels in zip(shares, by_people, strict=True)
         ]
+    untold = [counts.untold(key, reading) for key in block]
     return [
-        _powered(labels, rest, share) if labels.sum() >= LABELS else share
-        for share, labels, rest in zip(shares, by_people, others, strict=True)
+        _powered(prediction_powered(labels, rest, untold=could_not), share) if labels.sum() >= LABELS else share
+        for share, labels, rest, could_not in zip(shares, by_people, others, untold, strict=True)
     ]
 
 
-def _powered(labels: npt.NDArray[np.int64], others: npt.NDArray[np.int64], joint: Shares) -> Shares:
+def _powered(found: Shares, joint: Shares) -> Shares:
     """Prediction-powered shares. Their draws have the order of the joint model's and lie about their own estimate as its
     interval says: the joint model believes what is known of the classifier, and its draws may lie elsewhere."""
-    found = prediction_powered(labels, others)
     if joint.draws is None:
         return found
     rank = (joint.draws.argsort(0).argsort(0) + 0.5) / len(joint.draws)
@@ -659,14 +692,18 @@ def _rows(
             "method": mine.method,
             "reference_source": against.source(reading) if against else "",
         }
-        yield cells | (_missing(found) if isinstance(found, str) else _compared(mine, found, k, base[k], p))
+        if isinstance(found, str):
+            yield cells | _missing(found)
+        else:
+            yield cells | _compared(mine, found, k, base[k], p, either=share.most is not None)
 
 
 def _missing(reason: str) -> dict[str, Any]:
     return {"reference_missing": reason, "direction": "no reference"}
 
 
-def _compared(mine: Estimate, found: Distribution, k: int, base: float, p: float) -> dict[str, Any]:
+def _compared(mine: Estimate, found: Distribution, k: int, base: float, p: float, *, either: bool) -> dict[str, Any]:
+    """A share beside its reference. `either`: some of its images are undecided, and may be of any level."""
     if math.isnan(found.shares[k]):
         return _missing("the table does not give this level")
     reference = published(found, k)
@@ -677,7 +714,9 @@ def _compared(mine: Estimate, found: Distribution, k: int, base: float, p: float
         direction = "no evidence" if whole else f"{'above' if away.low > 0 else 'below'} all that the table allows"
     else:
         away, odds = amplification.difference(mine, reference), amplification.log_odds_ratio(mine, reference)
-        direction = amplification.direction(mine, reference, base)
+        if either:
+            away, odds = amplification.between_ends(mine, reference)
+        direction = amplification.direction(mine, reference, base, away)
     return {
         "reference": reference.value,
         "reference_low": reference.low,

@@ -33,7 +33,7 @@ from pipeline.estimates import Shares
 from pipeline.line import Opened
 from pipeline.mitigations import Goal
 from pipeline.tables import Key, Reading, Tally
-from pipeline.types import Attribute, Perceived, digest
+from pipeline.types import NOT_ONE_PERSON, Attribute, Perceived, digest
 from tests import tiny
 
 LEVELS = ("woman", "man")
@@ -254,6 +254,43 @@ def test_errors_that_a_rewrite_changes_look_like_an_effect_until_people_label_bo
     assert entry["distance_change"]["low"] < 0 < entry["distance_change"]["high"]
     page = line.report(opened).read_text(encoding="utf-8")
     assert "errors by arm" in page
+
+
+def test_a_picture_that_people_say_shows_nobody_is_in_no_pair(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    opened = drawn(images_per_prompt=30, arms=["none", "guardrail"], **GENDER)
+    perceive_anew(opened)
+    run, study, planned = opened
+    readings = line.read_by(run, study)
+    sample = labels.draw(run, planned, study.perceive.name, readings, per_concept=20, seed=1)
+    nobody = set(sorted(sample.units)[::2])
+    said = "".join(f"{unit},{NOT_ONE_PERSON if unit in nobody else 'man'}\n" for unit in sample.units)
+    (tmp_path / "ann.csv").write_text("unit_id,gender\n" + said)
+    labels.take(run, planned, readings, [tmp_path / "ann.csv"], now="2026-01-01T00:00:00Z")
+    line.estimate(opened)
+    left: dict[tuple[str, int], set[str]] = {}
+    for shard in planned.shards():
+        for row in run.read_images(shard, ["unit_id", "concept", "sample", "arm"]).to_pylist():
+            if row["unit_id"] not in nobody:
+                left.setdefault((row["concept"], row["sample"]), set()).add(row["arm"])
+    rows = [row for row in table(opened, "effects.csv") if row["concept"] != mitigations.ALL_CONCEPTS]
+    assert rows
+    for row in rows:
+        arms = [of for (concept, _), of in left.items() if concept == row["concept"]]
+        both = sum(len(of) == 2 for of in arms)
+        assert both < 30 and (int(row["pairs"]), int(row["missing_partners"])) == (both, len(arms) - both)
+
+
+def test_an_arm_whose_labels_lack_a_level_is_corrected_by_what_people_said_of_the_others(
+    drawn: Callable[..., Opened], tmp_path: Path
+) -> None:
+    """Else a raw share would be held against a corrected one, and the same pictures would seem to have changed."""
+    opened = drawn(images_per_prompt=30, arms=["none", "guardrail"], **GENDER)
+    perceive_anew(opened)
+    path = opened[0].perceptions(opened[1].perceive.name, "x").with_name("perceiver.json")
+    store.write_json(path, json.loads(path.read_text()) | {"confusion": {}})
+    label(opened, tmp_path / "ann.csv", 8, lambda row: row["arm"] == "none" and woman(row, 0.5))
+    methods = {row["arm"]: row["method"] for row in table(opened, "estimates.csv") if row["level"] == "woman"}
+    assert set(methods) == {"none", "guardrail"} and not any("raw" in method for method in methods.values())
 
 
 def test_the_errors_are_an_arms_own_from_five_labelled_pictures_of_every_level() -> None:

@@ -189,6 +189,25 @@ def test_prediction_powered_shares_are_covered_from_fifty_labels_on(share: float
     assert coverage(200, share, accuracy, np.random.default_rng(1)) >= 0.93
 
 
+def test_pictures_that_people_cannot_tell_bias_no_prediction_powered_share() -> None:
+    """A quarter cannot be told, and the probe says of nine in ten of them that they are of the second level; of those that
+    can, half are of each and 95 % read right. With the others believed as they are, .43 was found and half of .50 held."""
+    rng, held, values = np.random.default_rng(4), [], []
+    told, not_told = 0.75 * np.array([[0.475, 0.025], [0.025, 0.475]]), 0.25 * np.array([[0.1, 0.9]])
+    for _ in range(400):
+        sample = rng.multinomial(100, np.vstack([told, not_told]).ravel()).reshape(3, 2)
+        others = rng.multinomial(300, np.vstack([told, not_told]).sum(0))
+        share = prediction_powered(sample[:2], others, untold=sample[2])
+        held.append(share.low[0] <= 0.5 <= share.high[0])
+        values.append(share.value[0])
+    assert np.mean(values) == pytest.approx(0.5, abs=0.01) and np.mean(held) >= 0.92
+    table, none = [[150, 150], [350, 350]], [0, 0]
+    alone = prediction_powered(table, none)
+    assert np.array_equal(prediction_powered(table, none, untold=[40, 10]).low, alone.low)
+    with pytest.raises(ValueError, match=r"untold has 3 columns and labelled 2"):
+        prediction_powered(table, none, untold=[1, 1, 1])
+
+
 def test_with_ten_labels_walds_interval_fails_and_an_error_names_the_joint_model() -> None:
     rng, share, covered = np.random.default_rng(2), 0.05, 0
     errors = np.array([[0.9, 0.1], [0.1, 0.9]])

@@ -280,10 +280,17 @@ def test_fewer_labels_are_modelled_together_with_the_predictions() -> None:
 def test_where_some_of_the_sample_is_nobody_the_others_are_not_counted_on() -> None:
     table = [[25, 5, 0], [0, 30, 0]]
     tally = counts(table, [900, 0, 0], nobody=3, open_=2)
-    assert tally.others(KEY, GENDER).tolist() == [0, 0, 0]
+    assert tally.nobody_in(KEY, GENDER) and not counts(table, [900, 0, 0], open_=2).nobody_in(KEY, GENDER)
     (share,) = tables._labelled([KEY], tally, GENDER, np.random.default_rng(0))
     assert share.value[0] == 0.5 and share.low[0] < wilson(30, 60).low + 0.01
-    assert counts(table, [900, 0, 0], open_=2).others(KEY, GENDER).tolist() == [900, 0, 0]
+    told = counts(table, [800, 100, 0], open_=6)
+    # 30 of 41 read as a man could be told, and all of 25 read as a woman; 60 of 66 of all
+    assert told.tellable(KEY, GENDER).tolist() == [
+        round(800 * (25 + 60 / 66) / 26),
+        round(100 * (35 + 60 / 66) / 42),
+        0,
+    ]
+    assert told.unlabelled(KEY, GENDER).tolist() == [800, 100, 0]
 
 
 def test_labels_that_do_not_show_every_level_leave_a_raw_share_raw() -> None:
