@@ -113,7 +113,7 @@ def add_up(folder: Path) -> None:
             "kwh": kwh if measured else None,
             "gco2e": sum(s["gco2e"] for s in measured) if measured else None,
             "gpu_seconds": sum(s["seconds"] for s in measured if s["gpu_kwh"] > 0),
-            "images_per_kwh": images / kwh if kwh else None,
+            "images_per_kwh": images / kwh if images and kwh else None,
             "how": "; ".join(sorted({s["how"] for s in sessions})),
             "assumptions": "mean grid intensity of " + ", ".join(sorted({s["country"] for s in sessions})),
             "sessions": sessions,

@@ -481,7 +481,7 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
             stem=stem,
             attribute=attribute,
             title=f"{title}, {said_of_arm(arm)}{note}",
-            caption=_composition_caption(rows, reference),
+            caption=_composition_caption(rows, levels, reference),
             alt=(
                 f"Stacked bars of {len(keys)} concepts: shares of {', '.join(levels)} ({title_of(attribute)}), "
                 f"{said_of_arm(arm)}. The table of estimates holds every number."
@@ -489,7 +489,7 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
         )
 
 
-def _composition_caption(rows: Sequence[Row], reference: str) -> str:
+def _composition_caption(rows: Sequence[Row], levels: Sequence[str], reference: str) -> str:
     attribute = rows[0]["attribute"]
     divide = f"how its images divide over the levels of {title_of(attribute)}, {_said_of_share(rows)}"
     parts = [f"One bar per concept: {divide}."]
@@ -497,7 +497,8 @@ def _composition_caption(rows: Sequence[Row], reference: str) -> str:
         parts.append("The greys stand for an order; they are nobody's skin.")
     if reference:
         parts.append(f"On the right “{reference}”, blank where it has no row.")
-    parts.append("The intervals are in the figure before this one. Hatched: nothing is known.")
+    where = "figure before this one" if len(levels) <= MOST_PANELS else "table of estimates"
+    parts.append(f"The intervals are in the {where}. Hatched: nothing is known.")
     return " ".join(parts)
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 import pipeline
 import prompt_sets
 from classifiers.confusion import BY_CONCEPT
-from pipeline import figures, imports, stages, store
+from pipeline import figures, imports, robustness, stages, store
 from pipeline import study as studies
 from pipeline.effects import BASELINE, in_words
 from pipeline.errors import RunError
@@ -265,7 +265,9 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
     rate = _number(record.get("cannot_tell_rate"))
     if rate is not None and not _read_by_person(record):
         ends = _between(record, "cannot_tell")
-        sentences.append(f"The probe answered “cannot tell” for {100 * rate:.1f}%{ends} of the images it was shown.")
+        sentences.append(
+            f"The probe answered “cannot tell” for {100 * rate:.1f}%{ends} of the images that these shares are of."
+        )
     return Finding(title=title_of(attribute), sentences=tuple(sentences), of_arms=tuple(of_arms))
 
 
@@ -326,9 +328,10 @@ def _said_of_lean(entry: Mapping[str, Any]) -> str:
     )
     by_concept = BY_CONCEPT in str(stretch.get("method"))
     return (
-        f"A probe that leaned {100 * lean:.1f} points {'further ' if by_concept else ''}towards (or, for a stretch below 1, away "
-        f"from) each concept’s stereotype{' than on labelled pictures' if by_concept else ''} would explain the stretch against "
-        f"“{entry['reference']}” away; {measured}{', which is corrected' if by_concept and value is not None else ''}."
+        f"A probe that leaned {robustness.in_points(lean)} points {'further ' if by_concept else ''}towards (or, for a stretch "
+        f"below 1, away from) each concept’s stereotype{' than on labelled pictures' if by_concept else ''} would explain the "
+        f"stretch against “{entry['reference']}” away; "
+        f"{measured}{', which is corrected' if by_concept and value is not None else ''}."
     )
 
 

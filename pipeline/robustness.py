@@ -45,8 +45,8 @@ def erasing_lean(
     back out of its counts (not beyond none or all of them), the model is fitted again, and δ is sought where the
     interval just reaches 1, to 0.002 (Brent's method; all fits share their chance, so that they differ by δ alone,
     but for the one without a lean, which is the stretch's own).
-    0 where the interval holds 1 already, inf where no lean is enough, NaN where there is no stretch or a fit of those in
-    between is not good enough.
+    0 where the interval holds 1 already, and 0.002 at least where it does not: the other fits' chance may be enough by
+    itself. inf where no lean is enough, NaN where there is no stretch or a fit of those in between is not good enough.
     """
     counts, matrix, x, doubt = checked_pool(predicted, confusion, reference, base, answers, ())
     if not stretch.known:
@@ -67,9 +67,14 @@ def erasing_lean(
         return float(fitted[0] - 1 if upwards else 1 - fitted[1])
 
     try:
-        return _where_it_ends(left)
+        return max(_where_it_ends(left), TOLERANCE)
     except ArithmeticError:
         return math.nan
+
+
+def in_points(lean: float) -> str:
+    """`4.2`; a lean that is as small as the search can tell is `less than 0.2`."""
+    return f"{100 * lean:.1f}" if lean > TOLERANCE else f"less than {100 * TOLERANCE:.1f}"
 
 
 def _where_it_ends(left: Callable[[float], float]) -> float:

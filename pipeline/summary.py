@@ -16,6 +16,7 @@ from pipeline import amplification, distances, robustness
 from pipeline.estimates import Floats, Ints, Shares, whole, wilson
 from pipeline.plan import Asked
 from pipeline.progress import side_by_side
+from pipeline.study import FolderStudy, ImportStudy
 from pipeline.tables import (
     ELSEWHERE,
     Against,
@@ -61,7 +62,7 @@ def estimates(
         "study": planned.study.name,
         **planned.made_with,
         "images": {**made, "total": sum(made.values()), "asked": len(planned)},
-        "headline": headline(planned, entries, made["made"], informed, known),
+        "headline": headline(planned, entries, counts, informed, known),
         "pooled": entries,
         "classifier": {reading.attribute: _record(reading, counts) for reading in informed},
     }
@@ -127,7 +128,8 @@ def pooled(
         elif reading.confusion is not None and any(counts.by_people(key, reading).any() for key, _ in known):
             note = f", {BY_PEOPLE}"
         for part in (part for part in entry.values() if isinstance(part, dict) and "method" in part):
-            part["method"] += note
+            if not part["method"].startswith("not known"):
+                part["method"] += note
         entries.append(entry)
     return entries
 
@@ -243,7 +245,7 @@ def _record(reading: Reading, counts: Tally) -> dict[str, Any]:
     for (_, attribute, decision), n in counts.decisions.items():
         if attribute == reading.attribute:
             here[decision] += n
-    total = sum(here.values())
+    total = sum(here[said] for said in reading.columns)  # without those that do not show one person
     matrix, undecided = reading.confusion, wilson(here[CANNOT_TELL], total)
     right = None if matrix is None else evaluation.accuracy(matrix)
     return {
@@ -266,40 +268,73 @@ def _record(reading: Reading, counts: Tally) -> dict[str, Any]:
 def headline(
     planned: Asked,
     pools: Sequence[dict[str, Any]],
-    images: int,
+    counts: Tally,
     attributes: Sequence[Reading],
     shares: dict[str, dict[Key, Shares]],
 ) -> str:
     """The finding in a sentence that can be quoted: reference, year, table, interval and n are in it. Where it is
     significant, a second says how wrong the classifier would have to be for it to vanish."""
     arm = planned.arms[0].name
-    model = planned.model_of(arm)
-    pool = next((p for p in pools if p["arm"] == arm and not math.isnan(p.get("stretch", NO_STRETCH)["value"])), None)
+    images = sum(n for (_, status), n in counts.statuses.items() if status == "made")
     if len(estimated(planned)) == 1:
-        return _of_one(planned, images, attributes[0], shares[attributes[0].attribute])
-    if pool is None:
-        model = ", ".join(dict.fromkeys(planned.model_of(arm.name) for arm in planned.arms))
-        return f"{model}: {images:,} images were made; no reference covers enough of the concepts to say more."
-    stretch, mean = pool["stretch"], pool["mean_difference"]
-    said = "neither widens nor narrows, as far as can be told,"
+        return _of_one(planned, images, counts, attributes[0], shares[attributes[0].attribute])
+    mine = [p for p in pools if p["arm"] == arm]
+    if not mine:
+        models = ", ".join(dict.fromkeys(planned.model_of(arm.name) for arm in planned.arms))
+        verb = "read" if isinstance(planned.study, ImportStudy | FolderStudy) else "made"
+        return f"{models}: {images:,} images were {verb}; no reference covers enough of the concepts to say more."
+    pool = next((p for p in mine if not math.isnan(p.get("stretch", NO_STRETCH)["value"])), mine[0])
+    levels = [p for p in mine if (p["attribute"], p["reference"]) == (pool["attribute"], pool["reference"])]
+    reading = next(each for each in attributes if each.attribute == pool["attribute"])
+    said = f"the share of “{pool['level']}” is on average {_apart(pool, ' points from the reference')}"
+    said += "".join(f", of “{other['level']}” {_apart(other)}" for other in levels[1:])
+    if reading.confusion is None:
+        said += f", {_at_its_word(planned, pool['n_images'])}."
+    else:
+        said += f", over {pool['n_images']:,} images."
+    by_person = isinstance(planned.study, ImportStudy) and planned.study.read_by.kind == "person"
+    errors = "" if by_person else _said_of_errors(levels, corrected=reading.confusion is not None)
+    over = f"{pool['n_concepts']} concept{'' if pool['n_concepts'] == 1 else 's'}"
+    model, stretch = planned.model_of(arm), pool.get("stretch")
+    if stretch is None or math.isnan(stretch["value"]):
+        why = "" if stretch is None else f" How far apart the concepts lie is {stretch['method']}."
+        return (
+            f"Against “{pool['reference']}”, over {over} of the model {model} in {pool['title']}, with 95% intervals: "
+            f"{said}{why}{errors}"
+        )
+    moved = "neither widens nor narrows, as far as can be told,"
     if stretch["low"] > 1:
-        said = "amplifies"
+        moved = "amplifies"
     elif stretch["high"] < 1:
-        said = "narrows"
-    ends = f"{100 * mean['low']:+.1f} to {100 * mean['high']:+.1f}"
-    apart = f"{100 * mean['value']:+.1f} points from the reference ({ends})"
-    if math.isnan(mean["value"]):
-        apart = f"{ends} points from the reference"
+        moved = "narrows"
     return (
-        f"Against “{pool['reference']}”, the model {model} {said} the differences between {pool['n_concepts']} concepts in "
+        f"Against “{pool['reference']}”, the model {model} {moved} the differences between {over} in "
         f"{pool['title']}: stretch {stretch['value']:.2f} on the log-odds scale (95% interval {stretch['low']:.2f} to "
-        f"{stretch['high']:.2f}; 1 is the reference); the share of “{pool['level']}” is on average {apart}, "
-        f"over {pool['n_images']:,} images.{_said_of_errors(stretch, mean)}"
+        f"{stretch['high']:.2f}; 1 is the reference); {said}{errors}"
     )
 
 
-def _said_of_errors(stretch: dict[str, Any], mean: dict[str, Any]) -> str:
-    """What it would take to erase what is significant, beside the lean that was measured, where it was."""
+def _apart(entry: dict[str, Any], unit: str = "") -> str:
+    """The mean difference of a level in points; its ends alone from a reference of which only bounds are known."""
+    value, low, high = (100 * entry["mean_difference"][end] for end in ("value", "low", "high"))
+    ends = f"{low:+.1f} to {high:+.1f}"
+    return f"{ends}{unit}" if math.isnan(value) else f"{value:+.1f}{unit} ({ends})"
+
+
+def _at_its_word(planned: Asked, decided: int) -> str:
+    """Said of shares that no matrix corrects."""
+    who = "the probe"
+    if isinstance(planned.study, ImportStudy):
+        who = planned.study.read_by.who
+        if planned.study.read_by.kind == "person":
+            return f"as labelled by {who}, among the {decided:,} images of which a level was said"
+    return f"as {who} said, its errors not corrected, among the {decided:,} images that it decided"
+
+
+def _said_of_errors(levels: Sequence[dict[str, Any]], *, corrected: bool) -> str:
+    """What it would take to erase what is significant of the entries of an attribute, one per level, beside the lean that
+    was measured, where it was."""
+    stretch = levels[0].get("stretch", {})
     said, lean, measured = [], stretch.get("erased_by") or 0.0, stretch.get("measured_lean") or NO_STRETCH
     if lean == math.inf:
         said.append("no lean of the classifier explains the stretch away")
@@ -309,29 +344,39 @@ def _said_of_errors(stretch: dict[str, Any], mean: dict[str, Any]) -> str:
         if not math.isnan(measured["value"]):
             value, low, high = (100 * measured[end] for end in ("value", "low", "high"))
             known = f"{'there' if further else 'measured'}: {value:+.1f}, {low:+.1f} to {high:+.1f}"
-        leans = f"a classifier that leans {100 * lean:.1f} points {where} each concept’s stereotype"
+        leans = f"a classifier that leans {robustness.in_points(lean)} points"
         if further:
-            leans = f"a classifier that leans {100 * lean:.1f} points further {where} each concept’s stereotype than on labelled "
-            leans += "pictures"
+            leans += f" further {where} each concept’s stereotype than on labelled pictures"
+        else:
+            leans += f" {where} each concept’s stereotype"
         said.append(f"{leans} explains the stretch away ({known})")
-    if (mean.get("erased_by") or 0.0) > 0:
+    erased = [(each["level"], each["mean_difference"].get("erased_by") or 0.0) for each in levels]
+    misread = [f"{100 * by:.1f}%{f' (“{level}”)' if len(levels) > 1 else ''}" for level, by in erased if by > 0]
+    if misread:
+        beyond = ", beyond what is corrected," if corrected else ""
         said.append(
-            f"a classifier that misreads {100 * mean['erased_by']:.1f}% of the images one way, beyond what is corrected, "
-            "explains the mean difference away (not measured)"
+            f"a classifier that misreads {', '.join(misread)} of the images one way{beyond} explains the mean difference away "
+            "(not measured)"
         )
     text = "; ".join(said)
     return f" {text[0].upper()}{text[1:]}." if said else ""
 
 
-def _of_one(planned: Asked, images: int, reading: Reading, shares: dict[Key, Shares]) -> str:
+def _of_one(planned: Asked, images: int, counts: Tally, reading: Reading, shares: dict[Key, Shares]) -> str:
     """The same where there is one concept alone, and so nothing to pool."""
     (key,) = estimated(planned)
     mine, level = shares[key].estimate(0), reading.levels[0]
     said = f"{planned.model_of(key[4])}: of {images:,} images of “{key[1]}”"
     if not mine.known:
-        return f"{said}, the probe could tell {reading.title} in none."
+        return f"{said}, {reading.title} could be told in none."
     said += f", {100 * mine.value:.1f}% show “{level}” in {reading.title}"
-    said += f" (95% interval {100 * mine.low:.1f} to {100 * mine.high:.1f}, over {mine.n:,} of them)"
+    ends = f"95% interval {100 * mine.low:.1f} to {100 * mine.high:.1f}"
+    if mine.method.startswith(reading.uncorrected):
+        decided = int(counts.count(key, reading)[:-1].sum())
+        either = f", the {mine.n - decided:,} undecided counted either way" if mine.n > decided else ""
+        said += f", {_at_its_word(planned, decided)} ({ends}{either})"
+    else:
+        said += f" ({ends}, over {mine.n:,} of them)"
     for against in references(planned):
         found = against.of(key[1], reading)
         if isinstance(found, Distribution) and not math.isnan(found.shares[0]):

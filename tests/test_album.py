@@ -69,6 +69,7 @@ def test_a_folder_is_perceived_estimated_and_reported_like_a_run(tmp_path: Path)
     assert women["reference_source"] == "BLS, CPS Table 11, 2023, women" and float(women["reference"]) > 0.2
     page = (run / "report.html").read_text()
     assert "Some Model" in page and "Picture 00.png" in page and "guidance" not in page
+    assert "1 shard was read in it." in page and "<dt>images per kWh</dt><dd>–</dd>" in page
     state = json.loads(typecast("status", str(run), "--json").stdout)
     assert (state["made"], state["shards_perceived"], state["report"]) == (30, 1, True)
     before = (run / "estimates.csv").read_bytes()

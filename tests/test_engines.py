@@ -137,6 +137,10 @@ def test_energy_of_processes_that_end_together_is_added_up(tmp_path: Path) -> No
     energy.add_up(tmp_path)
     found = stages.read_json(tmp_path / "energy.json")
     assert (found["kwh"], found["images_per_kwh"], found["gpu_seconds"]) == (1.5, 20, 4.0)
+    for file in (tmp_path / energy.SESSIONS).iterdir():  # as of a folder of pictures, of which none is drawn
+        store.write_json(file, stages.read_json(file) | {"images": 0})
+    energy.add_up(tmp_path)
+    assert stages.read_json(tmp_path / "energy.json")["images_per_kwh"] is None
 
 
 # -- one machine -------------------------------------------------------------------------------------

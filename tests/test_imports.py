@@ -148,11 +148,45 @@ def test_counts_become_the_estimates_of_a_run(tmp_path: Path) -> None:
         and "errors on these pictures are not known" in teacher["method"]
     )
     assert "Some Model" in headline and "Web, pictures" in headline
+    assert ", as a classifier said, its errors not corrected, among the 100 images that it decided." in headline
     about = json.loads((run.folder / "summary.json").read_text())
     assert [p["n_concepts"] for p in about["pooled"]] == [3] and about["pooled"][0]["stretch"]["value"] is not None
     undecided = [about["classifier"]["gender"][f"cannot_tell_{end}"] for end in ("rate", "low", "high")]
     assert undecided == pytest.approx([5 / (3 * 35), *proportion_confint(5, 3 * 35, method="wilson")])  # no crowd
     assert about["images"]["made"] == about["images"]["asked"] == 3 * 35 + 7
+
+
+@pytest.mark.parametrize("kind", ["classifier", "person"])
+def test_the_headline_of_two_concepts_has_the_reference_and_why_there_is_no_stretch(tmp_path: Path, kind: str) -> None:
+    without_cook = "".join(line for line in COUNTS.splitlines(True) if not line.startswith("cook"))
+    found = read(tmp_path, counts_study(read_by={"who": "FairFace", "kind": kind}), without_cook)
+    text = summary.estimates(found, found.counts, found.readings, found.readings)[1]["headline"]
+    start = "Against “Web, pictures, woman”, over 2 concepts of the model Some Model in perceived gender presentation"
+    assert text.startswith(start) and "points from the reference (" in text
+    said = {
+        "classifier": "as FairFace said, its errors not corrected, among the 65 images that it decided.",
+        "person": "as labelled by FairFace, among the 65 images of which a level was said.",
+    }
+    why = " How far apart the concepts lie is not known: too few concepts (2; three are needed)."
+    assert text.endswith(said[kind] + why)
+
+
+def test_the_headline_of_one_concept_says_whose_word_it_is_and_who_is_undecided(tmp_path: Path) -> None:
+    mechanic = "".join(line for line in COUNTS.splitlines(True) if line.startswith(("job", "mechanic")))
+    found = read(tmp_path, counts_study(), mechanic)
+    text = summary.estimates(found, found.counts, found.readings, found.readings)[1]["headline"]
+    most = 100 * proportion_confint(5, 35, method="wilson")[1]
+    assert text == (
+        "Some Model: of 35 images of “mechanic”, 0.0% show “woman” in perceived gender presentation, as a classifier said, its "
+        f"errors not corrected, among the 30 images that it decided (95% interval 0.0 to {most:.1f}, the 5 undecided counted "
+        "either way); “Web, pictures, woman” has 5.0%."
+    )
+
+
+def test_pictures_that_others_made_were_read_and_not_made(tmp_path: Path) -> None:
+    found = read(tmp_path, labels_study(reference=[]), LABELS)
+    text = summary.estimates(found, found.counts, found.readings, found.readings)[1]["headline"]
+    assert text.startswith("Some Model: 4 images were read; no reference")
 
 
 def test_the_page_says_who_read_the_pictures(tmp_path: Path) -> None:

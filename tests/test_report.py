@@ -294,6 +294,8 @@ def test_the_page_says_that_a_lean_that_was_measured_is_corrected() -> None:
     said = report._said_of_lean({"reference": "BLS", "stretch": stretch})
     assert "leaned 2.3 points further towards" in said and "than on labelled pictures would explain" in said
     assert said.endswith("on labelled pictures it leans +1.1 (−0.4 to +2.6) points, which is corrected.")
+    least = report._said_of_lean({"reference": "BLS", "stretch": stretch | {"erased_by": 0.002}})
+    assert "leaned less than 0.2 points further towards" in least
 
 
 def test_the_page_says_that_no_lean_would_do_though_a_json_holds_no_infinity(tmp_path: Path) -> None:
@@ -343,6 +345,21 @@ def test_each_figure_is_there_as_svg_and_png_and_is_shown(page: Seen, folder: Pa
     assert len(page.all("figure")) == len(svgs)
     # pooled, of both; gender: two arms x two references x (shares, concepts); tone, which only one reference knows: x 3
     assert len(svgs) == 2 + 2 * 2 * 2 + 2 * 3
+
+
+def test_a_bar_chart_without_a_chart_of_intervals_sends_to_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LEVELS, "race", ("a", "b", "c", "d", "e", "f", "g", "h"))
+    made = a_run(tmp_path / "run", references=(), attributes=("skin_tone", "race"), concepts=CONCEPTS[:2], images=0)
+    with (made / "estimates.csv").open(newline="", encoding="utf-8") as file:
+        charts = figures.draw(list(csv.DictReader(file)), {}, tmp_path / "figures")
+    said = [(chart.attribute, chart.caption.split("The intervals are in the ")[1:]) for chart in charts]
+    assert said == [
+        ("skin_tone", []),
+        ("skin_tone", ["figure before this one. Hatched: nothing is known."]),
+        ("race", ["table of estimates. Hatched: nothing is known."]),
+    ]
 
 
 def test_one_fit_that_hardly_knows_its_slope_leaves_the_others_readable() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from classifiers.confusion import prior_of_errors
 from classifiers.correction import corrected_shares_many, dirichlet
@@ -245,6 +247,11 @@ def test_labelled_images_are_in_the_matrix_and_not_among_the_predictions(
             " A classifier that leans 3.0 points further towards each concept’s stereotype than on labelled pictures "
             "explains the stretch away (there: +1.1, -0.4 to +2.6).",
         ),
+        (
+            {"low": 1.001, "high": 1.4, "erased_by": 0.002},
+            " A classifier that leans less than 0.2 points towards each concept’s stereotype explains the stretch away "
+            "(not measured).",
+        ),
         ({"low": 1.1, "high": 1.4, "erased_by": np.inf}, " No lean of the classifier explains the stretch away."),
         ({"low": 1.1, "high": 1.4, "erased_by": np.nan}, ""),
     ],
@@ -252,9 +259,11 @@ def test_labelled_images_are_in_the_matrix_and_not_among_the_predictions(
 def test_the_headline_says_how_wrong_the_classifier_would_have_to_be(
     found: Found, stretch: dict[str, Any], said: str
 ) -> None:
-    opened, _, attributes, shares = found
-    pool = {
+    opened, counts, attributes, shares = found
+    known = [replace(attributes[0], confusion=np.array([[9, 1, 0], [1, 9, 0]]))]
+    pool: dict[str, Any] = {
         "arm": opened[2].arms[0].name,
+        "attribute": "gender",
         "title": "perceived gender",
         "level": "woman",
         "reference": "BLS",
@@ -263,8 +272,53 @@ def test_the_headline_says_how_wrong_the_classifier_would_have_to_be(
         "mean_difference": {"value": -0.05, "low": -0.08, "high": 0.02, "erased_by": 0.0},
         "stretch": {"value": 1.2} | stretch,
     }
-    text = summary.headline(opened[2], [pool], 5000, attributes, shares)
-    assert text.endswith(f"over 5,000 images.{said}")
+    assert summary.headline(opened[2], [pool], counts, known, shares).endswith(f"over 5,000 images.{said}")
+    raw = summary.headline(opened[2], [pool], counts, attributes, shares)
+    assert raw.endswith(f", as the probe said, its errors not corrected, among the 5,000 images that it decided.{said}")
     pool["mean_difference"] |= {"high": -0.02, "erased_by": 0.017}
     misread = "misreads 1.7% of the images one way, beyond what is corrected, explains the mean difference away (not measured)."
-    assert summary.headline(opened[2], [pool], 5000, attributes, shares).endswith(misread)
+    assert summary.headline(opened[2], [pool], counts, known, shares).endswith(misread)
+    raw = summary.headline(opened[2], [pool], counts, attributes, shares)
+    assert raw.endswith(misread.replace(", beyond what is corrected,", ""))
+
+
+def test_a_reference_against_which_no_stretch_is_fitted_is_in_the_headline_level_by_level(found: Found) -> None:
+    opened, counts, attributes, _ = found
+    (tone,) = (a for a in attributes if a.attribute == "skin_tone")
+    about = summary.estimates(opened[2], counts, [tone], [tone])[1]
+    text = about["headline"]
+    assert text.startswith(
+        "Against “Typecast, taught shares, skin tone”, over 20 concepts of the model fake at guidance 3"
+    )
+    pairs = re.findall(
+        r"of “([a-z-]+)” (?:is on average )?(\S+) (?:points from the reference )?\((\S+) to (\S+)\)", text
+    )
+    means = {level: [float(number) for number in numbers] for level, *numbers in pairs}
+    assert [*means] == [*tone.levels]
+    # by hand: the decided images' shares less those that the table gives their concepts
+    (against, _) = tables.references(opened[2])
+    said, given = np.zeros(5), np.zeros(5)
+    for key in tables.concepts(tables.keys(opened[2])):
+        decided = counts.count(key, tone)[:-1]
+        reference = against.of(key[1], tone)
+        assert not isinstance(reference, str)
+        said, given = said + decided, given + decided.sum() * np.array(reference.shares)
+    n = int(said.sum())
+    assert n < counts.statuses.total() == 160
+    assert [mean for mean, *_ in means.values()] == pytest.approx(list(100 * (said - given) / n), abs=1.5)
+    for pool in about["pooled"]:
+        assert means[pool["level"]][1:] == pytest.approx(
+            [100 * pool["mean_difference"][end] for end in ("low", "high")], abs=0.051
+        )
+    assert f", as the probe said, its errors not corrected, among the {n} images that it decided." in text
+    none = summary.headline(opened[2], [], counts, [tone], {})
+    assert none == "fake at guidance 3: 160 images were made; no reference covers enough of the concepts to say more."
+
+
+def test_pictures_that_do_not_show_one_person_are_in_no_rate_of_the_undecided() -> None:
+    key, counts = ("set", "cook", "plain", "", "none"), tables.Tally()
+    for said, n in (("woman", 10), ("man", 15), ("cannot tell", 25), ("not one person", 50)):
+        counts.decisions[key, "gender", said] = n
+    record = summary._record(Reading("gender", "perceived gender", ("woman", "man"), None), counts)
+    found = [record[f"cannot_tell_{end}"] for end in ("rate", "low", "high")]
+    assert found == pytest.approx([0.5, *proportion_confint(25, 50, method="wilson")])
