@@ -226,10 +226,10 @@ def _pairs_together(
 def _as_many_alone(pairs: Counts) -> Counts:
     """Pairs `(C, K + 1, K + 1)`, `cannot tell` last, of which as many images stand alone on either side."""
     found = pairs.copy()
-    sides = pairs[:, :-1, -1], pairs[:, -1, :-1]
+    sides = found[:, :-1, -1], found[:, -1, :-1]
     alone = [side.sum(1) for side in sides]
-    for at, side, n in zip(((slice(None), slice(-1), -1), (slice(None), -1, slice(-1))), sides, alone, strict=True):
-        found[at] = np.rint(side * (np.minimum(*alone) / np.maximum(n, 1))[:, None])
+    for side, n in zip(sides, alone, strict=True):
+        side[:] = np.rint(side * (np.minimum(*alone) / np.maximum(n, 1))[:, None])
     return found
 
 

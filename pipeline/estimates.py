@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -189,7 +190,7 @@ def prediction_powered(
 def _power_tuned(
     true: Ints,
     said: Ints,
-    both: Ints | Floats,
+    both: npt.NDArray[Any],
     n: int,
     untold: Ints,
     more: int,
