@@ -4,9 +4,9 @@
 `draw` makes the runs under `outputs/evaluation/`. `sheets` lays 300 drawings out for labelling by eye. `judge` reads all
 drawings with a classifier trained on the real pictures, and measures the text-to-image model by it. `clip` measures the
 CLIP on held-out pictures and on the labelled drawings, and writes the confusion matrix that the estimates use. `read` is the
-audit itself, of the same drawings, by that CLIP; `eye` says how far it moves with other pictures for its record.
-`cards` writes the figures into the models' cards and the docs. No accuracy is measured on a
-picture that a model has seen.
+audit itself, of the same drawings, by that CLIP, and writes its figure and table into the docs; `eye` says how far it moves
+with other pictures for its record. `cards` writes the other figures into the models' cards and the docs. No accuracy is
+measured on a picture that a model has seen.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ RUNS = emoji_world.HOME / "outputs" / "evaluation"
 RESULTS = RUNS / "results.json"
 LABELS = emoji_world.WORLD / "labels_by_eye.csv"
 """What a person saw in 300 drawings: run, unit id, gender. Made before the judge was run."""
+DOCS = emoji_world.HOME / "docs" / "embedded.md"
 TONES = list(emoji_world.TONES.values())
 STUDIES: dict[str, dict[str, Any]] = {
     "guidance-1": {"images_per_prompt": 400, "guidance_scale": 1.0},
@@ -47,6 +48,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "identities": {"images_per_prompt": 5, "guidance_scale": 3.0, "prompt_set": "emoji_identities"},
 }
 """20 occupations; the identities are 200 combinations of occupation, gender and tone."""
+AUDITED = [name for name in STUDIES if name != "identities"]
 
 
 def study_of(name: str) -> Study:
@@ -130,11 +132,14 @@ def draw(names: Sequence[str]) -> None:
 
 
 def read(names: Sequence[str]) -> None:
-    """Audit the runs, as a user would: what does the instrument say, who knows nothing of the judge?"""
+    """Audit the runs, as a user would: what does the instrument say, who knows nothing of the judge? Once all are read
+    the figure and the table of docs/embedded.md are written."""
     for name in names:
         opened = line.resume(RUNS / name)
         line.perceive(opened)
         print(line.estimate(opened))
+    if all((RUNS / name / "summary.json").exists() for name in AUDITED):
+        fill(DOCS, glass_box(), mark="audited")
 
 
 def eye() -> None:
@@ -388,13 +393,14 @@ def glass_box() -> list[str]:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    names = [name for name in STUDIES if name != "identities"]
-    figure, panels = plt.subplots(1, len(names), figsize=(13, 3.7), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, len(AUDITED), figsize=(13, 3.7), sharey=True, layout="constrained")
     lines = [
-        "| guidance | images each | mean difference, points | shift | stretch | scatter | erased by a lean of, points |",
-        "|---|---|---|---|---|---|---|",
+        "| guidance | images each | mean difference, points | shift | stretch | over that of guidance 1 | scatter | "
+        "erased by a lean of, points |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for name, panel in zip(names, panels, strict=True):
+    first: dict[str, float] = {}
+    for name, panel in zip(AUDITED, panels, strict=True):
         with (RUNS / name / "estimates.csv").open(newline="") as file:
             rows = [r for r in csv.DictReader(file) if (r["attribute"], r["level"]) == ("gender", "woman")]
         x, y, low, high = (np.array([100 * float(r[c]) for r in rows]) for c in ("reference", "share", "low", "high"))
@@ -406,16 +412,27 @@ def glass_box() -> list[str]:
         summary = json.loads((RUNS / name / "summary.json").read_text())
         pool = next(p for p in summary["pooled"] if p["attribute"] == "gender")
         mean = {end: 100 * pool["mean_difference"][end] for end in ("value", "low", "high")}
-        stretch = pool["stretch"]
+        stretch, first = pool["stretch"], first or pool["stretch"]
+        over = "–" if stretch is first else interval(times(stretch, first))
         erased = "–" if stretch["low"] <= 1 <= stretch["high"] else f"{100 * stretch['erased_by']:.1f}"
         lines.append(
             f"| {name.removeprefix('guidance-')} | {round(pool['n_images'] / pool['n_concepts'])} | {mean['value']:+.1f} "
-            f"({mean['low']:+.1f} to {mean['high']:+.1f}) | {interval(pool['shift'])} | {interval(pool['stretch'])} | "
-            f"{interval(pool['scatter'])} | {erased} |"
+            f"({mean['low']:+.1f} to {mean['high']:+.1f}) | {interval(pool['shift'])} | {interval(stretch)} | "
+            f"{over} | {interval(pool['scatter'])} | {erased} |"
         )
     panels[0].set_ylabel("share of perceived women, corrected, %")
     figure.savefig(emoji_world.HOME / "docs" / "glass_box.png", dpi=110)
     return lines
+
+
+def times(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """How many times another a positive estimate is, by MOVER on the log scale (Zou and Donner 2008, Statistics in
+    Medicine 27:1693) as if they were independent: what both owe to the same labels makes it surer than this says."""
+    a, b = ({end: math.log(each[end]) for end in ("value", "low", "high")} for each in (one, other))
+    ratio = a["value"] - b["value"]
+    low = ratio - math.hypot(a["value"] - a["low"], b["high"] - b["value"])
+    high = ratio + math.hypot(a["high"] - a["value"], b["value"] - b["low"])
+    return {"value": math.exp(ratio), "low": math.exp(low), "high": math.exp(high)}
 
 
 def percent(share: dict[str, float]) -> str:
@@ -429,14 +446,13 @@ def interval(estimate: dict[str, float]) -> str:
 
 
 def cards() -> None:
-    """The measured parts of both cards and of docs/embedded.md, between their marks; and the contact sheet."""
+    """The measured parts of both cards, and what the judge says of docs/embedded.md, between their marks; and the contact
+    sheet."""
     found = json.loads(RESULTS.read_text())
     if missing := {"judge", "prompted", "eye", "shares", "clip"} - {*found}:
         raise SystemExit(f"{RESULTS}: has no {', '.join(sorted(missing))}: run the parts judge and clip first")
-    docs = emoji_world.HOME / "docs" / "embedded.md"
     fill(train_embedded.TEXT_TO_IMAGE / "README.md", measured_text_to_image(found))
-    fill(docs, measured_text_to_image(found))
-    fill(docs, glass_box(), mark="audited")
+    fill(DOCS, measured_text_to_image(found))
     fill(train_embedded.CLIP / "README.md", measured_clip(found))
     contact_sheet()
 
