@@ -605,7 +605,10 @@ def one_arm(name: str, parameters: Mapping[str, Any]) -> Rewriter:
 def _own(file: Path, name: str) -> type[Rewriter]:
     """A class of the user's file."""
     if not file.is_file():
-        raise InputError(f"arms: {file}: no such Python file")
+        searched = "" if file.is_absolute() else f" in {Path.cwd()}"
+        raise InputError(
+            f"arms: {file}: no such Python file{searched}; write its whole path, in the study.yaml of a run too if it was moved"
+        )
     try:
         found = runpy.run_path(str(file), run_name=file.stem).get(name)
     except Exception as error:  # whatever the user's code raises
@@ -617,10 +620,19 @@ def _own(file: Path, name: str) -> type[Rewriter]:
 
 def prepared(listed: str | dict[str, dict[str, Any]], prompts: Sequence[Prompt]) -> str | dict[str, dict[str, Any]]:
     """An arm as a study lists it, with what it must do once before anything is drawn done and written into it."""
+    listed = _anywhere(listed)
     name, parameters = (listed, {}) if isinstance(listed, str) else next(iter(listed.items()))
     ready = _one(listed).prepared(prompts)
     kept = ready.model_dump(mode="json", include={*ready.written}, exclude_defaults=True)
     return {name: {**parameters, **kept}} if kept else listed
+
+
+def _anywhere(listed: str | dict[str, dict[str, Any]]) -> str | dict[str, dict[str, Any]]:
+    """An arm as a study lists it, a file of the user's by its whole path, so that its run can be opened from any folder."""
+    if not isinstance(listed, str):
+        return {str(_anywhere(name)): parameters for name, parameters in listed.items()}
+    file, colon, own = listed.rpartition(":")
+    return f"{Path(file).absolute()}:{own}" if colon else listed
 
 
 def remembered(
@@ -637,7 +649,7 @@ def remembered(
             return listed
         return {n: {k: v for k, v in p.items() if k not in then.written} for n, p in listed.items()}
 
-    if asked(wanted) != asked(began):
+    if asked(_anywhere(wanted)) != asked(_anywhere(began)):
         moved = now.files and type(now) is type(then) and (now.name, now.parameters) == (then.name, then.parameters)
         return began if moved else wanted
     for file in now.files:
@@ -914,13 +926,15 @@ def _obedience_file(file: str, attribute: str) -> dict[str, tuple[Rates, ...]]:
         if row["share"]:  # the run that wrote the file could not tell
             asked = levels.index(row["asked"])
             shares[asked, levels.index(row["level"])], n[asked] = _share(where, row), _images(where, row)
-    for concept, (shares, _) in found.items():
-        for asked, row in zip(levels, shares.tolist(), strict=True):
-            if whole(row) is None and not np.isnan(row).any():
-                said = ", ".join(f"{level}: {share:g}" for level, share in zip(levels, row, strict=True))
-                raise InputError(
-                    f"{file}: {concept}: asked {asked}: the shares must sum to 1; they are {said}, in sum {math.fsum(row):g}"
-                )
+    for concept, (obeyed, _) in found.items():
+        for asked, row in zip(levels, obeyed.tolist(), strict=True):
+            if not np.isnan(row).any():
+                try:
+                    _summing_to_one(
+                        dict(zip(levels, row, strict=True)), f"{file}: {concept}: asked {asked}: the shares"
+                    )
+                except ValueError as error:
+                    raise InputError(str(error)) from None
     if ALL_CONCEPTS not in found or np.isnan(found[ALL_CONCEPTS][0]).any():
         raise InputError(
             f"{file}: does not say what every level of {attribute} gives when it is asked for, over {ALL_CONCEPTS}; "

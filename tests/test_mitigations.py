@@ -372,6 +372,26 @@ def test_an_arm_of_the_users_own_file(tmp_path: Path) -> None:
         planned(arms=[f"{file}:Polite"])
 
 
+def test_a_run_with_an_arm_of_the_users_opens_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from pipeline.mitigations import Rewriter\nfrom pipeline.types import Rewrite\n"
+        "class Polite(Rewriter):\n    word: str = 'please'\n    def rewrite(self, prompt, sample, rng):\n"
+        "        return Rewrite(f'{prompt.text}, {self.word}')\n"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    chosen = fake_study(arms=["none", "mine.py:Polite", {"mine.py:Polite": {"word": "thanks", "name": "two"}}])
+    ids = [unit.id for shard in plan(chosen, weights="w").shards() for unit in plan(chosen, weights="w").units(shard)]
+    opened = line.begin(chosen, Path("run"))
+    line.generate(opened, perceive=False)
+    assert line.begin(chosen, Path("run"))[1] == opened[1]  # as its study still says it
+    monkeypatch.chdir("elsewhere")
+    again = plan(line.resume(tmp_path / "run")[1], weights="w")
+    assert [unit.id for shard in again.shards() for unit in again.units(shard)] == ids
+    with pytest.raises(InputError, match=rf"mine.py: no such Python file in {Path.cwd()}; write its whole path"):
+        fake_study(arms=["mine.py:Polite"])
+
+
 # -- targets -----------------------------------------------------------------------------------------
 
 
@@ -691,7 +711,7 @@ def test_a_wrong_target_file_is_one_message(tmp_path: Path, content: str, said: 
         ("t,cook,age,adult,adult,0.9,0,1,40\n", "has no row about gender"),
         (
             "t,cook,gender,man,woman,0.4,0,1,40\nt,cook,gender,man,man,0.9,0,1,40\n",
-            "cook: asked man: the shares must sum to 1; they are woman: 0.4, man: 0.9, in sum 1.3",
+            "cook: asked man: the shares must be shares that sum to 1; they are woman: 0.4, man: 0.9, in sum 1.3",
         ),
     ],
 )
