@@ -927,11 +927,11 @@ def _obedience_file(file: str, attribute: str) -> dict[str, tuple[Rates, ...]]:
             asked = levels.index(row["asked"])
             shares[asked, levels.index(row["level"])], n[asked] = _share(where, row), _images(where, row)
     for concept, (obeyed, _) in found.items():
-        for asked, row in zip(levels, obeyed.tolist(), strict=True):
+        for level, row in zip(levels, obeyed.tolist(), strict=True):
             if not np.isnan(row).any():
                 try:
                     _summing_to_one(
-                        dict(zip(levels, row, strict=True)), f"{file}: {concept}: asked {asked}: the shares"
+                        dict(zip(levels, row, strict=True)), f"{file}: {concept}: asked {level}: the shares"
                     )
                 except ValueError as error:
                     raise InputError(str(error)) from None
