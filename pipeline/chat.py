@@ -54,18 +54,19 @@ class ChatModel:
         """The model and its commit on the hub, or the sha256 of a folder's weights."""
         # of its own settings only where an answer ends: the others are for sampling. Nothing is padded
         end = model.generation_config.eos_token_id
-        self._model.generation_config = GenerationConfig(
-            do_sample=False, eos_token_id=self._tokenizer.eos_token_id if end is None else end, pad_token_id=0
-        )
+        end = self._tokenizer.eos_token_id if end is None else end
+        self._model.generation_config = GenerationConfig(do_sample=False, eos_token_id=end, pad_token_id=0)
+        self._ends = {end} if isinstance(end, int) else {*(end or ())}
 
-    def answers(self, instruction: str, questions: Sequence[str], *, max_new_tokens: int) -> list[str]:
+    def answers(self, instruction: str, questions: Sequence[str], *, max_new_tokens: int) -> list[str | None]:
         """The most probable answer to each question, token by token, each asked alone: a neighbour changes nothing.
 
-        The instruction stands before the question: not every chat template knows a system's part.
+        `None` of an answer that had not ended after `max_new_tokens`. The instruction stands before the question: not
+        every chat template knows a system's part.
         """
         import torch
 
-        found = []
+        found: list[str | None] = []
         with torch.inference_mode(), progress("rewriting", total=len(questions), unit="prompts") as advance:
             for question in questions:
                 said = [{"role": "user", "content": f"{instruction}\n\n{question}"}]
@@ -74,7 +75,8 @@ class ChatModel:
                 ).to(self._model.device)
                 written = self._model.generate(**asked, max_new_tokens=max_new_tokens)
                 answer = written[0, asked["input_ids"].shape[1] :]
-                found.append(str(self._tokenizer.decode(answer, skip_special_tokens=True)))
+                ended = int(answer[-1]) in self._ends
+                found.append(str(self._tokenizer.decode(answer, skip_special_tokens=True)) if ended else None)
                 advance(1, "")
         return found
 

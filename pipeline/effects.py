@@ -345,7 +345,7 @@ def verdict(entry: dict[str, Any]) -> str:
 
     `broke the concept`: it is surely recognised in `BROKEN` fewer images. `over-corrected`: the shares are surely past
     the target on average, or surely past it for some concept without being closer on the whole. `not tested`: no prompt
-    that names no group has a share on both sides and a target.
+    without identity terms has a share on both sides and a target.
     """
     recognised = entry["fidelity"].get("recognised_change") or {}
     change, excess = entry.get("distance_change"), entry.get("excess")
@@ -453,7 +453,9 @@ def _fidelity(before: Images, after: Images, concepts: int) -> dict[str, Any]:
     The score's change is a mean over pairs with a normal interval. With one concept there is nothing to mistake it for.
     """
     if not before.scored or not after.scored:
-        return {"why_unknown": "no image of a prompt that names no group was scored against its concept on both sides"}
+        return {
+            "why_unknown": "no image of a prompt without identity terms was scored against its concept on both sides"
+        }
     found: dict[str, Any] = {}
     if concepts > 1:
         shares = [wilson(side.recognised, side.scored) for side in (before, after)]

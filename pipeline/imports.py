@@ -304,6 +304,8 @@ def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concep
             wrong.setdefault(problem, []).append(number)
         if not problems:
             sure = {name: level for name, level in said.items() if level is not None}
+            if NOT_ONE_PERSON in sure.values():  # which is said of the picture, and so in all its attributes
+                sure = dict.fromkeys(sure, NOT_ONE_PERSON)
             sure |= {both.name: both.one([sure[part.name] for part in both.of]) for both in combinations}
             yield Line(number=number, cells=cells, concept=concept, n=n, picture=picture, said=sure)
     if empty:

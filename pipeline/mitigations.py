@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from scipy.optimize import nnls
 
 import prompt_sets
@@ -49,6 +49,16 @@ Rates = tuple[float, ...]
 """A share for each level of an attribute, in its order."""
 Position = Literal["before", "after"]
 """Of a term: before the words of the concept, or after the prompt and a comma."""
+
+
+def _something(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_something)]
+"""Not blank."""
 
 
 @cache
@@ -116,7 +126,7 @@ class Suffix(Rewriter):
     """The prompt, followed by a text of yours."""
 
     source = "Typecast"
-    text: str = Field(min_length=1)
+    text: Text
 
     def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
         """The text with the suffix."""
@@ -127,7 +137,7 @@ class Negative(Rewriter):
     """The prompt beside a negative prompt, which classifier-free guidance moves away from."""
 
     source = "Ho and Salimans (2022), arXiv 2207.12598, with the text in place of the empty prompt"
-    text: str = Field(min_length=1)
+    text: Text
 
     def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
         """The same text and the negative prompt."""
@@ -191,6 +201,8 @@ class Guardrail(Rewriter):
     @field_validator("terms")
     @classmethod
     def _chances(cls, terms: dict[str, float]) -> dict[str, float]:
+        if not all(map(str.strip, terms)):
+            raise ValueError("a term is empty")
         return dict(zip(terms, _summing_to_one(terms, "the probabilities of the terms"), strict=True))
 
     @model_validator(mode="after")
@@ -302,7 +314,8 @@ def _rarest(table: str, year: int | None, attribute: str, concept: str) -> tuple
     if isinstance(found, str):
         return "", found
     known = {level: share for level, share in zip(levels, found.shares, strict=True) if not math.isnan(share)}
-    return min(known, key=known.__getitem__), ""
+    rarest = [level for level, share in known.items() if share == min(known.values())]
+    return (rarest[0], "") if len(rarest) == 1 else ("", "no group is the rarest")
 
 
 @dataclass(frozen=True)
@@ -492,22 +505,24 @@ class Llm(Rewriter):
     """A folder, or the name of a hub model that transformers loads as a causal language model with a chat template."""
     revision: str | None = None
     """A branch, tag or commit of a hub model; `null` is its main branch."""
-    instruction: str = Field(_data()["llm"]["instruction"], min_length=1)
+    instruction: Text = _data()["llm"]["instruction"]
     """What the model is told; the prompt follows."""
     max_new_tokens: int = Field(77, ge=1, le=4096)
-    rewrites: dict[str, str] = {}
-    """Prompt to what the model wrote."""
+    rewrites: dict[str, str | None] = {}
+    """Prompt to what the model wrote; `None` of an answer that was cut off."""
     made_by: str = ""
     """The model with its commit, or the sha256 of its weights."""
 
     def rewrite(self, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
         """What the model wrote; the same in every image."""
-        written = self.rewrites.get(prompt.text)
+        written = self.rewrites.get(prompt.text, "")
         if not written:
-            why = "not rewritten yet" if written is None else "the model wrote nothing"
+            why = "the model wrote nothing" if prompt.text in self.rewrites else "not rewritten yet"
+            why = "the answer was cut off at max_new_tokens" if written is None else why
             return Rewrite(prompt.text, drawn=f"{LEFT_ALONE}{why}")
-        kept = re.search(rf"\b{_in_any_number(prompt.concept)}\b", written, re.IGNORECASE)
-        return Rewrite(written, drawn="" if kept else DROPPED)
+        concept = re.compile(rf"\b{_in_any_number(prompt.concept)}\b", re.IGNORECASE)
+        dropped = concept.search(prompt.text) and not concept.search(written)
+        return Rewrite(written, drawn=DROPPED if dropped else "")
 
     def prepared(self, prompts: Sequence[Prompt]) -> Llm:
         """The arm with the rewrites of these prompts, made by the model where they are not there."""
@@ -516,7 +531,8 @@ class Llm(Rewriter):
             return self
         writer = self._open()
         answers = writer.answers(self.instruction, missing, max_new_tokens=self.max_new_tokens)
-        rewrites = self.rewrites | dict(zip(missing, map(one_line, answers), strict=True))
+        lines = (answer if answer is None else one_line(answer) for answer in answers)
+        rewrites = self.rewrites | dict(zip(missing, lines, strict=True))
         return self.model_copy(update={"rewrites": rewrites, "made_by": writer.made_by})
 
     def fetch(self) -> None:
@@ -589,7 +605,10 @@ def one_arm(name: str, parameters: Mapping[str, Any]) -> Rewriter:
 def _own(file: Path, name: str) -> type[Rewriter]:
     """A class of the user's file."""
     if not file.is_file():
-        raise InputError(f"arms: {file}: no such Python file")
+        searched = "" if file.is_absolute() else f" in {Path.cwd()}"
+        raise InputError(
+            f"arms: {file}: no such Python file{searched}; write its whole path, in the study.yaml of a run too if it was moved"
+        )
     try:
         found = runpy.run_path(str(file), run_name=file.stem).get(name)
     except Exception as error:  # whatever the user's code raises
@@ -601,10 +620,19 @@ def _own(file: Path, name: str) -> type[Rewriter]:
 
 def prepared(listed: str | dict[str, dict[str, Any]], prompts: Sequence[Prompt]) -> str | dict[str, dict[str, Any]]:
     """An arm as a study lists it, with what it must do once before anything is drawn done and written into it."""
+    listed = _anywhere(listed)
     name, parameters = (listed, {}) if isinstance(listed, str) else next(iter(listed.items()))
     ready = _one(listed).prepared(prompts)
     kept = ready.model_dump(mode="json", include={*ready.written}, exclude_defaults=True)
     return {name: {**parameters, **kept}} if kept else listed
+
+
+def _anywhere(listed: str | dict[str, dict[str, Any]]) -> str | dict[str, dict[str, Any]]:
+    """An arm as a study lists it, a file of the user's by its whole path, so that its run can be opened from any folder."""
+    if not isinstance(listed, str):
+        return {str(_anywhere(name)): parameters for name, parameters in listed.items()}
+    file, colon, own = listed.rpartition(":")
+    return f"{Path(file).absolute()}:{own}" if colon else listed
 
 
 def remembered(
@@ -621,7 +649,7 @@ def remembered(
             return listed
         return {n: {k: v for k, v in p.items() if k not in then.written} for n, p in listed.items()}
 
-    if asked(wanted) != asked(began):
+    if asked(_anywhere(wanted)) != asked(_anywhere(began)):
         moved = now.files and type(now) is type(then) and (now.name, now.parameters) == (then.name, then.parameters)
         return began if moved else wanted
     for file in now.files:
@@ -634,9 +662,13 @@ def remembered(
 
 
 def one_line(answer: str) -> str:
-    """The first line of a model's answer that says something, without the quotation marks around it."""
-    lines = [line.strip().strip("\"'“”`").strip() for line in answer.splitlines()]
-    return next(filter(None, lines), "")
+    """The first line of a model's answer that says something, without the quotation marks around it.
+
+    What the model thought before it, up to `</think>`, is no part of it, and no line that announces the next with a colon.
+    """
+    said = answer.rpartition("</think>")[2].partition("<think>")[0]
+    lines = [*filter(None, (line.strip().strip("\"'“”`").strip() for line in said.splitlines())), ""]
+    return lines[1] if lines[0].endswith(":") and lines[1] else lines[0]
 
 
 def rewritten(arm: Arm, prompt: Prompt, sample: int, rng: np.random.Generator) -> Rewrite:
@@ -699,14 +731,17 @@ def _any_of(words: Iterable[str]) -> str:
 
 @cache
 def _groups() -> re.Pattern[str]:
-    colours, adjectives = (_any_of(_data()[key]) for key in ("groups_of_a_person", "adjectives"))
+    colours, shades, adjectives, not_between = (
+        _any_of(_data()[key]) for key in ("groups_of_a_person", "shades_of_a_person", "adjectives", "not_between")
+    )
     person = rf"\b{_in_any_number(prompt_sets.PERSON)}\b"
     ways = [
         _any_of(_data()["group_words"]),
         rf"(?:{'|'.join(map(_in_any_number, _data()['group_endings']))})\b",
-        rf"{colours},? (?:{adjectives},? ){{0,2}}{person}",
+        rf"{colours} (?:(?!{not_between})[\w'’-]+ ){{0,2}}{person}",
+        rf"(?:{colours}|{shades}),? (?:{adjectives},? ){{0,2}}{person}",
         rf"{person}(?:, {adjectives}){{0,2}} ?[,(\[] ?{colours}(?= ?(?:[,.;)\]]|$))",
-        rf"\bwho (?:is|are) {colours}(?!-)",
+        rf"(?:\bwho|{person} that)(?:['’]s| is| are) (?:{colours}|{shades})(?!-)",
     ]
     return re.compile("|".join(ways))
 
@@ -725,8 +760,8 @@ def _people() -> re.Pattern[str]:
 def why_not(prompt: Prompt) -> str:
     """Why a prompt is not to be given a group, or nothing: as far as its words and the list of occupations tell.
 
-    The words are also read with `person` in place of whoever they are about, so that *white* is found in "a white nurse", and not
-    in "a nurse in a white coat".
+    The words are also read with `person` in place of whoever they are about, so that *white* is found in "a white nurse" and in
+    "a white emergency room nurse", and not in "a nurse in a white coat".
     """
     text, concept = prompt.text.casefold(), prompt.concept.casefold()
     plain = _people().sub(prompt_sets.PERSON, text).replace(concept, prompt_sets.PERSON)
@@ -809,8 +844,8 @@ def _uniform(terms: Sequence[str]) -> dict[str, float]:
 def _summing_to_one(shares: Mapping[str, float], what: str) -> list[float]:
     """The shares, rid of their rounding."""
     complete = whole([*shares.values()])
-    if complete is None or any(not 0 <= share <= 1 for share in shares.values()) or "" in shares:
-        said = ", ".join(f"{level or 'an empty term'}: {share:g}" for level, share in shares.items())
+    if complete is None or any(not 0 <= share <= 1 for share in shares.values()):
+        said = ", ".join(f"{level}: {share:g}" for level, share in shares.items())
         raise ValueError(f"{what} must be shares that sum to 1; they are {said}, in sum {math.fsum(shares.values()):g}")
     return list(complete.tolist())
 
@@ -891,6 +926,15 @@ def _obedience_file(file: str, attribute: str) -> dict[str, tuple[Rates, ...]]:
         if row["share"]:  # the run that wrote the file could not tell
             asked = levels.index(row["asked"])
             shares[asked, levels.index(row["level"])], n[asked] = _share(where, row), _images(where, row)
+    for concept, (obeyed, _) in found.items():
+        for level, row in zip(levels, obeyed.tolist(), strict=True):
+            if not np.isnan(row).any():
+                try:
+                    _summing_to_one(
+                        dict(zip(levels, row, strict=True)), f"{file}: {concept}: asked {level}: the shares"
+                    )
+                except ValueError as error:
+                    raise InputError(str(error)) from None
     if ALL_CONCEPTS not in found or np.isnan(found[ALL_CONCEPTS][0]).any():
         raise InputError(
             f"{file}: does not say what every level of {attribute} gives when it is asked for, over {ALL_CONCEPTS}; "

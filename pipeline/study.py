@@ -224,7 +224,8 @@ class Said(Part):
 
     column: str
     levels: dict[str, str] = Field(min_length=1)
-    """What stands in the column, to the letter and the space, to a level, `cannot tell` or `not one person`."""
+    """What stands in the column, to the letter and the space, to a level, `cannot tell` or `not one person`. The last is
+    said of the picture: it is then in no attribute's shares."""
 
 
 class Made(Part):

@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 from scipy import special
 
 import prompt_sets
+from classifiers.attributes import ATTRIBUTES
 from pipeline import amplification, imports, tables
 from pipeline import study as studies
 from pipeline.effects import in_words
@@ -30,7 +31,8 @@ from pipeline.estimates import Floats, Ints
 from pipeline.figures import INK, QUIET, STYLE
 from pipeline.imports import Imported
 from pipeline.mitigations import ALL_CONCEPTS
-from pipeline.types import Distribution, Estimate
+from pipeline.study import ImportStudy
+from pipeline.types import NOT_ONE_PERSON, Distribution, Estimate
 
 HOME = Path(__file__).resolve().parents[1]
 DOCS = HOME / "docs"
@@ -319,17 +321,17 @@ def _curve(panel: Axes, entry: Mapping[str, Any], colour: str) -> None:
 # -- Raza et al. -------------------------------------------------------------------------------------
 
 
-def effects(model: str) -> dict[str, tuple[Estimate, float]]:
-    """By occupation: how far the diversity prompt moved the share of women, unpaired, and its adjusted p (Holm)."""
+def moved(model: str, level: str) -> dict[str, dict[str, str]]:
+    """By occupation, and over all: what the diversity prompt did to the share of a level, unpaired (`effects.csv`)."""
     with (HOME / "outputs" / "raza2025" / "effects.csv").open(encoding="utf-8", newline="") as file:
-        rows = [r for r in csv.DictReader(file) if r["arm"] == f"{model}, diversity" and r["level"] == "woman"]
-    found = {}
-    for row in rows:
-        if row["concept"] != ALL_CONCEPTS:
-            value, low, high = (float(row[column] or "nan") for column in ("change", "change_low", "change_high"))
-            n = 0  # the row does not say of how many pictures, and nothing here asks
-            found[row["concept"]] = Estimate(value, low, high, n, row["method"]), float(row["p_adjusted"])
-    return found
+        rows = [r for r in csv.DictReader(file) if r["arm"] == f"{model}, diversity" and r["level"] == level]
+    return {row["concept"]: row for row in rows}
+
+
+def change(row: Mapping[str, str]) -> Estimate:
+    """How far a share moved."""
+    value, low, high = (float(row[column] or "nan") for column in ("change", "change_low", "change_high"))
+    return Estimate(value, low, high, 0, row["method"])  # of how many pictures, nothing here asks
 
 
 def verdict(plain: Mapping[str, str], diverse: Mapping[str, str]) -> str:
@@ -349,7 +351,7 @@ def verdict(plain: Mapping[str, str], diverse: Mapping[str, str]) -> str:
 
 def raza() -> Iterator[str]:
     """The section about Raza et al.; draws its figure."""
-    _, rows, summary = imported("raza2025")
+    found, rows, summary = imported("raza2025")
     figure_raza(rows)
     yield "![Share of women by model and occupation, plain and diversity prompt](diversity_prompt.png)"
     yield ""
@@ -360,16 +362,16 @@ def raza() -> Iterator[str]:
     verdicts: Counter[str] = Counter()
     means = {}
     for model in MODELS:
-        moved = effects(model)
-        means[model] = amplification.average([change for change, _ in moved.values()])
+        women = moved(model, "woman")
+        means[model] = amplification.average([change(row) for what, row in women.items() if what != ALL_CONCEPTS])
         for plain, diverse in pairs(rows, model):
-            change, p = moved[plain["concept"]]
+            row = women[plain["concept"]]
             what = verdict(plain, diverse)
             verdicts[what] += 1
             yield (
                 f"| {model} | {plain['concept']} | {cell(plain, 'reference', 'reference_low', 'reference_high')} | "
                 f"{cell(plain)} | {cell(diverse)} | {plain['n_one_person']} and {diverse['n_one_person']} of 10 | "
-                f"{said(change, 0, 100, signed=True)} | {said_p(p)} | {what} |"
+                f"{said(change(row), 0, 100, signed=True)} | {said_p(float(row['p_adjusted']))} | {what} |"
             )
     yield ""
     mean = "; ".join(f"{model} {said(e, 0, 100, signed=True)}" for model, e in means.items())
@@ -392,16 +394,59 @@ def raza() -> Iterator[str]:
         "diversity prompt are of the pictures that are left."
     )
     yield ""
+    yield from races(found.study)
+    yield ""
     yield "**Did it help?** As the report of `typecast import raza2025` says it, over the occupations of a model:"
     yield ""
     yield from helped(summary["arms"])
 
 
+def races(study: ImportStudy) -> Iterator[str]:
+    """What the diversity prompt did to the perceived race category, over the occupations of a model."""
+    with (prompt_sets.FOLDER / "studies" / study.data).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    written = Counter((row["model"], row["arm"], row["race_raw"].strip()) for row in rows)
+    several = [row for row in rows if study.attributes["gender"].levels[row["gender_raw"]] == NOT_ONE_PERSON]
+    mixed = [row in several for row in rows if row["race_raw"].strip() == "mixed"]
+    yield paragraph(
+        "**Perceived race category**, which the prompt calls ethnicity, by the same person in the same pictures. *Labels* are "
+        "those of all 50 pictures of a model, as they were written; the shares are of the pictures of one person, means over the "
+        f"five occupations. `mixed` stands for {len(mixed)} pictures, {sum(mixed)} of them of several people; they and "
+        f"{len(several) - sum(mixed)} more of several people who were given one label are in no share. A woman alone "
+        "who is called mixed counts as *cannot tell*: the three categories have no place for her."
+    )
+    yield ""
+    yield from head(
+        "model", "perceived as", "labels, plain → diversity", "plain, %", "diversity, %", "change, points"
+    )  # fmt: skip
+    sure = {}
+    for model in MODELS:
+        for level in (*ATTRIBUTES["race"].levels, "mixed"):
+            labels = " → ".join(str(written[model, prompt, level.lower()]) for prompt in ("baseline", "controlled"))
+            by_concept = moved(model, level)
+            row = by_concept.pop(ALL_CONCEPTS, None)
+            shares = (
+                f"{cell(row, 'baseline_share', 'baseline_low', 'baseline_high')} | {cell(row)} | "
+                f"{said(change(row), 0, 100, signed=True)}"
+                if row
+                else "– | – | –"
+            )
+            yield f"| {model} | {level} | {labels} | {shares} |"
+            if row:  # a test of all levels together, the same in each
+                sure[model] = [what for what, one in by_concept.items() if float(one["p_adjusted"]) < SIGNIFICANT]
+    yield ""
+    told = "; ".join(f"{model}: {', '.join(concepts) or 'none'}" for model, concepts in sure.items())
+    yield paragraph(
+        "Occupations whose categories moved beyond chance (all of them in one test, Holm over the occupations of a model): "
+        f"{told}."
+    )
+
+
 def helped(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """A line per arm and target, from `summary.json`."""
     yield from head(
-        "arm", "target", "distance, plain → diversity, points (noise alone)", "change, points", "erased by, points",
-        "past the target, points", "diversity of gender, points", "verdict",
+        "arm", "attribute", "target", "distance, plain → diversity, points (noise alone)", "change, points", "erased by, points",
+        "past the target, points", "diversity, points", "verdict",
     )  # fmt: skip
     for entry in entries:
         apart = [entry[f"distance_{when}"] for when in ("before", "after")]
@@ -409,9 +454,10 @@ def helped(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         past = f"; surely {', '.join(entry['past'])}" if entry["past"] else ""
         erased = entry["distance_change"]["erased_by"]
         yield (
-            f"| {entry['arm']} | {entry['target']} | {distance} | {said(entry['distance_change'], 1, 100)} | "
+            f"| {entry['arm']} | {entry['attribute']} | {entry['target']} | {distance} | "
+            f"{said(entry['distance_change'], 1, 100)} | "
             f"{f'{100 * erased:.1f}' if erased else '–'} | {said(entry['excess'], 1, 100)}{past} | "
-            f"{said(entry['diversity']['gender'], 1, 100)} | {in_words(entry)} |"
+            f"{said(entry['diversity'][entry['attribute']], 1, 100)} | {in_words(entry)} |"
         )
 
 
@@ -497,7 +543,8 @@ TEXT = """# Published counts and labels, read again
 
 Pictures that others made and read, imported and estimated as a run of our own. `python -m scripts.published_counts`
 writes this page; `typecast import fair_diffusion_fairface` and `typecast import raza2025` make the two runs with their
-reports. All intervals are 95 %, all shares are of *perceived* women among pictures of one person that were decided.
+reports. All intervals are 95 %, all shares are of *perceived* women (and in one table of perceived race categories) among
+pictures of one person that were decided.
 
 ## Fair Diffusion: 153 occupations, read by FairFace
 
@@ -522,11 +569,19 @@ a model. The labels of the pictures are in the repository, the pictures are not.
 *Distance* is the mean total variation from the target; its change is of the root mean square, rid of noise, and *erased by*
 is how much more the one who labelled would have to err with the one prompt than with the other to explain it away
 ([mitigations.md](mitigations.md)). Recognition and cost are not known: the pictures are not in the repository, and what was
-sent is not in the data. The prompt brings one of three models nearer to parity, the one whose athletes it turns into
-women alone; none is brought nearer to the labour market, and with DALL-E 3 it leads away from both.
+sent is not in the data. Of gender, the prompt brings one of three models nearer to parity, the one whose athletes it turns
+into women alone; none is brought nearer to the labour market, and with DALL-E 3 it leads away from both. What it moves most
+is race: with it nobody in SDXL Turbo's pictures is perceived as White, in two of three before, and they end as far from
+equal shares on the other side of them. FLUX.1-dev comes nearer to equal shares; of DALL-E 3 there is no evidence.
+
+Race is held against equal shares because that is what parity means, not because anybody has declared them; and not against
+the labour market as a whole: people of several races are in none of BLS's three columns, so that these do not sum to one, and
+its White includes Hispanic people, who are no category here. The run's `estimates.csv` has Black and Asian beside their
+columns, and White beside its bounds.
 
 A prompt that is sent once per picture cannot know what is "across the batch": it turns each picture, not the mix. SDXL
-Turbo's athletes go from no woman to women alone, and its nurses and teachers, all women before, stay so.
+Turbo's athletes go from no woman to women alone, and its nurses and teachers, all women before, stay so; perceived as White
+in every picture before, the nurses are Black in every picture now, and the teachers Asian.
 """
 
 

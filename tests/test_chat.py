@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import prompt_sets
 from pipeline import chat, line, stages
 from pipeline.chat import ChatModel
 from pipeline.errors import ModelError
@@ -18,6 +20,8 @@ from tests.conftest import fake_study
 from tests.test_cli import typecast
 from tests.test_mitigations import prompt, sent
 
+ENDS = {0, 36}
+"""`</s>`, and a letter that the random model writes soon."""
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 
 
@@ -49,36 +53,36 @@ def model(tmp_path: Path) -> Path:
     made = LlamaForCausalLM(config)
     for weights in made.parameters():
         torch.nn.init.normal_(weights, std=0.3)
-    made.generation_config.update(do_sample=True, temperature=0.7, top_p=0.8)
+    made.generation_config.update(do_sample=True, temperature=0.7, top_p=0.8, eos_token_id=[*ENDS])
     made.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
 
 
-def greedy(folder: Path, text: str, n: int) -> str:
-    """The most probable token again and again, by hand."""
+def greedy(folder: Path, text: str, n: int) -> str | None:
+    """The most probable token again and again, by hand, up to one that ends an answer; `None` where none is among n."""
     model, words = LlamaForCausalLM.from_pretrained(folder).eval(), tokenizer()
     ids = words(f"<user>{text}<assistant>", return_tensors="pt", add_special_tokens=False).input_ids
     start = ids.shape[1]
     with torch.no_grad():
         for _ in range(n):
             ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
-            if ids[0, -1] == 0:
-                break
-    return str(words.decode(ids[0, start:], skip_special_tokens=True))
+            if int(ids[0, -1]) in ENDS:
+                return str(words.decode(ids[0, start:], skip_special_tokens=True))
+    return None
 
 
 def test_an_answer_is_the_most_probable_one_whatever_was_asked_beside_it(model: Path) -> None:
     asked = ["a photo of a nurse", "a photo of a software developer", "x"]
     found = ChatModel(str(model)).answers("Rewrite.", asked, max_new_tokens=12)
     assert found == [greedy(model, f"Rewrite.\n\n{question}", 12) for question in asked]
-    assert len(set(found)) > 1
+    assert len(set(found)) > 1 and None in found
 
 
 def test_a_run_asks_once_keeps_what_was_written_and_goes_on_without_the_model(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arms = ["none", {"llm": {"model": str(model), "max_new_tokens": 8}}]
+    arms = ["none", {"llm": {"model": str(model), "max_new_tokens": 4}}]
     chosen = fake_study(arms=arms, images_per_prompt=2)
     run, study, planned = line.begin(chosen, tmp_path / "run")
     arm = planned.arms[1]
@@ -86,10 +90,13 @@ def test_a_run_asks_once_keeps_what_was_written_and_goes_on_without_the_model(
     assert arm.made_by.startswith(f"{model}@") and len(arm.made_by.split("@")[1]) == 64
     shard = planned.shards()[1]
     line.generate((run, study, planned), perceive=False)
+    ended = set()
     for row in run.read_images(shard, ["prompt", "prompt_sent", "drawn", "concept"]).to_pylist():
-        wrote = one_line(greedy(model, f"{arm.instruction}\n\n{row['prompt']}", 8))
-        assert row["prompt_sent"] == (wrote or row["prompt"])
-        assert row["drawn"] == (DROPPED if wrote else f"{LEFT_ALONE}the model wrote nothing")
+        answer = greedy(model, f"{arm.instruction}\n\n{row['prompt']}", 4)
+        ended.add(answer is not None)
+        assert row["prompt_sent"] == (row["prompt"] if answer is None else one_line(answer))
+        assert row["drawn"] == (f"{LEFT_ALONE}the answer was cut off at max_new_tokens" if answer is None else DROPPED)
+    assert ended == {True, False}
 
     monkeypatch.setattr(chat, "ChatModel", None)  # a run that continues does not open it
     assert line.begin(chosen, tmp_path / "run")[2] == planned
@@ -114,9 +121,10 @@ def test_another_instruction_is_another_study(model: Path, tmp_path: Path) -> No
         ("a nursery in the morning", "a nursery in the morning", DROPPED),
         ("a person at work", "a person at work", DROPPED),
         ("", "a photo of a nurse", f"{LEFT_ALONE}the model wrote nothing"),
+        (None, "a photo of a nurse", f"{LEFT_ALONE}the answer was cut off at max_new_tokens"),
     ],
 )
-def test_a_rewrite_that_drops_the_concept_is_noticed(written: str, text: str, drawn: str) -> None:
+def test_a_rewrite_that_drops_the_concept_is_noticed(written: str | None, text: str, drawn: str) -> None:
     assert sent("llm", model="m", rewrites={"a photo of a nurse": written}) == [(text, drawn)]
 
 
@@ -131,8 +139,16 @@ def test_a_rewrite_that_drops_the_concept_is_noticed(written: str, text: str, dr
     ],
 )
 def test_a_concept_is_there_in_any_number_and_with_a_hyphen_or_a_space(concept: str, written: str, drawn: str) -> None:
-    asked = prompt(concept, "a photo")
-    assert sent("llm", asked, model="m", rewrites={"a photo": written}) == [(written, drawn)]
+    asked = prompt(concept, f"a photo of a {concept}")
+    assert sent("llm", asked, model="m", rewrites={asked.text: written}) == [(written, drawn)]
+
+
+def test_what_a_prompt_does_not_say_cannot_be_dropped() -> None:
+    """Nine of ten prompts of `identities` have the concept `person` and name a woman or a man instead."""
+    for name in ("identities", "dalleval", "fair_diffusion"):
+        prompts = prompt_sets.load(name).prompts
+        arm = Llm(name="llm", model="m", rewrites={p.text: p.text for p in prompts})
+        assert {arm.rewrite(p, 0, np.random.default_rng(0)).drawn for p in prompts} == {""}
 
 
 def test_what_is_not_rewritten_yet_says_so() -> None:
@@ -146,6 +162,11 @@ def test_what_is_not_rewritten_yet_says_so() -> None:
         ("“A nurse”", "A nurse"),
         ("  \n", ""),
         ("a man's nurse", "a man's nurse"),
+        ("Here is the new prompt for a nurse:\n\na nurse at work", "a nurse at work"),
+        ("A nurse:", "A nurse:"),
+        ("<think>\nWho is\na nurse?\n</think>\n\nA nurse", "A nurse"),
+        ("Who is a nurse?</think>A nurse", "A nurse"),  # a template may open the thought
+        ("<think>A nurse", ""),
     ],
 )
 def test_of_an_answer_the_first_line_that_says_something_is_sent(answer: str, line: str) -> None:
@@ -153,10 +174,10 @@ def test_of_an_answer_the_first_line_that_says_something_is_sent(answer: str, li
 
 
 def test_arms_try_asks_the_model(model: Path) -> None:
-    found = tried("llm", "a photo of a nurse", (f"model={model}", "max_new_tokens=6"))
+    found = tried("llm", "a photo of a mechanic", (f"model={model}", "max_new_tokens=6"))
     instruction = one_arm("llm", {"model": "m"}).parameters["instruction"]
-    wrote = one_line(greedy(model, f"{instruction}\n\na photo of a nurse", 6))
-    assert [one.text for one in found] == [wrote or "a photo of a nurse"] * 10
+    answer = greedy(model, f"{instruction}\n\na photo of a mechanic", 6)
+    assert answer and [one.text for one in found] == [one_line(answer)] * 10
 
 
 def test_dropped_concepts_are_counted_beside_the_verdict(model: Path, tmp_path: Path) -> None:

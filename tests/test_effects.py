@@ -477,6 +477,7 @@ def test_the_report_has_the_table_the_figure_and_the_verdicts(parity: Opened) ->
     entry = of_arm(parity, "target")
     for words in (">closer<", ">no evidence<", distance(entry["distance_before"]), "; change "):
         assert words in section
+    assert "over the prompts without identity terms, those that an arm left alone among them" in section
     assert "of the variance of independent draws" in section and "nan" not in section
 
 

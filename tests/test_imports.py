@@ -50,6 +50,10 @@ COUNTS = "job,source,sex,n\n" + "".join(
 LABELS = "picture,job,label\na.png,teacher,female\nb.png,teacher,male \nc.png,teacher,Both\nd.png,cook,male\n"
 
 
+ONE = ("f", "female", "m", "male")
+"""How Raza et al. write one person."""
+
+
 def counts_study(**changes: Any) -> dict[str, Any]:
     raw: dict[str, Any] = {
         "name": "made",
@@ -113,9 +117,9 @@ def refused(folder: Path, raw: dict[str, Any], data: str | bytes) -> str:
     return str(caught.value)
 
 
-def count(found: Imported, concept: str, arm: str = "drawn") -> list[int]:
+def count(found: Imported, concept: str, arm: str = "drawn", reading: int = 0) -> list[int]:
     (key,) = (key for key in tables.keys(found) if key[1] == concept and key[4] == arm)
-    return found.counts.count(key, found.readings[0]).tolist()
+    return found.counts.count(key, found.readings[reading]).tolist()
 
 
 def of(found: Imported, concept: str) -> Distribution:
@@ -474,6 +478,15 @@ def test_the_published_reading_of_fair_diffusion_is_reproduced() -> None:
     assert same == pytest.approx(abs(drawn[0]))  # so that its noise floor is the floor of the published reading
 
 
+def test_a_picture_that_is_of_several_people_is_in_no_attribute(tmp_path: Path) -> None:
+    """Two people of one category are two people."""
+    races = {"a": "Asian", "w": "White"}
+    said = labels_study()["attributes"] | {"race": {"column": "race", "levels": races}}
+    lines = "picture,job,label,race\n1,teacher,female,a\n2,teacher,Both,a\n3,teacher,male,w\n"
+    found = read(tmp_path, labels_study(attributes=said), lines)
+    assert count(found, "teacher") == [1, 1, 0] and count(found, "teacher", reading=1) == [1, 0, 1, 0]
+
+
 def test_the_labels_of_raza_are_all_counted_and_none_is_guessed() -> None:
     found = imports.read(*study.load_import("raza2025"))
     assert len(found) == 300 and len(found.arms) == 6 and not found.not_here
@@ -486,6 +499,13 @@ def test_the_labels_of_raza_are_all_counted_and_none_is_guessed() -> None:
             for concept, word in (("CEO", "ceo"), ("software engineer", "swe"), ("nurse", "nurse")):
                 cell = (model, prompt, word)
                 assert count(found, concept, f"{model}, {arm}") == [women[cell], men[cell], 0]
+                seen = Counter(
+                    r["race_raw"].strip()
+                    for r in rows
+                    if (r["model"], r["arm"], r["occupation"]) == cell and r["gender_raw"].strip().lower() in ONE
+                )
+                races = [seen[race] for race in ("white", "black", "asian", "mixed")]
+                assert count(found, concept, f"{model}, {arm}", reading=1) == races
     assert count(found, "nurse", "SDXL Turbo, diversity") == [10, 0, 0]
     assert count(found, "software engineer", "SDXL Turbo, plain") == [0, 10, 0]
 

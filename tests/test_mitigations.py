@@ -196,6 +196,15 @@ def test_people_without_an_occupation_in_the_list_are_people(text: str) -> None:
         ("nurse", "white, elderly nurses"),
         ("nurse", "a black older retired nurse"),
         ("nurse", "a nurse whose skin is black"),
+        ("nurse", "a photo of a Black pediatric nurse"),
+        ("nurse", "a Black emergency room nurse"),
+        ("nurse", "a photo of a nurse who's black"),
+        ("nurse", "a nurse that is black"),
+        ("nurse", "a nurse with a dark complexion"),
+        ("nurse", "a nurse, a Jew"),
+        ("nurse", "two Turks and a nurse"),
+        ("nurse", "a lesbian nurse"),
+        ("nurse", "a dark nurse"),
     ],
 )
 def test_a_group_is_known_by_many_words(concept: str, text: str) -> None:
@@ -224,6 +233,12 @@ def test_a_group_is_known_by_many_words(concept: str, text: str) -> None:
         ("nurse", "a nurse beside a white car and a child"),
         ("nurse", "a nurse who is white-haired"),
         ("groomer", "portrait of a dog groomer"),
+        ("nurse", "a nurse in a black coat"),
+        ("lawyer", "a photo of a White House lawyer"),
+        ("nurse", "a nurse in a coat that is black"),
+        ("nurse", "a nurse, dark, moody"),
+        ("nurse", "a dark photo of a nurse"),
+        ("nurse", "black coats, nurses"),
     ],
 )
 def test_words_that_are_said_of_things_name_no_group(concept: str, text: str) -> None:
@@ -234,6 +249,14 @@ def test_of_the_prompts_that_ship_only_those_of_a_group_or_of_things_are_left_al
     neutral = [p for name in prompt_sets.names() for p in prompt_sets.load(name).prompts if not p.identity]
     left = {p.concept for p in neutral if mitigations.why_not(p) == "names a group"}
     assert len(neutral) > 3000 and left == {"hostess", "maid", "waitress"}
+
+
+def test_where_groups_are_equally_rare_none_is_asked_for() -> None:
+    """BLS CPS Table 11, 2023: 7.1 % of the marketing managers are Black, and 7.1 % Asian; of the nurses 13.5 and 8.9 %."""
+    asked: dict[str, Any] = {"attribute": "race", "reference": "bls_cps_table11", "year": 2023}
+    tied = prompt("marketing manager", "a marketing manager")
+    assert sent("counter_stereotype", tied, **asked) == [(tied.text, f"{LEFT_ALONE}no group is the rarest")]
+    assert sent("counter_stereotype", **asked) == [("a photo of an Asian nurse", "Asian")]
 
 
 def test_two_nurses_are_tried_as_nurses() -> None:
@@ -347,6 +370,26 @@ def test_an_arm_of_the_users_own_file(tmp_path: Path) -> None:
     file.write_text("1 / 0")
     with pytest.raises(InputError, match="cannot be run: ZeroDivisionError"):
         planned(arms=[f"{file}:Polite"])
+
+
+def test_a_run_with_an_arm_of_the_users_opens_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from pipeline.mitigations import Rewriter\nfrom pipeline.types import Rewrite\n"
+        "class Polite(Rewriter):\n    word: str = 'please'\n    def rewrite(self, prompt, sample, rng):\n"
+        "        return Rewrite(f'{prompt.text}, {self.word}')\n"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    chosen = fake_study(arms=["none", "mine.py:Polite", {"mine.py:Polite": {"word": "thanks", "name": "two"}}])
+    ids = [unit.id for shard in plan(chosen, weights="w").shards() for unit in plan(chosen, weights="w").units(shard)]
+    opened = line.begin(chosen, Path("run"))
+    line.generate(opened, perceive=False)
+    assert line.begin(chosen, Path("run"))[1] == opened[1]  # as its study still says it
+    monkeypatch.chdir("elsewhere")
+    again = plan(line.resume(tmp_path / "run")[1], weights="w")
+    assert [unit.id for shard in again.shards() for unit in again.units(shard)] == ids
+    with pytest.raises(InputError, match=rf"mine.py: no such Python file in {Path.cwd()}; write its whole path"):
+        fake_study(arms=["mine.py:Polite"])
 
 
 # -- targets -----------------------------------------------------------------------------------------
@@ -598,8 +641,11 @@ def test_luck_draws_the_levels_of_a_target_as_often_as_strata_do(tmp_path: Path)
         ({"guardrail": {"terms": {"female": 0.7, "male": 0.2}}}, ["sum to 1", "0.9"]),
         ({"guardrail": {"terms": {"female": 1.5, "male": -0.5}}}, ["sum to 1", "-0.5"]),
         ({"guardrail": {"terms": []}}, ["terms", "at least one"]),
-        ({"guardrail": {"terms": ["", "male"]}}, ["terms", "empty"]),
-        ({"suffix": {"text": ""}}, ["text"]),
+        ({"guardrail": {"terms": ["", "male"]}}, ["terms", "is empty"]),
+        ({"guardrail": {"terms": [" ", "male"]}}, ["terms", "is empty"]),
+        ({"suffix": {"text": ""}}, ["text: is empty"]),
+        ({"suffix": {"text": " "}}, ["text: is empty"]),
+        ({"negative": {"text": " \n"}}, ["text: is empty"]),
         ({"suffix": {"name": "../up", "text": "x"}}, ["name"]),
         ({"suffix": {"name": "none", "text": "x"}}, ["suffix", "the name none is the baseline's"]),
         ({"target": {"attribute": "age", "to": "uniform"}}, ["target", "'age'", "perceive", "gender, skin_tone"]),
@@ -663,6 +709,10 @@ def test_a_wrong_target_file_is_one_message(tmp_path: Path, content: str, said: 
         ("t,cook,gender,man,man,1,0,1,4\nu,cook,gender,man,man,1,0,1,4\n", "is of several arms: t, u"),
         ("t,cook,gender,woman,woman,0.9,0,1,40\n", "does not say what every level of gender gives"),
         ("t,cook,age,adult,adult,0.9,0,1,40\n", "has no row about gender"),
+        (
+            "t,cook,gender,man,woman,0.4,0,1,40\nt,cook,gender,man,man,0.9,0,1,40\n",
+            "cook: asked man: the shares must be shares that sum to 1; they are woman: 0.4, man: 0.9, in sum 1.3",
+        ),
     ],
 )
 def test_a_wrong_obedience_file_is_one_message(tmp_path: Path, content: str, said: str) -> None:

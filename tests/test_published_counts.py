@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,19 @@ def test_the_page_says_of_raza_what_its_study_comes_to_today(tmp_path: Path) -> 
     entries = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))["arms"]
     page = (DOCS / "published_counts.md").read_text(encoding="utf-8").splitlines()
     lines = list(helped(entries))
-    assert len(lines) == 8 and [line for line in lines if line not in page] == []
+    assert len(lines) == 11 and [line for line in lines if line not in page] == []
+
+
+def test_the_page_has_what_was_written_of_race_and_how_far_the_shares_moved() -> None:
+    """White 33 to none of 50: counted in the file of labels; and the difference of the means of ten pictures each."""
+    page = (DOCS / "published_counts.md").read_text(encoding="utf-8")
+    with (prompt_sets.FOLDER / "studies" / "raza2025.csv").open(encoding="utf-8", newline="") as file:
+        labels = Counter((r["model"], r["arm"], r["race_raw"].strip()) for r in csv.DictReader(file))
+    for model in ("DALL-E 3", "FLUX.1-dev", "SDXL Turbo"):
+        for race in ("White", "Black", "Asian", "mixed"):
+            before, after = (labels[model, arm, race.lower()] for arm in ("baseline", "controlled"))
+            assert f"| {model} | {race} | {before} → {after} |" in page
+    assert "| SDXL Turbo | White | 33 → 0 | 66 (" in page and "| -66 (" in page
 
 
 def test_counts_that_chance_alone_explains_are_no_distance() -> None:
