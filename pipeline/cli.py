@@ -569,7 +569,11 @@ def fit_probe(
     _show_probe(found)
     for name, entry in found["attributes"].items():
         if not entry["keeps_the_risk"]:
-            print(f"{name}: no threshold is sure to keep the errors at {risk:g}; the best is taken", file=sys.stderr)
+            print(
+                f"{name}: no threshold was found that is sure to keep the errors at {risk:g}; the one whose upper bound "
+                "is least is taken",
+                file=sys.stderr,
+            )
     print(f"written: {out}; use it in a study with perceive.probe: {out}")
     if found["unreadable"]:
         raise typer.Exit(1)
