@@ -619,6 +619,13 @@ def test_another_probe_of_a_run_that_looks_for_faces_touches_no_image_either(
     found = run.read_perceptions(by, shard)
     assert str(found.to_pylist()) == str(undisturbed[0].read_perceptions(by, shard).to_pylist())  # with NaN in it
     assert {NOT_ONE_PERSON, "woman"} <= set(found["gender"].to_pylist())
+    own = run.read_perceptions(chosen.perceive.name, shard, ["gender"])["gender"].to_pylist()
+    pairs = list(zip(own, found["gender"].to_pylist(), strict=True))
+    read = [tables.Reading("gender", GENDER.title, GENDER.levels, None)]
+    counts = tables.agreement(run, planned, (chosen.perceive.name, by), (read, read))["gender"]
+    assert counts["both_decided"] == sum({a, b} <= {"woman", "man"} for a, b in pairs)
+    assert counts["alike"] == pairs.count(("woman", "woman")) + pairs.count(("man", "man"))
+    assert counts["one_decided"] == sum((a in GENDER.levels) != (b in GENDER.levels) for a, b in pairs)
 
 
 def test_a_probe_of_your_own_on_the_embedded_clip_corrects_by_its_own_record(pictures: Path, tmp_path: Path) -> None:
