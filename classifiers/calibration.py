@@ -91,7 +91,7 @@ def threshold_for(
     one-sided, is at most the risk: tests in a fixed order need no correction for their number (Bauer (1991), Statistics
     in Medicine 10:871; Angelopoulos et al. (2021), arXiv:2110.01052). The order ends at the first bound above the risk,
     so it begins where a few errors are no such end: at as many decided as may have `FEW` wrong among them, or at a
-    quarter of the pictures if that is fewer, and at no fewer than would do if none were wrong. False, and the threshold
+    third of the pictures if that is fewer, and at no fewer than would do if none were wrong. False, and the threshold
     whose bound is least, where none keeps the risk.
     """
     if not 0 < risk < 1:
@@ -105,7 +105,7 @@ def threshold_for(
         return np.asarray(stats.beta.ppf(level, np.add(wrong, 1), np.maximum(n - wrong, 1e-9)))
 
     bound = bound_of(wrong)
-    tested = np.flatnonzero((bound_of(0) <= risk) & ((bound_of(FEW) <= risk) | (n >= len(truth) / 4)))
+    tested = np.flatnonzero((bound_of(0) <= risk) & ((bound_of(FEW) <= risk) | (n >= len(truth) / 3)))
     kept = tested[: int(np.argmin(np.append(bound[tested] <= risk, False)))]
     if len(kept):
         return float(thresholds[kept[-1]]), True
