@@ -641,7 +641,7 @@ def sample_labels(
     run, study, planned = line.reopen(folder)
     readings = line.read_by(run, study)
     sample = labels.draw(run, planned, study.perceive.name, readings, per_concept=per_concept, seed=seed)
-    page = report.write_sheet(run, sample, readings)
+    page = report.write_sheet(run, sample, readings, study.perceive.people)
     print(f"{len(sample.units)} pictures; open the page, label them, and save the answers: {page}")
     print(
         f"or fill in a copy of {page.with_suffix('.csv')} for each person; then: typecast labels import {folder} FILE ..."

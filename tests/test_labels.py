@@ -159,11 +159,14 @@ def test_the_page_shows_the_pictures_and_not_what_the_probe_said(drawn: Callable
     run, study, planned = opened
     readings = line.read_by(run, study)
     sample = labels.draw(run, planned, study.perceive.name, readings, per_concept=1, seed=0)
-    page = report.write_sheet(run, sample, readings).read_text(encoding="utf-8")
+    page = report.write_sheet(run, sample, readings, "keep_all").read_text(encoding="utf-8")
     assert [page.index(unit) for unit in sample.units] == sorted(page.index(unit) for unit in sample.units)
     assert page.count("<img ") == 20 and "mechanic" not in page and "http:" not in page and "https:" not in page
     assert page.count('type="radio"') == 20 * (3 + 6) and "gender_x_skin_tone" not in page
     assert not re.search(r"checked[ >]", page)
+    assert "there is nobody, or there are several" in page and "face" not in page
+    page = report.write_sheet(run, sample, readings, "largest_face").read_text(encoding="utf-8")
+    assert "label the person whose face is largest" in page and "there are several." not in page
 
 
 # -- the answers -------------------------------------------------------------------------------------
