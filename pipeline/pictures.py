@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from pipeline.errors import InputError
 from pipeline.types import Pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -23,6 +26,21 @@ BESIDE = ("Decompressed data too large", "Too much memory used in text chunks")
 WITHOUT_A_SCALE = {"F": "floating-point pixels", "I": "pixels that are whole numbers of 32 bits, or with a sign"}
 """By Pillow's mode. Taken as they are, such pictures become black or white, and nobody is told."""
 REASON_LENGTH = 120
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file of a folder and the folders in it, in no order; `InputError` for a folder that may not be listed.
+
+    Those whose name begins with a dot are none. A link to a folder is one, though it is not followed: it is said so.
+    """
+
+    def refused(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed: {error.strerror}; allow it, or move it away") from None
+
+    for place, folders, files in os.walk(folder, onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = (name for name in folders if os.path.islink(os.path.join(place, name)))
+        yield from (Path(place, name) for name in (*files, *links) if not name.startswith("."))
 
 
 def bytes_of(path: Path) -> bytes | str:
