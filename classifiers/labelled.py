@@ -166,11 +166,13 @@ def _check(where: str, rows: Sequence[tuple[int, Mapping[str, Any]]], attributes
         if wrong:
             said = "; ".join(f"{word!r} ({', '.join(map(str, some[:MOST]))})" for word, some in wrong.items())
             raise InputError(f"{where}: {name}: {said}; it should be one of {', '.join(known)}, or empty")
-    wrong_split = {str(row["split"]) for _, row in rows if row.get("split") and row["split"] not in SPLITS}
+    wrong_split: dict[str, list[int]] = {}
+    for number, row in rows:
+        if row.get("split") and row["split"] not in SPLITS:
+            wrong_split.setdefault(str(row["split"]), []).append(number)
     if wrong_split:
-        raise InputError(
-            f"{where}: split: {', '.join(sorted(wrong_split))}; it should be train, calibration, test or empty"
-        )
+        said = "; ".join(f"{word!r} ({', '.join(map(str, some[:MOST]))})" for word, some in wrong_split.items())
+        raise InputError(f"{where}: split: {said}; it should be train, calibration, test or empty")
 
 
 def _misnamed(folder: Path, column: str, lines: Iterable[tuple[int, Mapping[str, str]]]) -> checks.Problems:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,31 @@ def test_the_interval_of_the_worst_concept_holds_it() -> None:
         seen += found["low"] > 0
         assert found["low"] <= found["value"] <= found["high"] and found["n_concepts"] == 20
     assert held >= 190 and seen > 100
+
+
+def test_what_is_measured_is_said_of_those_that_are_misread_and_of_what_is_labelled(tiny: ClipModel) -> None:
+    """No concept is named where nobody is misread, and no pair of attributes where no picture is labelled for both."""
+    labels = [{"gender": "woman"}] * 6 + [{"gender": "man"}] * 4 + [{"age": "adult"}] * 2
+    pictures = [{"labels": said, "concept": ("cook", "judge")[n % 2]} for n, said in enumerate(labels)]
+    seen = seen_as(np.ones((12, 16), np.float16), pictures, [str(n) for n in range(12)])
+    asked = [ATTRIBUTES[name] for name in ("gender", "age")]
+    heads = {a.name: probe.Head(np.zeros((len(a.levels), 16)), np.zeros(len(a.levels)), 1.0) for a in asked}
+    some = probe.Probe(tiny, asked, heads, dict.fromkeys(heads, 0.0), name="x", confusion_file=None)
+    said = {"gender": ["woman"] * 6 + ["man"] * 6, "age": ["adult"] * 12}
+    shares = {a.name: np.full((12, len(a.levels)), 1 / len(a.levels), np.float32) for a in asked}
+
+    def shown() -> tuple[list[str], list[str]]:
+        about = {"pictures": "p", "repeated": 0, "unreadable": {}, "measured": probes.measure(some, seen, said, shares)}
+        table, *sentences = probes.shown(about)
+        return [*table.columns[0].cells], sentences  # type: ignore[union-attr]
+
+    names, (alone, *_) = shown()
+    assert names == ["gender", "age"]
+    # of 3 women or 2 men in a concept and as many elsewhere none is misread: at most 1 - (0.05 / 4) ** (1 / n)
+    assert alone.startswith("gender: in no concept people are misread more than in all others")
+    assert f"people labelled man is at most +{100 * (1 - 0.0125**0.5):.1f} points" in alone
+    said["gender"][0] = "man"
+    assert "of people labelled woman, those in cook are misread most: +33.3 points" in shown()[1][0]
 
 
 def test_without_a_leak_none_is_shown() -> None:
@@ -512,6 +538,7 @@ def test_a_probe_on_another_clip_is_refused(fitted: Path, tmp_path: Path) -> Non
             "has the levels man, woman",
         ),
         ({"attributes": {"gender": {"levels": ["woman", "man"], "scale": "x", "threshold": 0.5}}}, "not written by"),
+        ({"attributes": {"gender": {"levels": ["woman", "man"], "scale": 1, "threshold": 1.5}}}, "not written by"),
         ({"attributes": [1]}, "not written by"),
     ],
 )
@@ -523,6 +550,19 @@ def test_a_damaged_probe_is_named(
     (tmp_path / "probe.json").write_text(json.dumps(described))
     with pytest.raises(InputError, match=said):
         probe.load(tmp_path, tiny, [GENDER], name="x")
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "labelled.parquet"])
+def test_a_file_of_a_probe_that_was_cut_is_named(fitted: Path, pictures: Path, tmp_path: Path, name: str) -> None:
+    whole = (fitted / name).read_bytes()
+    for kept in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        shutil.copytree(fitted, tmp_path / "p", dirs_exist_ok=True)
+        (tmp_path / "p" / name).write_bytes(whole[:kept])
+        with pytest.raises(InputError, match=f"{name}: not written by `typecast probe fit`"):
+            cli.evaluate_probe(str(tmp_path / "p"), str(pictures), out=tmp_path / "e")
+    if name == "labelled.parquet":
+        with pytest.raises(InputError, match="not written by"):
+            explain.nearest(tmp_path / "p", np.zeros(16))
 
 
 def test_weights_that_would_run_code_are_not_loaded(tiny: ClipModel, fitted: Path, tmp_path: Path) -> None:
