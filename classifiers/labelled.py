@@ -363,7 +363,9 @@ def _cfd(path: Path) -> Album:
     Latino, multiracial and Indian people are not labelled for race: a viewer's categories do not follow from theirs.
     A file of another name is none of its pictures, and is listed.
     """
-    return Album(what="Chicago Face Database", pictures=tuple(_of_cfd(file, path) for file in sorted(files_below(path))))
+    return Album(
+        what="Chicago Face Database", pictures=tuple(_of_cfd(file, path) for file in sorted(files_below(path)))
+    )
 
 
 def _of_cfd(file: Path, path: Path) -> Picture:

@@ -501,7 +501,9 @@ def shown(found: Mapping[str, Any]) -> Iterator[Table | str]:
     yield table
     for name, entry in found["measured"].items():
         if "ece" in entry and entry["leaks"]:  # of an attribute by itself
-            level, leak = max(entry["leaks"].items(), key=lambda item: (float(item[1]["value"]), float(item[1]["high"])))
+            level, leak = max(
+                entry["leaks"].items(), key=lambda item: (float(item[1]["value"]), float(item[1]["high"]))
+            )
             low, high = (f"{100 * leak[end]:+.1f}" for end in ("low", "high"))
             if leak["value"] > 0:
                 yield (

@@ -124,7 +124,9 @@ def test_true_probabilities_show_the_error_of_chance_and_no_more() -> None:
     assert expected == pytest.approx(np.mean(seen), rel=0.1)
 
 
-@pytest.mark.parametrize(("n", "noise", "risk", "mostly"), [(400, 0, 0.1, 180), (400, 0.01, 0.1, 160), (80, 0, 0.2, 105)])
+@pytest.mark.parametrize(
+    ("n", "noise", "risk", "mostly"), [(400, 0, 0.1, 180), (400, 0.01, 0.1, 160), (80, 0, 0.2, 105)]
+)
 def test_a_threshold_keeps_its_risk_in_19_of_20_samples(n: int, noise: float, risk: float, mostly: int) -> None:
     """By simulation from probabilities that are right but for labels at fault, even of the surest pictures: the true risk
     of what is decided is at most what was stated."""
