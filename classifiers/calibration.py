@@ -14,6 +14,8 @@ Truth = npt.NDArray[np.int64]
 """The place of the true level, `(n,)`."""
 HOTTEST = 100.0
 """Temperatures are sought from one hundredth to this."""
+FEW = 3
+"""Errors among the surest pictures that end no search for a threshold."""
 
 
 def temperature(logits: npt.NDArray[np.float64], truth: Truth) -> float:
@@ -85,19 +87,25 @@ def threshold_for(
 ) -> tuple[float, bool]:
     """The lowest threshold at which the error among the decided is at most `risk`, with a confidence of `level`.
 
-    From the strictest threshold down, as long as the upper bound of Clopper and Pearson (1934), Biometrika 26:404,
-    one-sided, is at most the risk: tests in a fixed order need no correction for their number (Angelopoulos et al.
-    (2021), arXiv:2110.01052). The order begins where the bound could hold if nothing were wrong. False, and the
-    threshold whose bound is least, where none keeps the risk.
+    From a strict threshold down, as long as the upper bound of Clopper and Pearson (1934), Biometrika 26:404,
+    one-sided, is at most the risk: tests in a fixed order need no correction for their number (Bauer (1991), Statistics
+    in Medicine 10:871; Angelopoulos et al. (2021), arXiv:2110.01052). The order ends at the first bound above the risk,
+    so it begins where a few errors are no such end: at as many decided as may have `FEW` wrong among them, or at a
+    third of the pictures if that is fewer, and at no fewer than would do if none were wrong. False, and the threshold
+    whose bound is least, where none keeps the risk.
     """
     if not 0 < risk < 1:
         raise ValueError(f"risk must be between 0 and 1, not {risk}")
     thresholds, decided, held = coverage(probabilities, truth)
     n = np.rint(decided * len(truth))
     wrong = np.rint((1 - held) * n)
-    bound = np.asarray(stats.beta.ppf(level, wrong + 1, np.maximum(n - wrong, 1e-9)))
-    enough = 1 - (1 - level) ** (1 / np.maximum(n, 1)) <= risk
-    tested = np.flatnonzero(enough)
+
+    def bound_of(wrong: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """The upper bounds, were so many of the decided wrong."""
+        return np.asarray(stats.beta.ppf(level, np.add(wrong, 1), np.maximum(n - wrong, 1e-9)))
+
+    bound = bound_of(wrong)
+    tested = np.flatnonzero((bound_of(0) <= risk) & ((bound_of(FEW) <= risk) | (n >= len(truth) / 3)))
     kept = tested[: int(np.argmin(np.append(bound[tested] <= risk, False)))]
     if len(kept):
         return float(thresholds[kept[-1]]), True

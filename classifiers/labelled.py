@@ -20,7 +20,7 @@ from PIL import Image
 from classifiers.attributes import ATTRIBUTES
 from pipeline import checks
 from pipeline.errors import InputError
-from pipeline.pictures import bytes_of, decoded
+from pipeline.pictures import bytes_of, decoded, files_below
 from pipeline.types import CANNOT_TELL, Pixels
 
 EMBEDDED = Path(__file__).parents[1] / "pipeline" / "embedded"
@@ -79,7 +79,7 @@ def load(source: str) -> Album:
         album = _dataset(path)
     elif [*path.glob("fairface_label_*.csv")]:
         album = _fairface(path)
-    elif any(CFD.fullmatch(file.name) for file in _files(path)):
+    elif any(CFD.fullmatch(file.name) for file in files_below(path)):
         album = _cfd(path)
     else:
         album = _folders(path)
@@ -118,19 +118,6 @@ def _unlabelled(path: Path, home: Path, why: str) -> Pixels:
 def _inside(path: Path, home: Path) -> bool:
     """Does a path stay below a folder, where its links lead?"""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(home))
-
-
-def _files(folder: Path) -> list[Path]:
-    """Every file of a folder and the folders in it, by name, as an album has them: its name says not if it is a picture.
-
-    Those whose name begins with a dot are none. A link to a folder is one, though it is not followed: it is said so.
-    """
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and (path.is_symlink() or not path.is_dir())
-    )
 
 
 # -- a CSV, folders, a dataset -----------------------------------------------------------------------
@@ -179,11 +166,13 @@ def _check(where: str, rows: Sequence[tuple[int, Mapping[str, Any]]], attributes
         if wrong:
             said = "; ".join(f"{word!r} ({', '.join(map(str, some[:MOST]))})" for word, some in wrong.items())
             raise InputError(f"{where}: {name}: {said}; it should be one of {', '.join(known)}, or empty")
-    wrong_split = {str(row["split"]) for _, row in rows if row.get("split") and row["split"] not in SPLITS}
+    wrong_split: dict[str, list[int]] = {}
+    for number, row in rows:
+        if row.get("split") and row["split"] not in SPLITS:
+            wrong_split.setdefault(str(row["split"]), []).append(number)
     if wrong_split:
-        raise InputError(
-            f"{where}: split: {', '.join(sorted(wrong_split))}; it should be train, calibration, test or empty"
-        )
+        said = "; ".join(f"{word!r} ({', '.join(map(str, some[:MOST]))})" for word, some in wrong_split.items())
+        raise InputError(f"{where}: split: {said}; it should be train, calibration, test or empty")
 
 
 def _misnamed(folder: Path, column: str, lines: Iterable[tuple[int, Mapping[str, str]]]) -> checks.Problems:
@@ -227,7 +216,7 @@ def _folders(path: Path) -> Album:
             f"{path}: its folders are {', '.join(names) or 'none'}; they should be levels of one attribute ({levels}), or "
             "it should hold fairface_label_*.csv, CFD-*.jpg, world.csv or a dataset that `datasets` saved"
         )
-    return Album(what=path.name, pictures=tuple(_in_folder(file, path, fits[0]) for file in _files(path)))
+    return Album(what=path.name, pictures=tuple(_in_folder(file, path, fits[0]) for file in sorted(files_below(path))))
 
 
 def _in_folder(file: Path, path: Path, attribute: str) -> Picture:
@@ -374,7 +363,9 @@ def _cfd(path: Path) -> Album:
     Latino, multiracial and Indian people are not labelled for race: a viewer's categories do not follow from theirs.
     A file of another name is none of its pictures, and is listed.
     """
-    return Album(what="Chicago Face Database", pictures=tuple(_of_cfd(file, path) for file in _files(path)))
+    return Album(
+        what="Chicago Face Database", pictures=tuple(_of_cfd(file, path) for file in sorted(files_below(path)))
+    )
 
 
 def _of_cfd(file: Path, path: Path) -> Picture:

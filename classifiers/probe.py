@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -201,7 +202,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         for entry in found["attributes"].values():
             if not isinstance(entry["levels"], list):
                 raise TypeError("levels must be a list")
-            float(entry["scale"]), float(entry["threshold"])
+            float(entry["scale"])
+            if not 0 <= float(entry["threshold"]) <= 1:
+                raise ValueError(f"threshold must be in 0..1, not {entry['threshold']}")
         str(found["kind"]), str(found["clip"]), found["pretrained"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: not written by `typecast probe fit`: {error!r}") from None
@@ -224,7 +227,7 @@ def load(folder: Path, clip: ClipModel, attributes: Sequence[Attribute], *, name
                 f"are {', '.join(attribute.levels)}; fit the probe again"
             )
     try:
-        with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
+        with (folder / WEIGHTS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             stored = {key: arrays[key] for key in arrays.files}
         heads = {
             a.name: Head(
@@ -233,7 +236,7 @@ def load(folder: Path, clip: ClipModel, attributes: Sequence[Attribute], *, name
             for a in attributes
         }
         fingerprint = stored["fingerprint"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{folder / WEIGHTS}: not written by `typecast probe fit`: {error}") from None
     seen = fingerprint_of(clip)
     if not alike(fingerprint, seen):

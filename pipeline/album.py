@@ -10,14 +10,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import prompt_sets
 from pipeline import checks, store, study
 from pipeline.errors import InputError, RunError
-from pipeline.pictures import bytes_of, decoded, quarters
+from pipeline.pictures import bytes_of, decoded, files_below, quarters
 from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.study import FolderStudy
@@ -98,9 +98,10 @@ class File:
 def look(folder: Path, concept: str | None) -> list[File]:
     """Every file of a folder and the folders in it, by name; those whose name begins with a dot are no pictures.
 
-    Without a `concept`, the sub-folder says it: `software_engineer/1.png` is a software engineer.
+    Without a `concept`, the sub-folder says it: `software_engineer/1.png` is a software engineer. `nurse/` and `Nurse/`
+    are one concept, named as the first.
     """
-    paths = sorted((p for p in folder.rglob("*") if _counts(p, folder)), key=lambda p: p.relative_to(folder).as_posix())
+    paths = sorted(files_below(folder), key=lambda p: p.relative_to(folder).as_posix())
     if not paths:
         raise InputError(f"{folder}: holds no file; give a folder of pictures")
     home = folder.resolve()
@@ -111,13 +112,12 @@ def look(folder: Path, concept: str | None) -> list[File]:
             f"{folder}: {some}: in no sub-folder, so nothing says what they show. Give it for all with --concept "
             "(such as: --concept ceo), or put the pictures of each concept into a sub-folder with its name"
         )
-    return [_file(path, folder, home, concept) for path in paths]
-
-
-def _counts(path: Path, folder: Path) -> bool:
-    """Is it one of the files that are looked at? A link to a folder is, though it is not followed: it is said so."""
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and (path.is_symlink() or not path.is_dir())
+    files = [_file(path, folder, home, concept) for path in paths]
+    for file in files:
+        if not file.concept:
+            raise InputError(f"{folder / file.name.partition('/')[0]}: its name is no concept; rename it")
+    spelled: dict[str, str] = {}
+    return [replace(file, concept=spelled.setdefault(file.concept.casefold(), file.concept)) for file in files]
 
 
 def _file(path: Path, folder: Path, home: Path, concept: str | None) -> File:
@@ -128,9 +128,9 @@ def _file(path: Path, folder: Path, home: Path, concept: str | None) -> File:
         return File(name=told, concept=concept, sha256="", reason=NO_NAME)
     if not Path(os.path.realpath(path)).is_relative_to(home):  # `resolve` raises where links go round in a circle
         return File(name=name, concept=concept, sha256="", reason=OUTSIDE)
-    if not path.is_file():
-        return File(name=name, concept=concept, sha256="", reason=NO_FILE)
     try:
+        if not path.is_file():
+            return File(name=name, concept=concept, sha256="", reason=NO_FILE)
         with path.open("rb") as file:
             return File(name=name, concept=concept, sha256=hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as error:

@@ -569,7 +569,11 @@ def fit_probe(
     _show_probe(found)
     for name, entry in found["attributes"].items():
         if not entry["keeps_the_risk"]:
-            print(f"{name}: no threshold is sure to keep the errors at {risk:g}; the best is taken", file=sys.stderr)
+            print(
+                f"{name}: no threshold was found that is sure to keep the errors at {risk:g}; the one whose upper bound "
+                "is least is taken",
+                file=sys.stderr,
+            )
     print(f"written: {out}; use it in a study with perceive.probe: {out}")
     if found["unreadable"]:
         raise typer.Exit(1)
@@ -637,7 +641,7 @@ def sample_labels(
     run, study, planned = line.reopen(folder)
     readings = line.read_by(run, study)
     sample = labels.draw(run, planned, study.perceive.name, readings, per_concept=per_concept, seed=seed)
-    page = report.write_sheet(run, sample, readings)
+    page = report.write_sheet(run, sample, readings, study.perceive.people)
     print(f"{len(sample.units)} pictures; open the page, label them, and save the answers: {page}")
     print(
         f"or fill in a copy of {page.with_suffix('.csv')} for each person; then: typecast labels import {folder} FILE ..."

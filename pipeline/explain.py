@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
@@ -121,10 +120,9 @@ def _votes(perceiver: Perceiver, attribute: Attribute, embedding: Any) -> dict[s
 
 def nearest(folder: Path, embedding: Any, n: int = NEAREST) -> list[Neighbour]:
     """The labelled pictures of a probe whose embeddings are nearest to `(d,)`; none where it has none of that length."""
-    file = folder / probes.LABELLED
-    if not file.is_file():
+    table = probes.read_labelled(folder)
+    if table is None:
         return []
-    table = pq.read_table(file)
     flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
     known, wanted = flat.reshape(len(table), -1), embedding.astype(np.float64)
     if known.shape[1] != len(wanted):

@@ -347,13 +347,14 @@ def agreed(answers: Iterable[str]) -> str:
 
 def alpha(labels: Iterable[Label]) -> float:
     """Krippendorff's α of answers, nominal, `cannot tell` and `not one person` among them; NaN where no picture has
-    two. Krippendorff (2011), Computing Krippendorff's Alpha-Reliability; computed by nltk."""
+    two, and where all are one word: nothing is left to disagree by chance either, and it is 0/0. Krippendorff (2011),
+    Computing Krippendorff's Alpha-Reliability; computed by nltk."""
     from nltk.metrics.agreement import AnnotationTask
 
     latest = {(label.annotator, label.unit_id): label.level for label in labels}
     several = {unit for unit, n in Counter(unit for _, unit in latest).items() if n > 1}
     data = [(annotator, unit, level) for (annotator, unit), level in latest.items() if unit in several]
-    return float(AnnotationTask(data=data).alpha()) if data else math.nan
+    return float(AnnotationTask(data=data).alpha()) if len({level for *_, level in data}) > 1 else math.nan
 
 
 def counted(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Reading], counts: Tally) -> Tally:
@@ -409,7 +410,7 @@ def summary(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
         "seed": sample.seed,
         "per_concept": sample.per_concept,
         "sampled": len(sample.units),
-        "annotators": sorted({label.annotator for label in log}),
+        "annotators": sorted({label.annotator for label in log if label.sampled == "sample"}),
         "attributes": {
             reading.attribute: {
                 "labelled": sum(o.attribute == reading.attribute for o in in_sample),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from pipeline.errors import InputError
 from pipeline.types import Pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -22,7 +25,24 @@ BESIDE = ("Decompressed data too large", "Too much memory used in text chunks")
 """How Pillow says that it leaves a PNG for what stands beside the pixels."""
 WITHOUT_A_SCALE = {"F": "floating-point pixels", "I": "pixels that are whole numbers of 32 bits, or with a sign"}
 """By Pillow's mode. Taken as they are, such pictures become black or white, and nobody is told."""
+BITS, PHOTOMETRIC = 258, 262
+"""Tags of a TIFF: bits of a sample, and what they mean (0: white is zero). TIFF 6.0, sections 4 and 8."""
 REASON_LENGTH = 120
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file of a folder and the folders in it, in no order; `InputError` for a folder that may not be listed.
+
+    Those whose name begins with a dot are none. A link to a folder is one, though it is not followed: it is said so.
+    """
+
+    def refused(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed: {error.strerror}; allow it, or move it away") from None
+
+    for place, folders, files in os.walk(folder, onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = (name for name in folders if os.path.islink(os.path.join(place, name)))
+        yield from (Path(place, name) for name in (*files, *links) if not name.startswith("."))
 
 
 def bytes_of(path: Path) -> bytes | str:
@@ -68,7 +88,9 @@ def _rgb(picture: Image.Image) -> Pixels | str:
     profile = picture.info.get("icc_profile")
     upright: Image.Image = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):
-        upright = _eight_bits(upright)
+        tags = getattr(picture, "tag_v2", {})  # of a TIFF
+        (bits, *_), white_is_zero = tags.get(BITS, (16,)), tags.get(PHOTOMETRIC) == 0
+        upright = _eight_bits(upright, bits, white_is_zero=white_is_zero)
     if upright.has_transparency_data:
         clear = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
@@ -77,9 +99,10 @@ def _rgb(picture: Image.Image) -> Pixels | str:
     return np.asarray(_in_srgb(upright, profile).convert("RGB"))
 
 
-def _eight_bits(grey: Image.Image) -> Image.Image:
-    """16 bits of grey as 8, whichever way Pillow holds them."""
-    return Image.fromarray((np.asarray(grey) >> 8).astype(np.uint8))
+def _eight_bits(grey: Image.Image, bits: int, *, white_is_zero: bool) -> Image.Image:
+    """9 to 16 bits of grey as 8, whichever way Pillow holds them: it leaves them as a TIFF has them."""
+    light = (np.asarray(grey) >> (bits - 8)).astype(np.uint8)
+    return Image.fromarray(255 - light if white_is_zero else light)
 
 
 def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:

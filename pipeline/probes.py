@@ -339,6 +339,19 @@ def write_labelled(path: Path, seen: Seen) -> None:
         pq.write_table(pa.table(columns), file, compression="zstd")
 
 
+def read_labelled(folder: Path, columns: Sequence[str] = ()) -> pa.Table | None:
+    """What `write_labelled` wrote, or some columns of it; `None` where the file was taken away."""
+    file = folder / LABELLED
+    if not file.is_file():
+        return None
+    try:
+        table = pq.read_table(file, columns=[*columns] or None)
+        table.select(columns or ["image", "sha256", "embedding"])
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's own of a damaged file is a ValueError
+        raise InputError(f"{file}: not written by `typecast probe fit`: {error}") from None
+    return table
+
+
 # -- measuring ---------------------------------------------------------------------------------------
 
 
@@ -372,8 +385,8 @@ def evaluate(probe: Probe, seen: Seen, *, learnt_from: frozenset[str] = frozense
 
 def learnt_from(folder: Path) -> frozenset[str]:
     """Digests of the pixels that a fitted probe has seen; none where that file was taken away."""
-    file = folder / LABELLED
-    return frozenset(pq.read_table(file, columns=["sha256"])["sha256"].to_pylist()) if file.is_file() else frozenset()
+    table = read_labelled(folder, ["sha256"])
+    return frozenset() if table is None else frozenset(table["sha256"].to_pylist())
 
 
 def measure(
@@ -474,6 +487,8 @@ def shown(found: Mapping[str, Any]) -> Iterator[Table | str]:
     ):
         table.add_column(column, justify="left" if column == "attribute" else "right", no_wrap=column == "attribute")
     for name, entry in found["measured"].items():
+        if not entry["n"]:  # of two attributes, nothing is labelled for both
+            continue
         table.add_row(
             name,
             str(entry["n"]),
@@ -486,12 +501,21 @@ def shown(found: Mapping[str, Any]) -> Iterator[Table | str]:
     yield table
     for name, entry in found["measured"].items():
         if "ece" in entry and entry["leaks"]:  # of an attribute by itself
-            level, leak = max(entry["leaks"].items(), key=lambda item: float(item[1]["value"]))
-            yield (
-                f"{name}: of people labelled {level}, those in {leak['concept']} are misread most: "
-                f"{100 * leak['value']:+.1f} points against all others; the worst of {leak['n_concepts']} concepts is "
-                f"between {100 * leak['low']:+.1f} and {100 * leak['high']:+.1f}, were the pictures independent"
+            level, leak = max(
+                entry["leaks"].items(), key=lambda item: (float(item[1]["value"]), float(item[1]["high"]))
             )
+            low, high = (f"{100 * leak[end]:+.1f}" for end in ("low", "high"))
+            if leak["value"] > 0:
+                yield (
+                    f"{name}: of people labelled {level}, those in {leak['concept']} are misread most: "
+                    f"{100 * leak['value']:+.1f} points against all others; the worst of {leak['n_concepts']} concepts is "
+                    f"between {low} and {high}, were the pictures independent"
+                )
+            else:
+                yield (
+                    f"{name}: in no concept people are misread more than in all others; the worst of {leak['n_concepts']} "
+                    f"concepts for people labelled {level} is at most {high} points, were the pictures independent"
+                )
         if entry.get("alike"):
             yield f"{name}: {entry['alike']} pictures are left out: the same pixels are labelled otherwise too"
     if found["repeated"]:
@@ -544,8 +568,9 @@ def _absolute(clip: str) -> str:
 
 def evaluate_folder(probe: Probe, source: str, *, folder: Path | None, out: Path) -> dict[str, Any]:
     """`typecast probe evaluate`: measure a probe on labelled pictures, and write `evaluation.json` and a figure."""
+    known = learnt_from(folder) if folder else frozenset()
     seen = look(labelled.load(source), probe.clip)
-    found, part = evaluate(probe, seen, learnt_from=learnt_from(folder) if folder else frozenset())
+    found, part = evaluate(probe, seen, learnt_from=known)
     store.write_json(out / EVALUATION, found)
     shares = probe.from_embeddings(part.embeddings).probabilities
     figures.probe(curves(probe, part, shares), found["measured"], out / FIGURE)

@@ -101,14 +101,18 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def write_sheet(run: Run, sample: Sample, readings: Sequence[Reading]) -> Path:
-    """The sheet of a sample to fill in: one page with the pictures, which saves the answers as CSV."""
+def write_sheet(run: Run, sample: Sample, readings: Sequence[Reading], people: str) -> Path:
+    """The sheet of a sample to fill in: one page with the pictures, which saves the answers as CSV.
+
+    It asks about whom the probe reads: `people` is `perceive.people` of the study.
+    """
     wanted = set(sample.units)
     units = [unit for unit in _survey(run, made_elsewhere=False).units if unit.id in wanted]
     found = _pictures(run, units, SHEET_PICTURE)
     page = _template("sheet.html.jinja").render(
         sample=sample,
         readings=asked(readings),
+        largest_face=people == "largest_face",
         pictures=[(number, unit, found.get(unit, "")) for number, unit in enumerate(sample.units, 1)],
         cannot_tell=CANNOT_TELL,
         not_one_person=NOT_ONE_PERSON,

@@ -289,7 +289,7 @@ def agreement(
     run: Run, planned: Sharded, perceivers: tuple[str, str], readings: tuple[Sequence[Reading], Sequence[Reading]]
 ) -> dict[str, dict[str, int]]:
     """Per attribute that two perceivers read: images that both decided, how many of them alike, and how many that only
-    one decided."""
+    one decided. `not one person` is no more a decision than `cannot tell`."""
     mine, theirs = ({r.attribute: r for r in some if not r.of} for some in readings)
     found = {name: Counter[str]() for name in mine if name in theirs and mine[name].levels == theirs[name].levels}
     for shard in planned.shards():
@@ -299,7 +299,7 @@ def agreement(
         for name, counts in found.items():
             for a, b in zip(one[name].to_pylist(), other[name].to_pylist(), strict=True):
                 if a is not None and b is not None:
-                    undecided = (a == CANNOT_TELL) + (b == CANNOT_TELL)
+                    undecided = (a not in mine[name].levels) + (b not in mine[name].levels)
                     counts["both_decided"] += undecided == 0
                     counts["alike"] += undecided == 0 and a == b
                     counts["one_decided"] += undecided == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from classifiers import labelled
 from pipeline import album, cli, line, stages, store, study
 from pipeline.album import Album
 from pipeline.errors import InputError, RunError
@@ -90,6 +92,10 @@ def test_sub_folders_say_what_the_pictures_show(tmp_path: Path) -> None:
     opened = imported(tmp_path / "mine", tmp_path / "run", concept=None)
     assert Counter(row["concept"] for row in rows(opened)) == {"nurse": 3, "software engineer": 2}
     assert [row["sample"] for row in rows(opened)] == [0, 1, 2, 0, 1]
+    (tmp_path / "mine" / "Nurse").mkdir()
+    Image.new("RGB", (3, 3)).save(tmp_path / "mine" / "Nurse" / "0.png")
+    opened = imported(tmp_path / "mine", tmp_path / "either", concept=None)
+    assert Counter(row["concept"] for row in rows(opened)) == {"Nurse": 4, "software engineer": 2}
     Image.new("RGB", (3, 3)).save(tmp_path / "mine" / "loose.png")
     with pytest.raises(InputError, match=r"loose\.png: in no sub-folder.*--concept"):
         imported(tmp_path / "mine", tmp_path / "other", concept=None)
@@ -182,6 +188,31 @@ def test_of_many_files_that_failed_the_first_are_listed_and_the_rest_counted(
         lines = capsys.readouterr().err.splitlines()
         assert lines[:8] == [f"{tmp_path / f'{i}.png'}: the file is empty" for i in range(8)]
         assert lines[8:] == ([f"{tmp_path}: and {more} more"] if more else [])
+
+
+def test_a_folder_whose_name_is_no_concept_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "mine" / "nurse", 1)
+    fill(tmp_path / "mine" / "_", 1)
+    with pytest.raises(InputError, match="mine/_: its name is no concept; rename it"):
+        imported(tmp_path / "mine", tmp_path / "run", concept=None)
+
+
+def test_a_folder_that_may_not_be_listed_is_named_and_nothing_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "mine" / "woman", 1)
+    fill(tmp_path / "mine" / "woman" / "locked", 1)
+    listed = os.scandir
+
+    def scandir(path: Any) -> Any:  # root may list whatever a mode forbids
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for read in (lambda: album.look(tmp_path / "mine", None), lambda: labelled.load(str(tmp_path / "mine"))):
+        with pytest.raises(InputError, match="mine/woman/locked: cannot be listed: Permission denied"):
+            read()
 
 
 @pytest.mark.parametrize("concept", ["", " "])

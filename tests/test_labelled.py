@@ -78,7 +78,7 @@ def test_a_csv_may_have_a_mark_empty_cells_and_cannot_tell(tmp_path: Path) -> No
         ("image,gender, gender\na.png,woman,man\n", "two columns have the same name: image, gender,  gender"),
         ('image,gender,concept\n\na.png,woman,"a\nb"\nb.png,female,\n', "line: gender: 'female' (5)"),
         ('image,gender\na.png,"wo"man\n', "line 2: ',' expected after"),
-        ("image,gender,split\na.png,woman,dev\n", "split: dev; it should be"),
+        ("image,gender,split\na.png,woman,dev\n", "split: 'dev' (2); it should be"),
         ("", "holds no line"),
         ("image,gender\n\n", "holds no line but the first"),
     ],

@@ -159,11 +159,14 @@ def test_the_page_shows_the_pictures_and_not_what_the_probe_said(drawn: Callable
     run, study, planned = opened
     readings = line.read_by(run, study)
     sample = labels.draw(run, planned, study.perceive.name, readings, per_concept=1, seed=0)
-    page = report.write_sheet(run, sample, readings).read_text(encoding="utf-8")
+    page = report.write_sheet(run, sample, readings, "keep_all").read_text(encoding="utf-8")
     assert [page.index(unit) for unit in sample.units] == sorted(page.index(unit) for unit in sample.units)
     assert page.count("<img ") == 20 and "mechanic" not in page and "http:" not in page and "https:" not in page
     assert page.count('type="radio"') == 20 * (3 + 6) and "gender_x_skin_tone" not in page
     assert not re.search(r"checked[ >]", page)
+    assert "there is nobody, or there are several" in page and "face" not in page
+    page = report.write_sheet(run, sample, readings, "largest_face").read_text(encoding="utf-8")
+    assert "label the person whose face is largest" in page and "there are several." not in page
 
 
 # -- the answers -------------------------------------------------------------------------------------
@@ -238,6 +241,7 @@ def test_alpha_is_the_published_one() -> None:
     ]
     assert labels.alpha(answers) == pytest.approx(0.743, abs=5e-4)
     assert np.isnan(labels.alpha(answers[:9]))  # one observer alone
+    assert np.isnan(labels.alpha(replace(answer, level="1") for answer in answers))  # 1 - 0/0
 
 
 # -- the estimates -----------------------------------------------------------------------------------
@@ -365,6 +369,7 @@ def test_the_sample_moves_the_estimates_and_a_correction_does_not(
     assert {(o["sampled"], o["stands"], o["answers"]) for o in opinions} == {("correction", "woman", "cy: woman")}
     page = report.write_report(run.folder).read_text(encoding="utf-8")
     assert "Corrections outside of the sample" in page and f"(cy, {NOW})" in page
+    assert "nobody has labelled any of them yet" in page and "are in the estimates" not in page
 
     for n, row in enumerate(rows):
         row["gender"] = "woman" if n % 4 else "man"
@@ -378,11 +383,11 @@ def test_the_sample_moves_the_estimates_and_a_correction_does_not(
     after = women(run.folder)
     assert all("images labelled by people" in row["method"] for row in after.values())
     about = json.loads((run.folder / "summary.json").read_text())["labels"]
-    assert about["annotators"] == ["ann", "bob", "cy"] and len(about["corrections"]) == 40
+    assert about["annotators"] == ["ann", "bob"] and len(about["corrections"]) == 40
     gender = about["attributes"]["gender"]
     assert (gender["labelled"], gender["disagreed"]) == (80, 10) and 0 < gender["alpha"] < 1
     page = report.write_report(run.folder).read_text(encoding="utf-8")
-    assert "What people said" in page and "ann, bob, cy" in page
+    assert "What people said" in page and "2 people labelled them: ann, bob. These" in page
 
 
 def test_a_correction_moves_no_estimate_when_the_sample_grows_to_hold_it(

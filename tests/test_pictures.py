@@ -64,6 +64,20 @@ def test_sixteen_bits_are_taken_down_to_eight_and_not_clipped() -> None:
         assert np.array_equal(found, np.repeat((levels >> 8).astype(np.uint8)[..., None], 3, -1))
 
 
+@pytest.mark.parametrize(("bits", "photometric"), [(12, 1), (16, 1), (16, 0)])
+def test_grey_of_a_tiff_is_as_bright_as_its_tags_say(bits: int, photometric: int) -> None:
+    """Written by hand (TIFF 6.0, section 4): two pixels, a quarter and three quarters of the brightest."""
+    dark, light = (2**bits // 4, 2**bits // 4 * 3) if photometric else (2**bits // 4 * 3, 2**bits // 4)
+    strip = struct.pack("<HH", dark, light) if bits == 16 else (dark << 12 | light).to_bytes(3, "big")
+    tags = {256: 2, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: len(strip)}
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    content = (
+        b"II*\0" + struct.pack("<I", 12) + strip.ljust(4, b"\0") + struct.pack("<H", len(tags)) + entries + bytes(4)
+    )
+    found = read(content)[0, :, 0].astype(int)
+    assert np.abs(found - [64, 192]).max() <= 1
+
+
 def test_sixteen_bits_of_colour_are_taken_down_to_eight() -> None:
     """Written by hand, for Pillow cannot: 1 x 2 pixels, truecolour with 16 bits a channel (PNG, section 11.2.2)."""
 
