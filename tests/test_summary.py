@@ -201,12 +201,17 @@ def test_labelled_images_are_in_the_matrix_and_not_among_the_predictions(
     informed = replace(reading, confusion=np.array([[9, 1, 0], [1, 9, 0]]))
     said = next(level for level, n in zip(reading.columns, counts.count(key, reading), strict=True) if n > 1)
     counts.labelled[key, "gender", "woman", said] += 1
+    every = dict(zip(reading.columns, counts.count(key, reading).tolist(), strict=True))
+    left = summary._unlabelled(counts, key, informed)
+    assert dict(zip(reading.columns, left.tolist(), strict=True)) == every | {said: every[said] - 1}
+    # of one people could not tell, of one they could: as many of the others are left out
     counts.undecided[key, "gender", said] += 1
-    left = counts.count(key, reading) - summary._unlabelled(counts, key, informed)
-    assert dict(zip(reading.columns, left.tolist(), strict=True)) == dict.fromkeys(reading.columns, 0) | {said: 2}
+    half = {decision: np.rint(n / 2) for decision, n in (every | {said: every[said] - 2}).items()}
+    left = summary._unlabelled(counts, key, informed)
+    assert dict(zip(reading.columns, left.tolist(), strict=True)) == half
     # one that does not show one person says nothing of the others
     counts.not_one_person[key, "gender"] += 1
-    assert summary._unlabelled(counts, key, informed).sum() == counts.count(key, reading).sum() - 2
+    assert (summary._unlabelled(counts, key, informed) == left).all()
     pools = summary.estimates(opened[2], counts, attributes, [informed])[1]["pooled"]
     assert pools and all(summary.BY_PEOPLE in pool["mean_difference"]["method"] for pool in pools)
     table = sum(
