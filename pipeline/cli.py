@@ -157,6 +157,8 @@ def run(
     """Draw, perceive, estimate and report; or continue where an earlier run of the same study stopped."""
     if engine is Engine.ray and gpus > 1:
         raise InputError("--gpus is of this machine; with --engine ray every GPU of the cluster draws")
+    if address is not None and not address.strip():
+        raise InputError("--address: is empty; it is HOST:PORT, or auto; without it, a Ray is started here, for this run")
     if engine is not Engine.ray and address:
         raise InputError("--address names a Ray cluster; it needs --engine ray")
     if retry_failed and (engine is Engine.ray or gpus > 1):

@@ -102,10 +102,10 @@ def _connected(address: str | None) -> Iterator[list[dict[str, Any]]]:
     except ImportError:
         raise InputError("--engine ray: Ray is not installed; install it with: pip install 'typecast[ray]'") from None
     here = {"address": "local", "include_dashboard": False, "num_cpus": _processors()}
-    where = {"address": address} if address else here
+    where = here if address is None else {"address": address}
     ended = signal.getsignal(signal.SIGTERM)
     try:
-        if address and address != "auto":
+        if address is not None and address != "auto":
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
         ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
