@@ -68,6 +68,7 @@ def generate(opened: Opened, address: str | None) -> None:
         return
     total = len(planned)
     with (
+        stages.drawing(run, study),
         _connected(address) as nodes,
         progress("drawing", total=total, done=total - stages.images_in([*undrawn, *unread])) as advance,
     ):
@@ -129,10 +130,10 @@ class _Actor:
     def __init__(self, folder: str, *, meters: bool) -> None:
         keep_secrets()
         self.opened = line.resume(Path(folder))
-        self.images = 0
+        self.written: list[int] = []
         self.closing = contextlib.ExitStack()
         if meters:
-            self.closing.enter_context(metered(Path(folder), images=lambda: self.images))
+            self.closing.enter_context(metered(Path(folder), images=lambda: sum(self.written)))
 
     def close(self) -> None:
         """Write down what was used."""
@@ -155,8 +156,7 @@ class Drawer(_Actor):
     def do(self, shard: Shard) -> None:
         """Draw one shard."""
         run, _, planned = self.opened
-        stages.draw(run, planned, lambda: self.generator, shards=[shard])
-        self.images += shard.stop - shard.start
+        stages.draw(run, planned, lambda: self.generator, shards=[shard], written=self.written)
 
 
 class Reader(_Actor):
