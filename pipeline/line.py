@@ -347,6 +347,7 @@ def estimate(opened: Readable) -> str:
     By the perceiver of the study. What another one has read is estimated in the folder of its perceptions.
     """
     run, study, planned = opened
+    stages.weights_of(run, planned)
     add_up(run.folder)
     undrawn = len(planned) - stages.finished(run, planned.shards())
     if undrawn:

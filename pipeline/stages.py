@@ -238,6 +238,26 @@ def perceived(run: Run, perceiver: str, shard: Shard) -> bool:
     return True
 
 
+def weights_of(run: Run, planned: Sharded) -> str:
+    """The digest of the weights that drew a run, empty where its files do not say; a `RunError` if they were several."""
+    drew: dict[str, list[str]] = {}
+    for shard in planned.shards():
+        if run.images(shard).exists() and (weights := run.environment(shard).get("weights")):
+            drew.setdefault(weights, []).append(shard.name)
+    if len(drew) > 1:
+        said = [f"{weights} drew {', '.join(names[:3])}{_more(len(names) - 3)}" for weights, names in drew.items()]
+        raise RunError(
+            f"{run.folder}: shards of different weights are mixed: {'; '.join(said)}. Delete the images of all weights but "
+            "one and let the same command draw them where these are; or draw anew, in another folder, with a commit as "
+            "model.revision"
+        )
+    return next(iter(drew), "")
+
+
+def _more(n: int) -> str:
+    return f" and {n} more" if n > 0 else ""
+
+
 # -- drawing -----------------------------------------------------------------------------------------
 
 ENCODERS = 4
@@ -619,12 +639,14 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
     shards = planned.shards()
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    weights: set[str] = set()
     unreadable, noted = [], 0
     for shard in shards:
         if not run.images(shard).exists():
             continue
         try:
             table = run.read_images(shard, ["status", "reason"]).to_pydict()
+            weights |= {run.environment(shard).get("weights", "")} - {""}
         except RunError:
             unreadable.append(run.images(shard).name)
             continue
@@ -638,6 +660,7 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
         "images": len(planned),
         **{name: statuses.get(name, 0) for name in ("made", "blocked", "failed")},
         "made_in_smaller_batches": noted,
+        "weights": sorted(weights),
         "shards": len(shards),
         "shards_drawn": sum(run.images(shard).exists() for shard in shards),
         "shards_perceived": sum(run.perceptions(perceiver, shard).exists() for shard in shards),
