@@ -157,20 +157,24 @@ def run(
     """Draw, perceive, estimate and report; or continue where an earlier run of the same study stopped."""
     if engine is Engine.ray and gpus > 1:
         raise InputError("--gpus is of this machine; with --engine ray every GPU of the cluster draws")
+    if address is not None and not address.strip():
+        raise InputError(
+            "--address: is empty; it is HOST:PORT, or auto; without it, a Ray is started here, for this run"
+        )
     if engine is not Engine.ray and address:
         raise InputError("--address names a Ray cluster; it needs --engine ray")
     if retry_failed and (engine is Engine.ray or gpus > 1):
         raise InputError("--retry-failed draws in this process; give it without --engine and --gpus")
     from pipeline import line, stages
     from pipeline import study as studies
-    from pipeline.plan import plan
 
     chosen = studies.load(study, tuple(change or ()))
     folder = out or Path("outputs") / chosen.name
     if dry_run:
-        print(line.preview(chosen, folder))
+        seen = line.look(chosen, folder)
+        print(line.preview(seen))
         if gpus > 1:
-            stages.say_who_is_idle(len(plan(chosen, weights="").shards()), gpus)
+            stages.say_who_is_idle(len(seen[2].shards()), gpus)
         return
     opened = line.begin(chosen, folder)
     if retry_failed:
@@ -218,12 +222,13 @@ def launch(
     from pipeline import study as studies
     from pipeline.engines import slurm as cluster
     from pipeline.plan import plan
+    from pipeline.store import Run
 
     asked = cluster.Asked(cluster.options(slurm or ()), container, tuple(setup or ()))
     chosen = studies.load(study, tuple(change or ()))
     folder = out or Path("outputs") / chosen.name
     texts = cluster.scripts(folder, chosen.name, asked)
-    planned = plan(chosen, weights="") if dry_run else line.begin(chosen, folder)[2]
+    planned = plan(stages.asked(Run(folder), chosen)[1], weights="") if dry_run else line.begin(chosen, folder)[2]
     stages.say_who_is_idle(len(planned.shards()), asked.nodes * asked.per_node)
     if dry_run:
         print("\n".join(texts))

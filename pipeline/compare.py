@@ -206,17 +206,11 @@ def _member(folder: Path, name: str) -> Member:
         run=run,
         study=study,
         planned=planned,
-        weights=_weights(run, planned),
+        weights=stages.weights_of(run, planned),
         readings={reading.attribute: reading for reading in readings},
         counts=labels.counted(run, planned, perceiver, readings, tables.tally(run, planned, perceiver, readings)),
         summary=stages.read_json(folder / "summary.json"),
     )
-
-
-def _weights(run: Run, planned: Plan) -> str:
-    """The digest of the weights that drew a run, as its first shard says."""
-    shard = next((shard for shard in planned.shards() if run.images(shard).exists()), None)
-    return "" if shard is None else run.environment(shard).get("weights", "")
 
 
 def _same_instrument(first: Member, other: Member) -> None:

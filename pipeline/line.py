@@ -54,6 +54,13 @@ def begin(chosen: Study, folder: Path) -> Opened:
     return run, study, stages.plan_of(study)
 
 
+def look(chosen: Study, folder: Path) -> Opened:
+    """What `begin` would give, or refuse. Nothing is written."""
+    run = Run(folder)
+    study = stages.asked(run, chosen)[1]
+    return run, study, stages.plan_of(study)
+
+
 def resume(folder: Path) -> Opened:
     """A run that exists, to draw."""
     run, study = stages.load_run(folder)
@@ -179,9 +186,9 @@ def probe_folder(name: str) -> Path | None:
 def retry(opened: Opened) -> None:
     """Draw again what has failed; it is perceived by the next `generate` or `perceive`."""
     run, study, planned = opened
-    failed = stages.status(run, planned, study.perceive.name)["failed"]
-    with metered(run.folder, images=lambda: failed):
-        stages.retry(run, planned, lambda: open_generator(study, planned))
+    written: list[int] = []
+    with metered(run.folder, images=lambda: sum(written)):
+        stages.retry(run, planned, lambda: open_generator(study, planned), written=written)
 
 
 def generate(opened: Opened, *, perceive: bool, worker: Worker = ALONE) -> None:
@@ -191,7 +198,7 @@ def generate(opened: Opened, *, perceive: bool, worker: Worker = ALONE) -> None:
     """
     run, study, planned = opened
     mine = planned.shards(worker)
-    before = stages.finished(run, mine)
+    written: list[int] = []
 
     def reader() -> Perceiver:
         return noted(run, study, open_perceiver(study))
@@ -199,11 +206,11 @@ def generate(opened: Opened, *, perceive: bool, worker: Worker = ALONE) -> None:
     def draws() -> Generator:
         return open_generator(study, planned)
 
-    with metered(run.folder, images=lambda: stages.finished(run, mine) - before):
-        stages.draw(run, planned, draws, reader if perceive else None, shards=mine)
+    with metered(run.folder, images=lambda: sum(written)):
+        stages.draw(run, planned, draws, reader if perceive else None, shards=mine, written=written)
         name, by = study.perceive.name, _same_clip(run, study)
         while perceive and stages.perceive(run, planned, reader, name, by, shards=mine):
-            stages.draw(run, planned, draws, reader, shards=mine)
+            stages.draw(run, planned, draws, reader, shards=mine, written=written)
 
 
 def perceive(opened: Readable, changes: Sequence[str] = ()) -> None:
@@ -340,6 +347,7 @@ def estimate(opened: Readable) -> str:
     By the perceiver of the study. What another one has read is estimated in the folder of its perceptions.
     """
     run, study, planned = opened
+    stages.weights_of(run, planned)
     add_up(run.folder)
     undrawn = len(planned) - stages.finished(run, planned.shards())
     if undrawn:
@@ -462,18 +470,17 @@ def fetch(study: Study) -> None:
         arm.fetch()
 
 
-def preview(study: Study, folder: Path) -> str:
+def preview(opened: Opened) -> str:
     """What a run would do, for `--dry-run`. Loads no model."""
-    planned = stages.plan_of(study)
-    run = Run(folder)
+    run, study, planned = opened
     shards = planned.shards()
-    done = sum(run.images(shard).exists() for shard in shards)
+    done = sum(stages.there(run, planned, shard) for shard in shards)
     first = planned.units(shards[0])[:5]
     lines = [
         f"study    {study.name}: {len(planned.prompts)} prompts x {study.images_per_prompt} images "
         f"x {len(planned.arms)} arms",
         f"model    {study.model.path}, {study.draw.num_inference_steps} steps, guidance {study.draw.guidance_scale:g}",
-        f"images   {len(planned):,} in {len(shards)} shards, {done} of them finished in {folder}",
+        f"images   {len(planned):,} in {len(shards)} shards, {done} of them finished in {run.folder}",
         f"perceive {', '.join(study.perceive.attributes)} with {study.perceive.name}",
         "against  " + ("; ".join(a.title for a in tables.references(planned)) or "no reference"),
         "first prompts:",

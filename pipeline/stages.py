@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -34,6 +35,7 @@ from pipeline.types import (
     Pixels,
     Rereader,
     Shard,
+    WorkUnit,
 )
 
 
@@ -41,30 +43,74 @@ def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
     """The run folder of a study: a new one, or one that the same study began.
 
     `images_per_prompt` may have grown and arms may have been appended since; any other difference is an
-    error that names the keys, once an image is drawn.
+    error that names the keys, once an image is drawn or while somebody draws.
     """
     run = Run(folder)
     if run.study_file.exists():
         store.sweep(folder)
-        began = load_run(folder)[1]
-        try:
-            arms = [*map(mitigations.remembered, wanted.arms, began.arms), *wanted.arms[len(began.arms) :]]
-            wanted = _continued(began, wanted.model_copy(update={"arms": tuple(arms)}), run)
-        except RunError:
-            if any(run.folder.glob("images/*.parquet")):
-                raise
-        if wanted == began:
-            return run, began
-    elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise RunError(f"{folder}: is not empty and holds no study.yaml; name another folder with --out")
+    began, wanted = asked(run, wanted)
+    if wanted == began:
+        return run, began
     for arm in wanted.rewriters():
         if isinstance(arm, mitigations.Target):
             concepts = [prompt.concept for prompt in wanted.prompts()]
             for doubt in arm.doubts(concepts, wanted.model.path, wanted.draw.guidance_scale):
                 say(doubt)
     wanted = wanted.prepared()
+    if began is None:
+        asked(run, wanted)  # once more, for the rewrites of a chat model have taken their time
     store.write_text(run.study_file, study.dump(wanted))
     return run, wanted
+
+
+def asked(run: Run, wanted: Study) -> tuple[Study | None, Study]:
+    """The study that a run folder goes on from, if there is one, and the one to go on with, or a `RunError`, as `open_run`
+    has it. Writes nothing of the run."""
+    if run.study_file.exists():
+        began = load_run(run.folder)[1]
+        try:
+            arms = [*map(mitigations.remembered, wanted.arms, began.arms), *wanted.arms[len(began.arms) :]]
+            return began, _continued(began, wanted.model_copy(update={"arms": tuple(arms)}), run)
+        except RunError:
+            if not _free(run):
+                raise
+    elif run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir()):
+        raise RunError(f"{run.folder}: is not empty and holds no study.yaml; name another folder with --out")
+    return None, wanted
+
+
+def _free(run: Run) -> bool:
+    """Has nothing been drawn here, and does nobody draw?"""
+    with store.locked(run.lock, alone=True) as alone:
+        return alone and not any(run.folder.glob("images/*.parquet"))
+
+
+@contextlib.contextmanager
+def drawing(run: Run, mine: Study) -> Iterator[Callable[[], None]]:
+    """Hold a run folder for a study that is drawn: meanwhile it is not given to another one.
+
+    Gives what is to be called before a shard is written, for a file system without locks: a `RunError` if the folder is
+    another study's by now. One that has grown is the same.
+    """
+    known = study.dump(mine)
+
+    def still_mine() -> None:
+        nonlocal known
+        text = run.study_file.read_text(encoding="utf-8")
+        if text == known:
+            return
+        try:
+            _continued(mine, load_run(run.folder)[1], run)
+        except RunError:
+            raise RunError(
+                f"{run.folder}: another study has begun here since, and nothing more is drawn of this one; name another "
+                "folder with --out"
+            ) from None
+        known = text
+
+    with store.locked(run.lock):
+        still_mine()
+        yield still_mine
 
 
 def load_run(folder: Path) -> tuple[Run, Study]:
@@ -146,7 +192,21 @@ def drawn(run: Run, planned: Plan, shard: Shard) -> bool:
     except RunError as error:
         say(f"{error}; set aside as {store.set_aside(path).name}, and drawn again")
         return False
-    if ids != [unit.id for unit in planned.units(shard)]:
+    return _as_planned(path, ids, planned.units(shard))
+
+
+def there(run: Run, planned: Plan, shard: Shard) -> bool:
+    """The same for whoever only looks: no picture is read, and nothing is set aside."""
+    path = run.images(shard)
+    try:
+        ids = run.read_images(shard, ["unit_id"])["unit_id"].to_pylist() if path.exists() else None
+    except RunError:
+        return False
+    return ids is not None and _as_planned(path, ids, planned.units(shard))
+
+
+def _as_planned(path: Path, ids: Sequence[str], units: Sequence[WorkUnit]) -> bool:
+    if [*ids] != [unit.id for unit in units]:
         raise RunError(f"{path}: was drawn with other weights or settings than this study's; name another --out")
     return True
 
@@ -176,6 +236,26 @@ def perceived(run: Run, perceiver: str, shard: Shard) -> bool:
         say(f"{error}; set aside as {store.set_aside(path).name}, and perceived again")
         return False
     return True
+
+
+def weights_of(run: Run, planned: Sharded) -> str:
+    """The digest of the weights that drew a run, empty where its files do not say; a `RunError` if they were several."""
+    drew: dict[str, list[str]] = {}
+    for shard in planned.shards():
+        if run.images(shard).exists() and (weights := run.environment(shard).get("weights")):
+            drew.setdefault(weights, []).append(shard.name)
+    if len(drew) > 1:
+        said = [f"{weights} drew {', '.join(names[:3])}{_more(len(names) - 3)}" for weights, names in drew.items()]
+        raise RunError(
+            f"{run.folder}: shards of different weights are mixed: {'; '.join(said)}. Delete the images of all weights but "
+            "one and let the same command draw them where these are; or draw anew, in another folder, with a commit as "
+            "model.revision"
+        )
+    return next(iter(drew), "")
+
+
+def _more(n: int) -> str:
+    return f" and {n} more" if n > 0 else ""
 
 
 # -- drawing -----------------------------------------------------------------------------------------
@@ -235,11 +315,13 @@ def draw(
     perceiver: Callable[[], Perceiver] | None = None,
     *,
     shards: Sequence[Shard] | None = None,
+    written: list[int] | None = None,
 ) -> None:
     """Draw every shard that is not on the disk, and perceive it on the way if a perceiver is given.
 
     Of `shards`, if they are given. The models are opened only if there is something to do. An image goes to the
     classifier as the pixels that are stored; it is encoded and written in threads while the next batch is drawn.
+    To `written` is added how many images a shard has, once it is on the disk.
     """
     wanted = planned.shards() if shards is None else shards
     todo = []
@@ -250,28 +332,34 @@ def draw(
     total, missing = images_in(wanted), images_in(todo)
     if not todo:
         return
-    draws, sees = generator(), perceiver() if perceiver else None
-    environment = _environment(planned)
-    beside = getattr(draws, "device", "cpu") != "cpu"
-    writing: Future[None] | None = None
-    luck = _Luck(run)
-    with (
-        ThreadPoolExecutor(1) as writer,
-        ThreadPoolExecutor(1) as readers,
-        ThreadPoolExecutor(ENCODERS) as encoders,
-        progress("drawing", total=total, done=total - missing) as advance,
-    ):
-        for shard in todo:
-            work = _ShardInWork(shard)
-            for number, batch in planned.batches(shard):
-                luck.see(_draw_batch(work, number, batch, draws, encoders))
-                _perceive_batch(work, sees, readers, beside=beside)
-                advance(sum(unit is not None for unit in batch), "")
+    with drawing(run, planned.study) as still_mine:
+        draws, sees = generator(), perceiver() if perceiver else None
+        environment = _environment(planned)
+        beside = getattr(draws, "device", "cpu") != "cpu"
+        writing: Future[None] | None = None
+        luck = _Luck(run)
+
+        def write(work: _ShardInWork) -> None:
+            still_mine()
+            _write_shard(run, work, sees, environment, [] if written is None else written)
+
+        with (
+            ThreadPoolExecutor(1) as writer,
+            ThreadPoolExecutor(1) as readers,
+            ThreadPoolExecutor(ENCODERS) as encoders,
+            progress("drawing", total=total, done=total - missing) as advance,
+        ):
+            for shard in todo:
+                work = _ShardInWork(shard)
+                for number, batch in planned.batches(shard):
+                    luck.see(_draw_batch(work, number, batch, draws, encoders))
+                    _perceive_batch(work, sees, readers, beside=beside)
+                    advance(sum(unit is not None for unit in batch), "")
+                if writing:
+                    writing.result()
+                writing = writer.submit(write, work)
             if writing:
                 writing.result()
-            writing = writer.submit(_write_shard, run, work, sees, environment)
-        if writing:
-            writing.result()
 
 
 def _draw_batch(
@@ -328,39 +416,48 @@ def _encoded(pixels: Pixels) -> tuple[bytes, str]:
     return store.encode(pixels), store.sha256(pixels)
 
 
-def _write_shard(run: Run, work: _ShardInWork, sees: Perceiver | None, environment: dict[str, Any]) -> None:
+def _write_shard(
+    run: Run, work: _ShardInWork, sees: Perceiver | None, environment: dict[str, Any], written: list[int]
+) -> None:
     done = [future.result() if future else (None, "") for future in work.encoded]
     records = [
         ImageRecord(unit=unit, batch=number, sha256=sha, seconds=seconds, **_told(result))
         for (unit, number, result, seconds), (_, sha) in zip(work.units, done, strict=True)
     ]
     run.write_images(work.shard, records, [png for png, _ in done], environment)
+    written.append(len(records))
     if sees:
         seen = [(rows, reading()) for rows, reading in work.seen]
         _write_seen(run, work.shard, [record.unit.id for record in records], seen, sees)
 
 
-def retry(run: Run, planned: Plan, generator: Callable[[], Generator]) -> None:
+def retry(run: Run, planned: Plan, generator: Callable[[], Generator], *, written: list[int] | None = None) -> None:
     """Draw the failed units of finished shards again, each at its place; what was made or blocked stays as it is.
 
-    The perceptions of a shard that changes are deleted first, so that none is ever beside another picture.
+    The perceptions of a shard that changes are deleted first, so that none is ever beside another picture. To `written`
+    is added how many images of a shard were drawn, once they are on the disk.
     """
     failed = {shard: _failed(run, shard) for shard in planned.shards() if drawn(run, planned, shard)}
     todo = {shard: n for shard, n in failed.items() if n}
     if not todo:
         return
-    draws = generator()
-    with progress("drawing again", total=sum(todo.values())) as advance:
-        for shard, n in todo.items():
-            _retry_shard(run, planned, shard, draws, n)
-            advance(n, "")
+    with drawing(run, planned.study) as still_mine:
+        draws = generator()
+        with progress("drawing again", total=sum(todo.values())) as advance:
+            for shard, n in todo.items():
+                _retry_shard(run, planned, shard, draws, n, still_mine)
+                if written is not None:
+                    written.append(n)
+                advance(n, "")
 
 
 def _failed(run: Run, shard: Shard) -> int:
     return int(run.read_images(shard, ["status"])["status"].to_pylist().count("failed"))
 
 
-def _retry_shard(run: Run, planned: Plan, shard: Shard, draws: Generator, n: int) -> None:
+def _retry_shard(
+    run: Run, planned: Plan, shard: Shard, draws: Generator, n: int, still_mine: Callable[[], None]
+) -> None:
     rows = {row["unit_id"]: row for row in run.read_images(shard).to_pylist()}
     for number, batch in planned.batches(shard):
         again = tuple(unit if unit and rows[unit.id]["status"] == "failed" else None for unit in batch)
@@ -377,9 +474,13 @@ def _retry_shard(run: Run, planned: Plan, shard: Shard, draws: Generator, n: int
     kept = ("batch", "status", "reason", "sha256", "seconds", "tokens", "tokens_cut")
     records = [ImageRecord(unit=unit, **{name: rows[unit.id][name] for name in kept}) for unit in units]
     pngs = [rows[unit.id]["image"] and rows[unit.id]["image"]["bytes"] for unit in units]
+    environment = run.environment(shard)
+    environment["failed_drawn_again"] = str(int(environment.get("failed_drawn_again", 0)) + n)
+    environment["drawn_again_in"] = [*environment.get("drawn_again_in", []), _environment(planned)]
+    still_mine()
     for stale in run.folder.glob(f"perceptions/*/{shard.name}.parquet"):
         stale.unlink()
-    run.write_images(shard, records, pngs, _environment(planned) | {"failed_drawn_again": str(n)})
+    run.write_images(shard, records, pngs, environment)
 
 
 def fail(run: Run, planned: Plan, shard: Shard, reason: str) -> None:
@@ -392,7 +493,8 @@ def fail(run: Run, planned: Plan, shard: Shard, reason: str) -> None:
         for unit in batch
         if unit
     ]
-    run.write_images(shard, records, [None] * len(records), _environment(planned))
+    with drawing(run, planned.study):
+        run.write_images(shard, records, [None] * len(records), _environment(planned))
 
 
 # -- perceiving --------------------------------------------------------------------------------------
@@ -537,12 +639,14 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
     shards = planned.shards()
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    weights: set[str] = set()
     unreadable, noted = [], 0
     for shard in shards:
         if not run.images(shard).exists():
             continue
         try:
             table = run.read_images(shard, ["status", "reason"]).to_pydict()
+            weights |= {run.environment(shard).get("weights", "")} - {""}
         except RunError:
             unreadable.append(run.images(shard).name)
             continue
@@ -556,6 +660,7 @@ def status(run: Run, planned: Sharded, perceiver: str) -> dict[str, Any]:
         "images": len(planned),
         **{name: statuses.get(name, 0) for name in ("made", "blocked", "failed")},
         "made_in_smaller_batches": noted,
+        "weights": sorted(weights),
         "shards": len(shards),
         "shards_drawn": sum(run.images(shard).exists() for shard in shards),
         "shards_perceived": sum(run.perceptions(perceiver, shard).exists() for shard in shards),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -99,6 +100,23 @@ def sweep(folder: Path) -> None:
                 partial.unlink()
 
 
+@contextlib.contextmanager
+def locked(path: Path, *, alone: bool = False) -> Iterator[bool]:
+    """Hold a file's lock beside others or, if nobody else holds it, `alone`: was it to be had?
+
+    On a file system without locks it always is.
+    """
+    had = True
+    with path.open("a+b") as file:  # over NFS the one kind needs a file to read, the other one to write
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+        except BlockingIOError:
+            had = False
+        except OSError:
+            pass  # no locks here
+        yield had
+
+
 def write_text(path: Path, text: str) -> None:
     """A small text file that appears whole."""
     with appears(path) as file:
@@ -128,6 +146,11 @@ class Run:
     def study_file(self) -> Path:
         """The study with every default filled in; written first."""
         return self.folder / "study.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock is held by whoever draws: meanwhile the folder is not given to another study."""
+        return self.folder / ".drawing"
 
     def images(self, shard: Shard | str) -> Path:
         """The file of an image shard. That it exists means that the shard is done."""
@@ -177,7 +200,7 @@ class Run:
         """The rows of an image shard, its checksums verified. What an older shard does not have is null."""
         return _read(self.images(shard), columns, IMAGE_SCHEMA)
 
-    def environment(self, shard: Shard | str) -> dict[str, str]:
+    def environment(self, shard: Shard | str) -> dict[str, Any]:
         """Where an image shard was drawn, and by which weights."""
         try:
             found = json.loads((pq.read_schema(self.images(shard)).metadata or {}).get(b"environment", b"{}"))

@@ -70,7 +70,7 @@ class Draw(Part):
     scheduler: str | None = None
     """Class name of a diffusers scheduler; `null` is the checkpoint's own."""
     batch_size: Whole = Field(16, ge=1, le=512)
-    threads: Whole = Field(default=2, ge=1)
+    threads: Whole = Field(default=2, ge=1, le=1024)
     """CPU threads per worker. The bytes of an image that a CPU draws depend on it, and so its unit's id does: as many
     on every machine, whatever it has."""
     compile: Literal["regional", "whole"] | None = None

@@ -67,6 +67,16 @@ def test_a_dry_run_makes_nothing(fake: str, tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.parametrize("command", [["run"], ["launch"]])
+def test_a_dry_run_in_the_folder_of_another_study_is_refused_as_the_run_is(
+    fake: str, tmp_path: Path, command: list[str]
+) -> None:
+    opened = line.begin(fake_study(seed=1, images_per_prompt=1), tmp_path / "run")
+    line.generate(opened, perceive=False)
+    done = typecast(*command, fake, "--dry-run", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 2 and "run: holds another study: seed is 1 there and 0 here" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -360,6 +360,8 @@ def test_a_node_has_a_worker_per_gpu(options: str, workers: int) -> None:
         (["nodes=2-4"], "a whole number"),
         (["gpus_per_socket=4,sockets_per_node=2"], "give ntasks_per_node too"),
         (["no_requeue=true"], "no_requeue cannot be set"),
+        (["requeue=false"], "requeue cannot be set: it is always on"),
+        (["signal=B:USR1@300"], "signal cannot be set: .* 90 s"),
         (["parsable=true"], "parsable cannot be set"),
         (["export=ALL,HF_HOME=/x"], "stands in double quotes"),
         (['export="ALL,HF_HOME=/x'], "a double quote is not closed"),
@@ -581,6 +583,8 @@ def test_a_worker_of_a_wrong_array_is_refused(monkeypatch: pytest.MonkeyPatch) -
     [
         (["--engine", "ray", "--gpus", "2"], "every GPU of the cluster draws"),
         (["--address", "10.0.0.1:6379"], "it needs --engine ray"),
+        (["--address", ""], "--address: is empty"),
+        (["--engine", "ray", "--address", ""], "--address: is empty"),
         (["--retry-failed", "--gpus", "2"], "--retry-failed draws in this process"),
         (["--retry-failed", "--engine", "ray"], "--retry-failed draws in this process"),
     ],

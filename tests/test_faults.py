@@ -192,6 +192,69 @@ def test_perceiving_alone_sets_a_damaged_picture_aside_and_says_what_to_run(tmp_
     assert pixels_of(opened) == pixels
 
 
+# Two studies, one folder
+
+
+def meanwhile(opened: Opened, happens: Callable[[], object]) -> Generator:
+    """The same pictures; before the first of them something happens elsewhere."""
+    first = [happens]
+
+    class Slow:
+        def draw(self, batch: Batch) -> list[Drawn | None]:
+            while first:
+                first.pop()()
+            return fake(opened).draw(batch)
+
+    return Slow()
+
+
+def other_study(**changes: Any) -> study.Study:
+    """Another guidance."""
+    return fake_study(draw={"height": 16, "width": 16, "threads": 1, "guidance_scale": 9.0}, **changes)
+
+
+def test_a_folder_in_which_a_process_draws_is_not_given_to_another_study(tmp_path: Path) -> None:
+    opened = line.begin(fake_study(images_per_prompt=2), tmp_path / "run")
+
+    def second() -> None:
+        for study_of_another, said in (
+            (other_study(), r"draw\.guidance_scale is 3\.0 there and 9\.0 here"),
+            (fake_study(images_per_prompt=1), "can only grow"),
+        ):
+            with pytest.raises(RunError, match=f"holds another study: .*{said}"):
+                line.begin(study_of_another, tmp_path / "run")
+        assert line.begin(fake_study(images_per_prompt=3), tmp_path / "run")[1].grown_from == (2,)
+
+    stages.draw(opened[0], opened[2], lambda: meanwhile(opened, second))
+    line.generate(line.resume(tmp_path / "run"), perceive=False)
+    grown = line.resume(tmp_path / "run")
+    assert grown[1].draw.guidance_scale == 3 and len(pixels_of(grown)) == 60
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_process_whose_folder_another_study_has_taken_writes_nothing(
+    tmp_path: Path, locks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken before this one began to draw; or, where no file can be locked, while it drew."""
+    run, _, planned = opened = line.begin(fake_study(images_per_prompt=2), tmp_path / "run")
+    if not locks:
+        monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks")))
+
+    def second() -> None:
+        line.begin(other_study(images_per_prompt=2), tmp_path / "run")
+
+    if locks:
+        second()
+    with pytest.raises(RunError, match="run: another study has begun here since, and nothing more is drawn"):
+        stages.draw(run, planned, lambda: meanwhile(opened, second))
+    assert list(run.folder.glob("images/*")) == []
+    with pytest.raises(RunError, match="another study has begun here since"):
+        stages.fail(run, planned, planned.shards()[0], "lost")
+    taken = line.resume(tmp_path / "run")
+    line.generate(taken, perceive=False)
+    assert taken[1].draw.guidance_scale == 9 and len(pixels_of(taken)) == 40
+
+
 # Models that fail
 
 
@@ -248,6 +311,26 @@ def test_a_model_from_which_something_came_may_fail_at_a_whole_shard(tmp_path: P
     assert (found["made"], found["failed"]) == (600, 600)
 
 
+def test_energy_counts_what_a_session_has_put_on_the_disk(
+    drawn: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less the damaged shard that it set aside, a session that then failed would have drawn -512 images."""
+    opened = drawn()
+    run, _, planned = opened
+    victim = run.images(planned.shards()[0])
+    victim.write_bytes(flipped(victim.read_bytes(), random.Random(0)))
+
+    def broken(*_: object) -> Generator:
+        raise ModelError("no GPU today")
+
+    with monkeypatch.context() as today, pytest.raises(ModelError):
+        today.setattr(line, "open_generator", broken)
+        line.generate(opened, perceive=True)
+    line.generate(opened, perceive=True)
+    sessions = stages.read_json(run.folder / "energy.json")["sessions"]
+    assert sorted(session["images"] for session in sessions) == [0, 512, 600]
+
+
 def test_perceptions_of_images_that_were_drawn_again_meanwhile_are_made_anew(tmp_path: Path) -> None:
     """A second process had read a shard before the first drew its failed images again, and wrote after it."""
     run, chosen, planned = opened = line.begin(fake_study(images_per_prompt=5), tmp_path / "run")
@@ -291,11 +374,21 @@ def test_failed_units_are_drawn_again_on_request_and_the_others_keep_their_bytes
     assert line.status(opened)["failed"] == 60 and line.status(opened)["reasons"] == {"failed: ValueError: bad day": 60}
     line.generate(opened, perceive=True)  # without being asked, a failed unit is a result like any other
     assert line.status(opened)["failed"] == 60
+    where = {shard: run.environment(shard) for shard in planned.shards()}
     monkeypatch.setattr(line, "open_generator", lambda *_: fails(fake(opened), lambda prompt: "pilot" in prompt))
     line.retry(opened)  # it fails again: no reason to stop
     assert line.status(opened)["failed"] == 60
     monkeypatch.undo()
-    line.retry(opened)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(stages.generate, "environment", lambda: {"cpu": "another"})
+        line.retry(opened)
+    for shard, environment in where.items():
+        now = run.environment(shard)
+        there = [again["cpu"] for again in now.pop("drawn_again_in")]
+        units = sum("pilot" in unit.prompt_sent for unit in planned.units(shard))
+        assert now == environment | {"failed_drawn_again": str(2 * units)}
+        assert there == [environment["cpu"], "another"]
+    assert sorted(s["images"] for s in stages.read_json(run.folder / "energy.json")["sessions"]) == [0, 60, 60]
     line.generate(opened, perceive=True)
     assert pixels_of(opened) == pixels_of(undisturbed)
     for shard in planned.shards():

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,6 +98,25 @@ def test_the_folder_of_another_study_is_refused_by_key(drawn: Callable[..., Open
         drawn(draw={"height": 16, "width": 16, "threads": 1, "guidance_scale": 5.0})
     with pytest.raises(RunError, match="can only grow"):
         drawn(images_per_prompt=20)
+
+
+def test_a_dry_run_plans_and_refuses_as_the_run_would(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    run, _, planned = drawn(images_per_prompt=30)
+    drawn(images_per_prompt=31)
+    victim = run.images(planned.shards()[0])
+    text, content = run.study_file.read_bytes(), victim.read_bytes()
+    seen = line.look(fake_study(images_per_prompt=32), tmp_path / "run")
+    assert "640 in 4 shards, 3 of them finished" in line.preview(seen)
+    victim.write_bytes(content[:-100])
+    assert "4 shards, 2 of them finished" in line.preview(seen)
+    victim.write_bytes(content)
+    with pytest.raises(RunError, match="holds another study: images_per_prompt is 31 there and can only grow"):
+        line.look(fake_study(images_per_prompt=30), tmp_path / "run")
+    (run, study_of_run, other) = line.look(fake_study(images_per_prompt=31), tmp_path / "run")
+    others = replace(other, settings=replace(other.settings, weights="other"))
+    with pytest.raises(RunError, match="was drawn with other weights"):
+        line.preview((run, study_of_run, others))
+    assert run.study_file.read_bytes() == text and not list(run.folder.rglob("*unreadable*"))
 
 
 @pytest.mark.parametrize(
@@ -325,6 +345,23 @@ def test_a_run_is_read_where_its_model_is_not_and_says_which_drew_it(tmp_path: P
     assert line.status(there)["made"] == 20 and planned.settings.weights in line.report(there).read_text()
     with pytest.raises(ModelError, match=r"model\.path"):
         line.resume(tmp_path / "run")
+
+
+def test_shards_of_two_models_are_not_estimated_together(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    """Workers on nodes with a cache of their own each find the weights that `main` was there."""
+    opened = drawn(images_per_prompt=60)
+    run, _, planned = opened
+    shards = planned.shards()
+    one, other = "org/m@" + "a" * 40, "org/m@" + "b" * 40
+    for shard, weights in zip(shards, (one, other, one), strict=True):
+        table = run.read_images(shard)
+        notes = json.dumps(run.environment(shard) | {"weights": weights})
+        store._write(run.images(shard), table.replace_schema_metadata({"environment": notes}))
+    said = f"run: .* mixed: {one} drew {shards[0].name}, {shards[2].name}; {other} drew {shards[1].name}. Delete"
+    with pytest.raises(RunError, match=said):
+        line.estimate(opened)
+    assert line.status(opened)["weights"] == [one, other]
+    assert not (run.folder / "estimates.csv").exists()
 
 
 def test_two_processes_on_one_folder_do_not_corrupt_it(tmp_path: Path) -> None:

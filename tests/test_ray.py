@@ -314,9 +314,10 @@ def test_a_cluster_that_is_started_here_listens_on_the_loopback_and_ends_with_it
     assert done(opened) == alone(tmp_path / "alone", 500)
 
 
-def test_no_cluster_at_the_address_is_one_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", ""])
+def test_no_cluster_at_the_address_is_one_message(tmp_path: Path, address: str) -> None:
     with pytest.raises(InputError, match="no Ray cluster answers"):
-        engine.generate(begun(tmp_path / "run"), "127.0.0.1:1")
+        engine.generate(begun(tmp_path / "run"), address)
 
 
 @pytest.mark.parametrize(

@@ -39,23 +39,24 @@ def generate(opened: Opened, gpus: int) -> None:
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(study.draw.threads)}
     if not there:
         environment |= {"ACCELERATE_USE_CPU": "1", "GLOO_SOCKET_IFNAME": _loopback()}
-    launch = subprocess.Popen(
-        _command(run.folder, gpus), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=environment, text=True,
-    )  # fmt: skip
-    said = _Said(launch, run.folder / LOG)
-    try:
-        with progress("drawing", total=total, done=total - stages.images_in(missing)) as advance:
-            while missing and launch.poll() is None:
-                time.sleep(LOOK)
-                ready = [shard for shard in missing if run.images(shard).exists()]
-                missing = [shard for shard in missing if shard not in ready]
-                advance(stages.images_in(ready), "")
-        failed = launch.wait()
-    finally:
-        launch.terminate()
-        launch.wait()
-        said.join()
+    with stages.drawing(run, study):
+        launch = subprocess.Popen(
+            _command(run.folder, gpus), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=environment, text=True,
+        )  # fmt: skip
+        said = _Said(launch, run.folder / LOG)
+        try:
+            with progress("drawing", total=total, done=total - stages.images_in(missing)) as advance:
+                while missing and launch.poll() is None:
+                    time.sleep(LOOK)
+                    ready = [shard for shard in missing if run.images(shard).exists()]
+                    missing = [shard for shard in missing if shard not in ready]
+                    advance(stages.images_in(ready), "")
+            failed = launch.wait()
+        finally:
+            launch.terminate()
+            launch.wait()
+            said.join()
     if failed:
         raise RunError(
             f"{run.folder}: a worker stopped, and the others with it; what they said is in {run.folder / LOG}. "

@@ -68,6 +68,7 @@ def generate(opened: Opened, address: str | None) -> None:
         return
     total = len(planned)
     with (
+        stages.drawing(run, study),
         _connected(address) as nodes,
         progress("drawing", total=total, done=total - stages.images_in([*undrawn, *unread])) as advance,
     ):
@@ -102,10 +103,10 @@ def _connected(address: str | None) -> Iterator[list[dict[str, Any]]]:
     except ImportError:
         raise InputError("--engine ray: Ray is not installed; install it with: pip install 'typecast[ray]'") from None
     here = {"address": "local", "include_dashboard": False, "num_cpus": _processors()}
-    where = {"address": address} if address else here
+    where = here if address is None else {"address": address}
     ended = signal.getsignal(signal.SIGTERM)
     try:
-        if address and address != "auto":
+        if address is not None and address != "auto":
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
         ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
@@ -129,10 +130,10 @@ class _Actor:
     def __init__(self, folder: str, *, meters: bool) -> None:
         keep_secrets()
         self.opened = line.resume(Path(folder))
-        self.images = 0
+        self.written: list[int] = []
         self.closing = contextlib.ExitStack()
         if meters:
-            self.closing.enter_context(metered(Path(folder), images=lambda: self.images))
+            self.closing.enter_context(metered(Path(folder), images=lambda: sum(self.written)))
 
     def close(self) -> None:
         """Write down what was used."""
@@ -155,8 +156,7 @@ class Drawer(_Actor):
     def do(self, shard: Shard) -> None:
         """Draw one shard."""
         run, _, planned = self.opened
-        stages.draw(run, planned, lambda: self.generator, shards=[shard])
-        self.images += shard.stop - shard.start
+        stages.draw(run, planned, lambda: self.generator, shards=[shard], written=self.written)
 
 
 class Reader(_Actor):

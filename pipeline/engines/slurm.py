@@ -31,7 +31,11 @@ OURS = {
     "array": "typecast makes an array of `nodes` jobs itself",
     "ntasks": "say it per node: ntasks_per_node, which is the number of GPUs unless it is given",
     "chdir": "start typecast launch in that folder",
-    "no_requeue": "a worker that is pre-empted or out of time goes on when it is started again",
+    **dict.fromkeys(
+        ("requeue", "no_requeue"),
+        "it is always on, for a worker that is pre-empted or out of time goes on when it is started again; leave it out",
+    ),
+    "signal": "a worker is told 90 s before its time is over, and goes on in the queue; leave it out, and say time=…",
     "wrap": "typecast submits commands of its own",
     "wait": "follow it with typecast status",
     "test_only": "see the scripts with --dry-run",
