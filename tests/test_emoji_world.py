@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
 from scripts import build_emoji_world as build
@@ -322,3 +323,30 @@ def test_without_npm_one_message_says_what_to_do(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(build.shutil, "which", lambda name: None)
     with pytest.raises(SystemExit, match=r"npm is needed .* put iconify-json-tiny-1\.0\.0\.tgz into"):
         build.tarball("@iconify-json/tiny", "1.0.0", tmp_path)
+
+
+def test_a_training_that_was_interrupted_ends_like_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, optimizer, schedule and running average are those of the last checkpoint, and steps after it are taken again."""
+    monkeypatch.setattr(train_embedded, "CHECKPOINTS", tmp_path)
+
+    def trained(name: str, ends_at: int | None = None) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = torch.nn.Conv2d(3, 2, 1)
+
+        def loss_of(step: int, device: torch.device) -> torch.Tensor:
+            if step == ends_at:
+                raise KeyboardInterrupt
+            x = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(step))
+            return ((model(x) - x[:, :2]) ** 2).mean()
+
+        accelerator = Accelerator(cpu=True)
+        train_embedded.train(name, model, loss_of, steps=8, lr=0.1, ema_decay=0.9, accelerator=accelerator, every=3)
+        return model.weight.detach().clone()
+
+    whole = trained("whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained("stopped", ends_at=5)
+    assert json.loads((tmp_path / "stopped" / "step.json").read_text()) == {"step": 3}
+    assert torch.equal(trained("stopped"), whole)
