@@ -135,7 +135,7 @@ def test_of_files_that_are_no_pictures_nothing_is_known(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.png").write_text("no")
     done = typecast("import", str(tmp_path / "mine"), "--concept", "ceo", "--set", READ[0], cwd=tmp_path)
-    assert done.returncode == 1 and "Traceback" not in done.stderr and "could tell" in done.stdout
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "could be told in none" in done.stdout
 
 
 def test_a_grid_is_four_pictures(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from classifiers.attributes import GENDER, MONK_TONE, RACES, SKIN_TONE
 from classifiers.correction import corrected_shares, corrected_shares_many
 from pipeline import amplification, figures, line, stages, tables
 from pipeline.errors import RunError
-from pipeline.estimates import wilson
+from pipeline.estimates import prediction_powered, wilson
 from pipeline.line import Opened
 from pipeline.types import CANNOT_TELL, Distribution, Intersection
 from prompt_sets import load_reference
@@ -269,7 +269,7 @@ def test_race_is_tested_though_white_is_a_range() -> None:
         assert tables._p_value(share, found) == pytest.approx(min(1, 3 * 2 * exactly), rel=0.8)
     none = tables.uncorrected(np.array([1, 40, 30, 0]), reading, np.random.default_rng(0))
     assert tables._p_value(none, found) < 1e-9, "fewer White than even without Hispanic people"
-    row = tables._compared(none.estimate(0), found, 0, math.nan, 0.1)
+    row = tables._compared(none.estimate(0), found, 0, math.nan, 0.1, either=False)
     assert row["direction"] == "below all that the table allows" and row["direction"] in figures.DIRECTIONS
 
 
@@ -292,7 +292,8 @@ def test_a_p_value_from_many_labels_does_not_believe_a_record_that_is_wrong_here
     labels = rng.multinomial(100, (0.5 * here).ravel(), 60).reshape(-1, 2, 3)
     others = rng.multinomial(200, [0.5, 0.5] @ here, 60)
     joint = corrected_shares_many(others, record, labelled=labels, rng=rng)
-    both = [tables._powered(*each) for each in zip(labels, others, joint, strict=True)]
+    powered = [prediction_powered(some, rest) for some, rest in zip(labels, others, strict=True)]
+    both = [tables._powered(*each) for each in zip(powered, joint, strict=True)]
     p = np.array([amplification.p_value(share, [0.5, 0.5]) for share in both])
     missed = np.array([not share.low[0] <= 0.5 <= share.high[0] for share in both])
     assert (p < 0.05).mean() <= 0.12
