@@ -507,7 +507,7 @@ def added_up(
     planned: Plan,
     perceiver: str,
     readings: Sequence[Reading],
-    nobody: Mapping[str, set[str]] | None = None,
+    nobody: Mapping[str, set[str]],
 ) -> dict[str, Images]:
     """What the images of each arm add up to, every shard read once and those of one place in memory at a time; `nobody`
     as in `tables.decided`.
@@ -545,7 +545,7 @@ class _Shard:
         shard: Shard,
         readings: Sequence[Reading],
         words: Mapping[str, Floats],
-        nobody: Mapping[str, set[str]] | None,
+        nobody: Mapping[str, set[str]],
     ) -> None:
         self.table = tables.decided(run, perceiver, shard, readings, (*changes.PLACE, *SENT), nobody)
         self.scores = np.full(len(self.table), math.nan)

@@ -445,13 +445,14 @@ def corrected(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, Shar
     for key in estimated(planned):
         blocks.setdefault((key[0], *key[2:]), []).append(key)  # a concept is in a block once, and so are its labels
     arms = by_arm(reading, counts, keys(planned))
-    anybody = any(counts.by_people(key, reading).any() for key in keys(planned))
+    labelled = [key for key in keys(planned) if counts.by_people(key, reading).any()]
     found: dict[Key, Shares] = {}
     for block in blocks.values():
-        mine, known = {part for key in block for part in counts.parts.get(key, [key])}, arms.get(block[0][4])
-        if known is None:  # by what people said elsewhere in the run too: one arm is not raw beside another that is not
-            known = informed(reading, counts, [k for k in keys(planned) if k not in mine]) if anybody else reading
-        if any(counts.by_people(key, reading).any() for key in block):
+        mine = {part for key in block for part in counts.parts.get(key, [key])}
+        # by what people said elsewhere in the run too: one arm is not raw beside another that is not
+        elsewhere = [key for key in labelled if key not in mine]
+        known = arms.get(block[0][4]) or informed(reading, counts, elsewhere)
+        if len(elsewhere) < len(labelled):
             found |= zip(block, _labelled(block, counts, known, rng), strict=True)
         else:
             table = np.array([counts.count(key, reading) for key in block])

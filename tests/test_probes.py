@@ -196,7 +196,7 @@ def test_what_is_measured_is_said_of_those_that_are_misread_and_of_what_is_label
     def shown() -> tuple[list[str], list[str]]:
         about = {"pictures": "p", "repeated": 0, "unreadable": {}, "measured": probes.measure(some, seen, said, shares)}
         table, *sentences = probes.shown(about)
-        return [*table.columns[0].cells], sentences  # type: ignore[union-attr]
+        return [*table.columns[0].cells], sentences
 
     names, (alone, *_) = shown()
     assert names == ["gender", "age"]
