@@ -405,7 +405,8 @@ def status(
         print(json.dumps(found, indent=1))
         return
     for key, value in found.items():
-        print(f"{key.replace('_', ' '):18} {value if value not in ([], {}) else '-'}")
+        shown = ", ".join(value) if isinstance(value, list) else value
+        print(f"{key.replace('_', ' '):18} {'-' if value in ([], {}) else shown}")
 
 
 @app.command()
