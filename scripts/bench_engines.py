@@ -1,13 +1,15 @@
 """The engines beside each other on the embedded model: `python -m scripts.bench_engines [--shards 5] [--steps 4]`.
 
-Steady-state rates: from the moment when the first shard was finished to that of the last, so that starting processes
-and loading models do not count. Per second, and per second of processor time of all processes together: on a machine
+Steady-state rates: from the moment when every worker could have finished a shard (two of them, after the second) to that of
+the last, so that starting processes and loading models do not count, nor what one worker had drawn while another finished.
+Per second, and per second of processor time of all processes together: on a machine
 that has other work to do, only the second says anything. One process is measured before and after: a drift shows.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import tempfile
 import threading
@@ -37,7 +39,11 @@ class Watch(threading.Thread):
     def __init__(self, opened: Opened) -> None:
         """Begin to look."""
         super().__init__(daemon=True)
-        self.opened, self.seen, self.ended = opened, [(0.0, 0.0, 0)], threading.Event()
+        self.opened, self.ended = opened, threading.Event()
+        self.seen: list[tuple[int, int, float, float]] = []
+        """Shards, images, the time and the processor time."""
+        self.used: dict[psutil.Process, float] = {}
+        """Processor seconds of this process and of all that it has started, those that have ended among them."""
         self.start()
 
     def run(self) -> None:
@@ -47,50 +53,44 @@ class Watch(threading.Thread):
 
     def look(self) -> None:
         """Is there another one?"""
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                self.used[process] = times.user + times.system
         run, chosen, planned = self.opened
         there = [s for s in planned.shards() if run.perceptions(chosen.perceive.name, s).exists()]
-        images = stages.images_in(there)
-        if images > self.seen[-1][2]:
-            self.seen.append((time.monotonic(), processor_seconds(), images))
+        if len(there) > (self.seen[-1][0] if self.seen else 0):
+            self.seen.append((len(there), stages.images_in(there), time.monotonic(), sum(self.used.values())))
 
-    def rate(self) -> Rate:
-        """From the first shard to the last."""
+    def rate(self, workers: int) -> Rate:
+        """From the moment when so many shards were finished to that of the last."""
         self.ended.set()
         self.join()
-        first, last = self.seen[1], self.seen[-1]
-        images = last[2] - first[2]
-        return Rate(images / (last[0] - first[0]), images / (last[1] - first[1]))
-
-
-def processor_seconds() -> float:
-    """What this process and all that it has started have used."""
-    total = 0.0
-    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
-        try:
-            used = process.cpu_times()
-        except psutil.Error:
-            continue
-        total += used.user + used.system
-    return total
+        first, last = next(seen for seen in self.seen if seen[0] >= workers), self.seen[-1]
+        images, clock, processors = (after - before for before, after in zip(first[1:], last[1:], strict=True))
+        return Rate(images / clock, images / processors)
 
 
 def measured(engine: str, folder: Path, changes: tuple[str, ...]) -> Rate:
-    """The rate of an engine on a new run."""
+    """The rate of an engine on a new run. Ray has a pair of actors for each core that it may use."""
     opened = line.begin(study.load("emoji", changes), folder)
     watch = Watch(opened)
+    workers = 1
     if engine == "ray":
+        workers = len(os.sched_getaffinity(0))
         ray.generate(opened, None)
     elif engine == "two processes":
+        workers = 2
         local.generate(opened, 2)
     else:
         line.generate(opened, perceive=True)
-    return watch.rate()
+    return watch.rate(workers)
 
 
 def main() -> None:
-    """All of them in turn, one thread per process. Ray has a pair of actors for each core that it may use."""
+    """All of them in turn, one thread per process."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shards", type=int, default=5)
+    parser.add_argument("--shards", type=int, default=6, help="more than workers, and a multiple of them")
     parser.add_argument("--images-per-prompt", type=int, default=4, help="of 20 prompts, in each shard")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--order", nargs="+", default=ORDER, choices=sorted(set(ORDER)))

@@ -1,8 +1,9 @@
 """What a million perceptions cost to estimate: `python -m scripts.bench_estimate [--largest 1000000] [--batches 4]`.
 
 Shards as a run leaves them (153 occupations, 4 arms, 3 attributes), made up by a fake and without pictures, go through
-the real path: read, count, correct, compare, pool, write. Beside it a few batches are drawn with the embedded model, in
-the same process: absolute times on a shared machine are noise. A perception is one attribute of one image.
+the real path: read, count, correct, compare, pool, write. The fake's errors were counted on labelled pictures, either of
+any concept, or of each one and with each concept's own errors (`--by-concept`). Beside it a few batches are drawn with the
+embedded model, in the same process: absolute times on a shared machine are noise. A perception is one attribute of one image.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from pipeline.types import CANNOT_TELL, Attribute, ImageRecord, Perceived, Pixel
 from scripts.bench_line import seconds
 
 LABELS = 200
-"""Per level."""
+"""Per level, of any concept."""
+LABELS_EACH = 10
+"""Per level and concept."""
 RIGHT, UNDECIDED = 0.9, 0.05
 ARMS = (Unchanged(), Suffix(name="plain", text="."), Suffix(name="odd", text="!"), Negative(text="grey"))
 
@@ -37,6 +40,10 @@ class MadeUp:
 
     name = "made-up-zero_shot"
     attributes = tuple(ATTRIBUTES[name] for name in ("gender", "skin_tone", "age"))
+
+    def __init__(self, concepts: Sequence[str] = ()) -> None:
+        """With labelled pictures of each of these concepts, or else of any."""
+        self.concepts = concepts
 
     def perceive(self, images: Sequence[Pixels]) -> Perceived:
         """There are no images."""
@@ -48,12 +55,20 @@ class MadeUp:
 
     def confusion(self, attribute: str) -> npt.NDArray[np.int64]:
         """As on labelled pictures `(K, K + 1)`."""
-        levels = {a.name: len(a.levels) for a in readable(self.attributes)}
-        return np.round(LABELS * chances(levels[attribute])).astype(np.int64)
+        if self.concepts:
+            return np.asarray(sum(self.confusion_by_concept(attribute).values()))
+        return np.round(LABELS * chances(self._levels(attribute))).astype(np.int64)
 
     def confusion_by_concept(self, attribute: str) -> dict[str, npt.NDArray[np.int64]]:
-        """Not by concept."""
-        return {}
+        """Each concept errs in its own way: its chances are Dirichlet about those of all, as if from 20 pictures."""
+        rng, around = np.random.default_rng(1), 20 * chances(self._levels(attribute))
+        return {
+            concept: np.stack([rng.multinomial(LABELS_EACH, rng.dirichlet(row)) for row in around])
+            for concept in self.concepts
+        }
+
+    def _levels(self, attribute: str) -> int:
+        return next(len(a.levels) for a in readable(self.attributes) if a.name == attribute)
 
     def of(self, concepts: Sequence[int], rng: np.random.Generator) -> Perceived:
         """What is read in one image of each concept."""
@@ -80,9 +95,9 @@ def chances(levels: int) -> npt.NDArray[np.float64]:
     return np.hstack([errors * (1 - UNDECIDED), np.full((levels, 1), UNDECIDED)])
 
 
-def make(run: Run, planned: Plan) -> None:
+def make(run: Run, planned: Plan, perceiver: MadeUp) -> None:
     """Write all shards of a run, images and perceptions, as its stages would."""
-    perceiver, rng = MadeUp(), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     place = {prompt.key: number for number, prompt in enumerate(planned.prompts)}
     for shard in planned.shards():
         _make(run, planned, shard, perceiver, place, rng)
@@ -108,7 +123,7 @@ def _make(
     run.write_perceptions(perceiver.name, shard, [unit.id for unit in units], seen, perceiver.attributes)
 
 
-def estimating(perceptions: int, folder: Path) -> tuple[int, float, float]:
+def estimating(perceptions: int, folder: Path, *, by_concept: bool) -> tuple[int, float, float]:
     """Images, seconds and the process's peak memory in GiB so far, for about so many perceptions."""
     per_prompt = max(1, round(perceptions / (153 * len(ARMS) * len(MadeUp.attributes))))
     chosen = study.load(
@@ -116,7 +131,7 @@ def estimating(perceptions: int, folder: Path) -> tuple[int, float, float]:
     )
     planned = replace(plan(chosen, weights="none"), arms=ARMS)
     run = Run(folder)
-    make(run, planned)
+    make(run, planned, MadeUp([*dict.fromkeys(p.concept for p in planned.prompts)] if by_concept else ()))
     took = seconds(lambda: line.estimate((run, chosen, planned)))
     return len(planned), took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
@@ -136,11 +151,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--largest", type=int, default=1_000_000)
     parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--by-concept", action="store_true", help="labelled pictures of every concept")
     args = parser.parse_args()
     before, images, took = math.nan, 0, math.nan
     for perceptions in (args.largest // 100, args.largest // 10, args.largest):
         with tempfile.TemporaryDirectory() as folder:
-            images, took, peak = estimating(perceptions, Path(folder))
+            images, took, peak = estimating(perceptions, Path(folder), by_concept=args.by_concept)
         print(
             f"{perceptions:,} perceptions of {images:,} images: {took:.1f} s, {took / before:.1f} times the one before, "
             f"peak {peak:.2f} GiB (under 2)",

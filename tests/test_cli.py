@@ -31,7 +31,8 @@ def typecast(*words: str, cwd: Path = HOME) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def fake(tmp_path: Path) -> str:
     path = tmp_path / "fake.yaml"
-    path.write_text(study.dump(fake_study()))
+    quick = {"perceive": {"clip": "fake", "attributes": ["gender"]}, "reference": [{"table": "taught_shares"}]}
+    path.write_text(study.dump(fake_study(**quick)))
     return str(path)
 
 

@@ -155,7 +155,10 @@ def test_the_pairs_are_those_of_a_dictionary_of_seeds(runs: Callable[..., Opened
 
 
 def test_attributes_are_compared_together_as_well_as_apart(drawn: Callable[..., Opened]) -> None:
-    opened = [drawn("one", images_per_prompt=12), drawn("two", images_per_prompt=12, draw=guided(5))]
+    opened = [
+        drawn("one", images_per_prompt=12, reference=[]),
+        drawn("two", images_per_prompt=12, reference=[], draw=guided(5)),
+    ]
     for one in opened:
         line.estimate(one)
     members = [compare._member(folder, folder.name) for folder in folders(*opened)]

@@ -561,7 +561,7 @@ def test_an_arm_that_changes_nothing_is_seldom_over_corrected(times: float, conc
     ("before", "after", "n"),
     [
         (0.2, 0.2, 40),
-        (0.05, 0.95, 40),
+        pytest.param(0.05, 0.95, 40, marks=pytest.mark.slow),
         pytest.param(0.2, 0.5, 40, marks=pytest.mark.slow),
         pytest.param(0.5, 0.2, 40, marks=pytest.mark.slow),
     ],
@@ -582,7 +582,7 @@ def test_the_interval_holds_the_true_change_of_the_distance(before: float, after
 
 
 def test_the_page_says_what_a_prompt_that_draws_one_image_cannot_know(drawn: Callable[..., Opened]) -> None:
-    opened = drawn(arms=["none", "diversity_suffix"], images_per_prompt=2)
+    opened = drawn(arms=["none", "diversity_suffix"], images_per_prompt=2, **GENDER)
     line.estimate(opened)
     page = line.report(opened).read_text(encoding="utf-8")
     assert page.count("which knows of no batch") == 1

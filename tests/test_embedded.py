@@ -95,7 +95,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, set[tupl
     return study.dump(wanted), pixels_of(line.resume(folder / "run"))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_killed_with_the_embedded_model_it_ends_with_the_same_pixels(
     tmp_path: Path, seed: int, undisturbed: tuple[str, set[tuple[str, str]]]
 ) -> None:
