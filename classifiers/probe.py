@@ -211,8 +211,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     return found
 
 
-def load(folder: Path, clip: ClipModel, attributes: Sequence[Attribute], *, name: str) -> Probe:
-    """A fitted probe on the CLIP that it was fitted on. It has thresholds of its own."""
+def described_for(folder: Path, attributes: Sequence[Attribute]) -> dict[str, Any]:
+    """`probe.json`, of a probe that reads these attributes, else an `InputError`."""
     described = read_description(folder)
     for attribute in attributes:
         entry = described["attributes"].get(attribute.name)
@@ -226,6 +226,12 @@ def load(folder: Path, clip: ClipModel, attributes: Sequence[Attribute], *, name
                 f"{folder / DESCRIPTION}: {attribute.name}: has the levels {', '.join(entry['levels'])}, and here they "
                 f"are {', '.join(attribute.levels)}; fit the probe again"
             )
+    return described
+
+
+def load(folder: Path, clip: ClipModel, attributes: Sequence[Attribute], *, name: str) -> Probe:
+    """A fitted probe on the CLIP that it was fitted on. It has thresholds of its own."""
+    described = described_for(folder, attributes)
     try:
         with (folder / WEIGHTS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             stored = {key: arrays[key] for key in arrays.files}

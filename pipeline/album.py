@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import prompt_sets
-from pipeline import checks, store, study
+from pipeline import checks, stages, store, study
 from pipeline.errors import InputError, RunError
 from pipeline.pictures import bytes_of, decoded, files_below, quarters
 from pipeline.progress import progress
@@ -95,16 +95,19 @@ class File:
     """Why they are not."""
 
 
-def look(folder: Path, concept: str | None) -> list[File]:
-    """Every file of a folder and the folders in it, by name; those whose name begins with a dot are no pictures.
+def look(folder: Path, concept: str | None, *, runs: Path) -> list[File]:
+    """Every file of a folder and the folders in it, by name; those whose name begins with a dot are no pictures, nor is
+    what Typecast wrote there: `runs` is the folder of this run or of all.
 
     Without a `concept`, the sub-folder says it: `software_engineer/1.png` is a software engineer. `nurse/` and `Nurse/`
     are one concept, named as the first.
     """
+    home, ours = folder.resolve(), runs.parent.resolve() / runs.name
     paths = sorted(files_below(folder), key=lambda p: p.relative_to(folder).as_posix())
+    if not home.is_relative_to(ours):
+        paths = [path for path in paths if not (home / path.relative_to(folder)).is_relative_to(ours)]
     if not paths:
         raise InputError(f"{folder}: holds no file; give a folder of pictures")
-    home = folder.resolve()
     loose = [p.name for p in paths if p.parent == folder]
     if concept is None and loose:
         some = ", ".join(loose[:3]) + (f" and {len(loose) - 3} more" if len(loose) > 3 else "")
@@ -161,19 +164,23 @@ def study_of(
 # -- the shards --------------------------------------------------------------------------------------
 
 
-def begin(chosen: FolderStudy, out: Path) -> Run:
-    """The run folder of a study: a new one, or the one where the same pictures were begun with."""
-    run = Run(out)
+def begins(run: Run, chosen: FolderStudy) -> bool:
+    """Is a study to be written into a run folder? A new one is, and one that is read otherwise while nothing is read yet;
+    not one of the same pictures, which goes on. Any other is a `RunError` that names the keys."""
     if run.study_file.exists():
         began = study.of_run(run.study_file)
-        same = {"pictures"}
-        if not isinstance(began, FolderStudy) or began.model_dump(exclude=same) != chosen.model_dump(exclude=same):
-            raise RunError(f"{out}: holds other pictures or another study; name another folder with --out")
-        return run
-    if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise RunError(f"{out}: is not empty and holds no study.yaml; name another folder with --out")
-    store.write_text(run.study_file, study.dump(chosen))
-    return run
+        if not isinstance(began, FolderStudy):
+            raise RunError(f"{run.folder}: holds a study of another kind; name another folder with --out")
+        may_change = {"pictures"} | (set() if any(run.folder.glob("perceptions/*/*.parquet")) else {"perceive"})
+        if different := stages.differences(began, chosen, may_change):
+            raise RunError(
+                f"{run.folder}: holds other pictures or another study: {'; '.join(different)}. Name another folder with "
+                "--out"
+            )
+        return began.perceive != chosen.perceive
+    if run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir()):
+        raise RunError(f"{run.folder}: is not empty and holds no study.yaml; name another folder with --out")
+    return True
 
 
 def keep(run: Run, album: Album, folder: Path, files: Sequence[File], environment: dict[str, Any]) -> None:

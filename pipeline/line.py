@@ -92,10 +92,17 @@ def import_folder(
     changes: Sequence[str] = (),
     out: Path | None = None,
 ) -> Readable:
-    """The pictures of a folder as a run, or the rest of them where it was interrupted. Nothing is perceived yet."""
-    files = album.look(folder, concept)
+    """The pictures of a folder as a run, or the rest of them where it was interrupted. Nothing is perceived yet.
+
+    A perceiver that there is not is refused before anything is written.
+    """
+    files = album.look(folder, concept, runs=out or Path("outputs"))
     study = album.study_of(folder, files, model=model, grid=grid, changes=changes)
-    run = album.begin(study, out or Path("outputs") / study.name)
+    run = Run(out or Path("outputs") / study.name)
+    if album.begins(run, study):
+        if study.perceive.clip != "fake":
+            _asked_probe(study.perceive)
+        store.write_text(run.study_file, studies.dump(study))
     album.keep(run, Album(study), folder, files, generation.environment())
     return run, study, Album(study)
 
@@ -134,12 +141,14 @@ def open_within(study: Study | FolderStudy) -> Rereader:
 
 
 def _asked_probe(asked: Perceive) -> Path | None:
-    """The folder of a fitted probe, if a study asks for one. A probe or a CLIP that there is not is refused; none is loaded."""
+    """The folder of a fitted probe, if a study asks for one. A probe or a CLIP that there is not is refused, as is one that
+    does not read what is asked; none is loaded."""
     from classifiers import clip
+    from classifiers.attributes import ATTRIBUTES
 
     folder = probe_folder(asked.probe)
     if folder:
-        probe.read_description(folder)
+        probe.described_for(folder, [ATTRIBUTES[name] for name in asked.attributes])
     clip.source(asked.clip, asked.pretrained)
     return folder
 

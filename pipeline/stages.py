@@ -123,13 +123,7 @@ def load_run(folder: Path) -> tuple[Run, Study]:
 
 def _continued(began: Study, wanted: Study, run: Run) -> Study:
     """The study to go on with, in a folder where `began` was drawn."""
-    may_change = {"images_per_prompt", "arms", "grown_from", "description", "prompt_sets"}
-    old, new = (_flat(s.model_dump(mode="json", exclude=may_change)) for s in (began, wanted))
-    different = [
-        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
-        for key in old | new
-        if old.get(key) != new.get(key)
-    ]
+    different = differences(began, wanted, {"images_per_prompt", "arms", "grown_from", "description", "prompt_sets"})
     there, here = began.prompts(), wanted.prompts()  # a description may change, and how the file is written
     if there != here:
         sets = [[*dict.fromkeys(prompt.prompt_set for prompt in prompts)] for prompts in (there, here)]
@@ -152,6 +146,16 @@ def _continued(began: Study, wanted: Study, run: Run) -> Study:
     if wanted.images_per_prompt > began.images_per_prompt:
         grown = (*grown, began.images_per_prompt)
     return wanted.model_copy(update={"grown_from": grown})
+
+
+def differences(there: Study | study.FolderStudy, here: Study | study.FolderStudy, may_change: set[str]) -> list[str]:
+    """What two studies of a kind say differently, by dotted key, in words."""
+    old, new = (_flat(s.model_dump(mode="json", exclude=may_change)) for s in (there, here))
+    return [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in old | new
+        if old.get(key) != new.get(key)
+    ]
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from PIL import Image
 from classifiers import labelled
 from pipeline import album, cli, line, stages, store, study
 from pipeline.album import Album
-from pipeline.errors import InputError, RunError
+from pipeline.errors import InputError, RunError, TypecastError
 from pipeline.line import Readable
 from tests.test_cli import typecast
 
@@ -164,11 +164,50 @@ def test_an_interrupted_import_goes_on_and_another_folder_is_refused(
     assert rows(imported(tmp_path / "mine", tmp_path / "run")) == whole
     assert run.images(planned.shards()[0]).stat().st_mtime_ns == kept
     fill(tmp_path / "mine", 21)
-    with pytest.raises(RunError, match="holds other pictures"):
+    with pytest.raises(RunError, match=r"holds other pictures.*files is 20 there and 21 here; sha256 is"):
         imported(tmp_path / "mine", tmp_path / "run")
     with pytest.raises(InputError, match=r"made elsewhere \(typecast import FOLDER\)"):
         stages.load_run(tmp_path / "run")
     assert study.of_run(run.study_file) == chosen
+
+
+def test_a_perceiver_that_there_is_not_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    fill(tmp_path / "mine", 3)
+    wrong = {
+        ("perceive.clip=ViT-L-41",): "no folder and no model",
+        ("perceive.probe=nowhere",): "nowhere holds no probe.json",
+        ("perceive.probe=embedded", "perceive.attributes=[race]"): "does not read race; it reads gender",
+    }
+    for changes, said in wrong.items():
+        with pytest.raises(TypecastError, match=said):
+            imported(tmp_path / "mine", tmp_path / "run", changes=changes)
+        assert not (tmp_path / "run").exists()
+    opened = imported(tmp_path / "mine", tmp_path / "run", changes=("perceive.clip=fake",))
+    assert line.reopen(tmp_path / "run")[1] == opened[1]
+
+
+def test_what_is_not_read_yet_may_be_read_otherwise(tmp_path: Path) -> None:
+    fill(tmp_path / "mine", 3)
+    imported(tmp_path / "mine", tmp_path / "run", changes=("perceive.attributes=[gender]",))
+    opened = imported(tmp_path / "mine", tmp_path / "run")
+    assert line.reopen(tmp_path / "run")[1] == opened[1] and opened[1].perceive.clip == "fake"
+    line.perceive(opened)
+    with pytest.raises(RunError, match=r"perceive\.attributes is \['gender', 'skin_tone'\] there and \['age'\] here"):
+        imported(tmp_path / "mine", tmp_path / "run", changes=(READ[0], "perceive.attributes=[age]"))
+    assert line.reopen(tmp_path / "run")[1] == opened[1]
+
+
+@pytest.mark.parametrize("out", [None, Path("audit"), Path("a/b")])
+def test_a_run_inside_of_the_folder_is_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: Path | None
+) -> None:
+    fill(tmp_path / "mine", 3)
+    monkeypatch.chdir(tmp_path / "mine")
+    for _ in range(2):
+        opened = line.import_folder(
+            Path("."), concept="ceo", model=None, grid=False, changes=(READ[0], "reference=[]"), out=out
+        )
+        assert [row["file"] for row in rows(opened)] == ["00.png", "01.png", "02.png"]
 
 
 def test_the_same_picture_twice_is_said_and_counted(tmp_path: Path) -> None:
@@ -210,7 +249,10 @@ def test_a_folder_that_may_not_be_listed_is_named_and_nothing_is_imported(
         return listed(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    for read in (lambda: album.look(tmp_path / "mine", None), lambda: labelled.load(str(tmp_path / "mine"))):
+    for read in (
+        lambda: album.look(tmp_path / "mine", None, runs=tmp_path / "outputs"),
+        lambda: labelled.load(str(tmp_path / "mine")),
+    ):
         with pytest.raises(InputError, match="mine/woman/locked: cannot be listed: Permission denied"):
             read()
 
