@@ -99,7 +99,8 @@ def look(folder: Path, concept: str | None, *, runs: Path) -> list[File]:
     """Every file of a folder and the folders in it, by name; those whose name begins with a dot are no pictures, nor is
     what Typecast wrote there: `runs` is the folder of this run or of all.
 
-    Without a `concept`, the sub-folder says it: `software_engineer/1.png` is a software engineer. `nurse/` and `Nurse/`
+    Without a `concept`, the sub-folder says it: `software_engineer/1.png` is a software engineer, as is every picture
+    with `software_engineer` as the `concept`. `nurse/` and `Nurse/`
     are one concept, named as the first.
     """
     home, ours = folder.resolve(), runs.parent.resolve() / runs.name
@@ -126,7 +127,7 @@ def look(folder: Path, concept: str | None, *, runs: Path) -> list[File]:
 def _file(path: Path, folder: Path, home: Path, concept: str | None) -> File:
     name = path.relative_to(folder).as_posix()
     told = os.fsencode(name).decode("utf-8", "backslashreplace")
-    concept = concept or re.sub(r"[_\s]+", " ", told.partition("/")[0]).strip()
+    concept = re.sub(r"[_\s]+", " ", concept or told.partition("/")[0]).strip()
     if told != name:
         return File(name=told, concept=concept, sha256="", reason=NO_NAME)
     if not Path(os.path.realpath(path)).is_relative_to(home):  # `resolve` raises where links go round in a circle

@@ -334,7 +334,7 @@ def import_(
     """Audit pictures made elsewhere: a folder of them, which is perceived here, or a study's counts or labels."""
     import prompt_sets
 
-    if concept is not None and not concept.strip():
+    if concept is not None and not concept.strip("_ \t"):
         raise InputError(f"--concept {concept!r}: name what all pictures show, such as: --concept ceo; or leave it out")
     if source not in prompt_sets.studies() and Path(source).is_dir():
         _import_folder(Path(source), concept, model, grid, tuple(change or ()), out)

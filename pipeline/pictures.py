@@ -19,6 +19,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MOST_PIXELS = 89_478_485
 """Pillow's own limit: a quarter of a gigabyte of RGB. A file of a few kilobytes can claim to be far more."""
 TOO_LARGE = f"too large: more than {MOST_PIXELS:,} pixels"
+MOST_APART = 100
+"""How many times as long as the other a side may be: a CLIP reads the shorter side at a few hundred pixels, and the longer
+one would be too large for any memory."""
 MOST_BYTES = 10**9
 """No picture of so many pixels needs more; a video in the folder might have more bytes than there is memory."""
 BESIDE = ("Decompressed data too large", "Too much memory used in text chunks")
@@ -69,6 +72,10 @@ def decoded(content: bytes) -> Pixels | str:
             with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 if picture.width * picture.height > MOST_PIXELS:
                     return TOO_LARGE
+                if max(picture.size) > MOST_APART * min(picture.size):
+                    return (
+                        f"too narrow: {picture.width:,} x {picture.height:,} pixels, and 1 : {MOST_APART} is the most"
+                    )
                 picture.load()
                 return _rgb(picture)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

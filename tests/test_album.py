@@ -92,6 +92,8 @@ def test_sub_folders_say_what_the_pictures_show(tmp_path: Path) -> None:
     opened = imported(tmp_path / "mine", tmp_path / "run", concept=None)
     assert Counter(row["concept"] for row in rows(opened)) == {"nurse": 3, "software engineer": 2}
     assert [row["sample"] for row in rows(opened)] == [0, 1, 2, 0, 1]
+    opened = imported(tmp_path / "mine" / "software_engineer", tmp_path / "one", concept=" software_engineer")
+    assert {row["concept"] for row in rows(opened)} == {"software engineer"}
     (tmp_path / "mine" / "Nurse").mkdir()
     Image.new("RGB", (3, 3)).save(tmp_path / "mine" / "Nurse" / "0.png")
     opened = imported(tmp_path / "mine", tmp_path / "either", concept=None)
@@ -257,7 +259,7 @@ def test_a_folder_that_may_not_be_listed_is_named_and_nothing_is_imported(
             read()
 
 
-@pytest.mark.parametrize("concept", ["", " "])
+@pytest.mark.parametrize("concept", ["", " ", "_"])
 def test_pictures_of_nothing_are_refused(tmp_path: Path, concept: str) -> None:
     fill(tmp_path / "mine", 1)
     with pytest.raises(InputError, match=f"--concept '{concept}': name what all pictures show"):

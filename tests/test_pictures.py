@@ -159,6 +159,13 @@ def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
     assert "save the picture without them" in why(note[:33] + bomb + note[33:])
 
 
+def test_a_picture_too_narrow_for_a_clip_is_refused() -> None:
+    """Its shorter side at 64 pixels, that of 1 x 2,000 has 128,000 pixels on the other, and of 1 x 40,000,000 no memory."""
+    for size in ((1, 101), (202, 2), (2000, 1)):
+        assert why(saved(Image.new("RGB", size), "PNG")).startswith(f"too narrow: {size[0]:,} x {size[1]:,} pixels")
+    assert read(saved(Image.new("RGB", (2, 200)), "PNG")).shape == (200, 2, 3)
+
+
 def test_a_file_with_more_bytes_than_memory_is_not_read(tmp_path: Path) -> None:
     """A video of 4 TB among the pictures, in each of the three places that read files of others."""
     video = tmp_path / "video.mp4"
