@@ -340,8 +340,15 @@ def import_(
         _import_folder(Path(source), concept, model, grid, tuple(change or ()), out)
     elif concept or model or grid or change:
         raise InputError(f"{source}: no such folder; --concept, --model, --grid and --set are for a folder of pictures")
-    else:
+    elif source in prompt_sets.studies() or Path(source).is_file():
         _import_study(source, out)
+    else:
+        from pipeline import study as studies
+
+        ships = ", ".join(name for name in sorted(prompt_sets.studies()) if studies.is_import(name))
+        raise InputError(
+            f"{source}: no such folder or study file; the studies that ship and can be imported are: {ships}"
+        )
 
 
 def _import_folder(

@@ -202,7 +202,7 @@ class _Job:
             from submitit import SlurmExecutor
         except ImportError:
             raise InputError(
-                "typecast launch: submitit is not installed; install it with: pip install 'typecast[slurm]'"
+                "typecast launch: submitit is not installed; install it with, in Typecast's checkout: pip install -c constraints.txt -e '.[slurm]'"
             ) from None
 
         class Commands(SlurmExecutor):  # type: ignore[misc]
