@@ -318,8 +318,9 @@ FAIRFACE = {
     "race": {"White": "White", "Black": "Black", "East Asian": "Asian", "Southeast Asian": "Asian"}
     | dict.fromkeys(("Indian", "Middle Eastern", "Latino_Hispanic"), ""),
 }
-"""Kärkkäinen and Joo (2021), arXiv:1908.04913: labels by paid viewers. Ages of 10 to 19 and of 60 to 69 are on
-both sides of a border (in BLS Table 11b people are older from 65 on), and what we do not count as White, Black or Asian without a doubt is not labelled."""
+"""Kärkkäinen and Joo (2021), arXiv:1908.04913: labels by paid viewers. Ages of 10 to 19 and of 60 to 69 are on both sides of a
+border (in BLS Table 11b people are older from 65 on), and what we do not count as White, Black or Asian without a doubt is
+not labelled."""
 
 
 def _fairface(path: Path) -> Album:

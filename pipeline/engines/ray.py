@@ -102,7 +102,8 @@ def _connected(address: str | None) -> Iterator[list[dict[str, Any]]]:
         import ray
     except ImportError:
         raise InputError(
-            "--engine ray: Ray is not installed; install it with, in Typecast's checkout: pip install -c constraints.txt -e '.[ray]'"
+            "--engine ray: Ray is not installed; install it with, in its checkout: "
+            "pip install -c constraints.txt -e '.[ray]'"
         ) from None
     here = {"address": "local", "include_dashboard": False, "num_cpus": _processors()}
     where = here if address is None else {"address": address}

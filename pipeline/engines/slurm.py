@@ -202,7 +202,8 @@ class _Job:
             from submitit import SlurmExecutor
         except ImportError:
             raise InputError(
-                "typecast launch: submitit is not installed; install it with, in Typecast's checkout: pip install -c constraints.txt -e '.[slurm]'"
+                "typecast launch: submitit is not installed; install it with, in its checkout: "
+                "pip install -c constraints.txt -e '.[slurm]'"
             ) from None
 
         class Commands(SlurmExecutor):  # type: ignore[misc]
