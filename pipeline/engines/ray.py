@@ -102,7 +102,7 @@ def _connected(address: str | None) -> Iterator[list[dict[str, Any]]]:
         import ray
     except ImportError:
         raise InputError(
-            "--engine ray: Ray is not installed; install it with, in its checkout: "
+            "--engine ray: Ray is not installed; install it in Typecast's checkout with: "
             "pip install -c constraints.txt -e '.[ray]'"
         ) from None
     here = {"address": "local", "include_dashboard": False, "num_cpus": _processors()}

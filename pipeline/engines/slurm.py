@@ -202,7 +202,7 @@ class _Job:
             from submitit import SlurmExecutor
         except ImportError:
             raise InputError(
-                "typecast launch: submitit is not installed; install it with, in its checkout: "
+                "typecast launch: submitit is not installed; install it in Typecast's checkout with: "
                 "pip install -c constraints.txt -e '.[slurm]'"
             ) from None
 
