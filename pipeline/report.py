@@ -89,6 +89,7 @@ def write_report(folder: Path) -> Path:
         if imported
         else [prompt_sets.load_reference(r.table, r.year) for r in study.reference],
         missing=_missing(rows),
+        matches=_matches(rows),
         arms_head=ARMS,
         paired=all(entry["paired"] for entry in summary.get("arms") or []),
         arms_unknown=_unknown_of_arms(summary.get("arms") or []),
@@ -906,6 +907,13 @@ def _said_of_leaks(record: Mapping[str, Any]) -> str:
         f"all other concepts (the worst concept is between {100 * leak['low']:.0f} and {100 * leak['high']:.0f} points, were the "
         "labelled pictures independent; where several show one drawing or person, it is less certain)."
     )
+
+
+def _matches(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Concepts that are held against a row which is not quite theirs: how well it matches, the concept and the row."""
+    held = [row for row in rows if row["reference"] and row["reference_match"] not in ("", "good")]
+    found = {(row["reference_match"], row["concept"], row["reference_row"]) for row in held}
+    return sorted(found, key=lambda each: (each[0] != "poor", each))
 
 
 def _missing(rows: Sequence[Row]) -> list[tuple[str, str, list[str]]]:

@@ -64,6 +64,8 @@ COLUMNS = (
     "reference_low",
     "reference_high",
     "reference_source",
+    "reference_row",
+    "reference_match",
     "reference_missing",
     "difference",
     "difference_low",
@@ -388,6 +390,13 @@ class Against:
         """The reference distribution of a concept, or why there is none."""
         return self.table.distribution(concept, reading.attribute, reading.levels)
 
+    def match(self, concept: str) -> dict[str, str]:
+        """Which row of a table of occupations stands for a concept, and how well; nothing where the rows are the concepts."""
+        found = self.table.match(concept)
+        if self.table.matches is None or isinstance(found, str):
+            return {}
+        return {"reference_row": self.table.row(found), "reference_match": found.quality}
+
     def base(self, reading: Reading) -> list[float]:
         """The base rate per level; NaN where the table gives none."""
         found = self.table.base(reading.attribute, reading.levels)
@@ -692,6 +701,7 @@ def _rows(
             "high": mine.high,
             "method": mine.method,
             "reference_source": against.source(reading) if against else "",
+            **(against.match(key[1]) if against else {}),
         }
         if isinstance(found, str):
             yield cells | _missing(found)

@@ -159,8 +159,11 @@ class Reference:
         found = self.match(concept)
         if isinstance(found, str):
             return found
-        row = found.row_2019 if self.year == 2019 and found.row_2019 else found.row
-        return self._distribution(row, concept, attribute, levels)
+        return self._distribution(self.row(found), concept, attribute, levels)
+
+    def row(self, match: Match) -> str:
+        """The name of a match's row in the table's year."""
+        return match.row_2019 if self.year == 2019 and match.row_2019 else match.row
 
     def base(self, attribute: str, levels: tuple[str, ...]) -> Distribution | str:
         """The base rate of the same table: all employed, or the mean over the rows where it says so."""

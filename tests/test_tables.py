@@ -273,6 +273,22 @@ def test_race_is_tested_though_white_is_a_range() -> None:
     assert row["direction"] == "below all that the table allows" and row["direction"] in figures.DIRECTIONS
 
 
+def test_the_row_a_concept_is_held_against_and_its_match_are_said(drawn: Callable[..., Opened]) -> None:
+    asked = {"reference": [{"table": "bls_cps_table11", "year": 2019}], "images_per_prompt": 2}
+    opened = drawn(perceive={"clip": "fake", "attributes": ["gender"]}, **asked)
+    line.estimate(opened)
+    with (opened[0].folder / "estimates.csv").open(newline="") as file:
+        found = {row["concept"]: (row["reference_row"], row["reference_match"]) for row in csv.DictReader(file)}
+    assert found["office worker"] == (
+        "Secretaries and administrative assistants",
+        "poor",
+    )  # as the row was called in 2019
+    assert found["astronaut"] == ("", "") and found["nurse"][1] == "good"
+    page = line.report(opened).read_text(encoding="utf-8")
+    assert "<li>poor: office worker, by “Secretaries and administrative assistants”</li>" in page
+    assert ": nurse, by" not in page
+
+
 def test_prompts_that_are_no_longer_those_that_were_drawn_are_one_message(drawn: Callable[..., Opened]) -> None:
     """A prompt set that ships may differ in the next version, and a run's study.yaml can be edited."""
     own = {"description": "d", "source": "s", "licence": "none", "status": "verified", "concepts": ["pilot", "nurse"]}
