@@ -279,14 +279,12 @@ def test_the_row_a_concept_is_held_against_and_its_match_are_said(drawn: Callabl
     line.estimate(opened)
     with (opened[0].folder / "estimates.csv").open(newline="") as file:
         found = {row["concept"]: (row["reference_row"], row["reference_match"]) for row in csv.DictReader(file)}
-    assert found["office worker"] == (
-        "Secretaries and administrative assistants",
-        "poor",
-    )  # as the row was called in 2019
-    assert found["astronaut"] == ("", "") and found["nurse"][1] == "good"
+    row = "Secretaries and administrative assistants"  # as it was called in 2019
+    assert found["office worker"] == (row, "poor")
+    assert found["astronaut"] == ("", "") and found["firefighter"][1] == "good"
     page = line.report(opened).read_text(encoding="utf-8")
-    assert "<li>poor: office worker, by “Secretaries and administrative assistants”</li>" in page
-    assert ": nurse, by" not in page
+    assert f"<li>poor: office worker, by “{row}”</li>" in page
+    assert ": firefighter, by" not in page
 
 
 def test_prompts_that_are_no_longer_those_that_were_drawn_are_one_message(drawn: Callable[..., Opened]) -> None:
