@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,8 @@ from pipeline.errors import (
 )
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pipeline.line import Readable
 
 app = typer.Typer(
@@ -424,8 +426,6 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", help="Where to write. Default: outputs/<run>-vs-<run>.")] = None,
 ) -> None:
     """Several models or settings beside each other: how far every share moved from the first run."""
-    from rich.console import Console
-
     from pipeline import compare as comparing
     from pipeline import figures
 
@@ -433,9 +433,7 @@ def compare(
     where = out or Path("outputs") / "-vs-".join(folder.resolve().name for folder in folders)
     written = comparing.write(where, rows, found)
     figures.compared(written, where / "figures")
-    console = Console()
-    for table in comparing.shown(written, found):
-        console.print(table)
+    _print(comparing.shown(written, found))
     print(f"written: {where / 'compare.csv'}, compare.json and figures")
 
 
@@ -445,7 +443,8 @@ def plan(
     study: StudyName,
     precision: Annotated[float, typer.Option("--precision", help="Half-width of the 95% intervals, in points.")],
     labels: Annotated[
-        int | None, typer.Option("--labels", help="What if as many pictures of each level were labelled.")
+        int | None,
+        typer.Option("--labels", help="What if as many pictures of each level were labelled, and misread as now."),
     ] = None,
     rate: Annotated[
         float | None, typer.Option("--rate", help="Images per second. Default: as measured in the study's run.")
@@ -453,9 +452,10 @@ def plan(
     change: Changes = None,
 ) -> None:
     """How many images, labelled pictures and hours a wanted precision needs, of each attribute alone: of combinations,
-    such as gender and skin tone together, each has fewer images and a wider interval."""
-    from rich.console import Console
+    such as gender and skin tone together, each has fewer images and a wider interval.
 
+    What people labelled in the study's run, outputs/<study name>, counts, and what the probe cannot tell there.
+    """
     from pipeline import line
     from pipeline import precision as precise
     from pipeline import study as studies
@@ -465,11 +465,10 @@ def plan(
     chosen = studies.load(study, tuple(change or ()))
     folder = Path("outputs") / chosen.name
     half = precision / 100
-    found = precise.needs(chosen, line.readings(chosen, folder), half, labels)
+    readings, undecided = line.readings(chosen, folder)
+    found = precise.needs(chosen, readings, half, labels, undecided)
     source = "--rate" if rate else f"measured in {folder}"
-    console = Console()
-    for part in precise.shown(chosen, found, half, rate or precise.measured_rate(folder), source):
-        console.print(part)
+    _print(precise.shown(chosen, found, half, rate or precise.measured_rate(folder), source))
 
 
 @app.command()
@@ -613,13 +612,9 @@ def evaluate_probe(
 
 
 def _show_probe(found: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from pipeline import probes
 
-    console = Console()
-    for part in probes.shown(found):
-        console.print(part)
+    _print(probes.shown(found))
 
 
 @app.command()
@@ -632,14 +627,10 @@ def explain(
     ] = None,
 ) -> None:
     """Why an image was read as it was: probabilities, margins, each wording's vote, what people said, the nearest labels."""
-    from rich.console import Console
-
     from pipeline import explain as explaining
     from pipeline import line
 
-    console = Console()
-    for part in explaining.shown(*explaining.explain(line.reopen(folder), unit, tuple(change or ()))):
-        console.print(part)
+    _print(explaining.shown(*explaining.explain(line.reopen(folder), unit, tuple(change or ()))))
 
 
 @labels.command("sample")
@@ -710,6 +701,15 @@ def fetch(study: StudyName, change: Changes = None) -> None:
     from pipeline import study as loader
 
     line.fetch(loader.load(study, tuple(change or ())))
+
+
+def _print(parts: Iterable[Table | str]) -> None:
+    """As they are: `[/x]` and `:x:` in the name of a concept are no markup of the console's."""
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False)
+    for part in parts:
+        console.print(part)
 
 
 def _finish(opened: Readable) -> None:

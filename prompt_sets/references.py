@@ -179,6 +179,8 @@ class Reference:
         if row is None:
             return f"{self.title} has no row {name!r}; its rows changed between the years"
         if attribute not in row.shares:
+            if self.entry.layout == "long":
+                return f"{self.title} has nobody under {name!r} whose {attribute} is told"
             few = f"{row.thousands:g} thousand people, fewer than {SUPPRESSED_BELOW:g} thousand"
             return f"{self.title} suppresses {name!r}: {few}"
         years = [other for (_, key), other in self.rows.items() if key == name.casefold() and attribute in other.shares]

@@ -455,6 +455,20 @@ def test_true_labels_bring_the_share_of_a_probe_that_knows_nothing_to_the_truth(
 # -- the door ----------------------------------------------------------------------------------------
 
 
+def test_a_plan_counts_the_labels_and_what_the_run_cannot_tell(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    opened = drawn(images_per_prompt=12, **LIGHT)
+    run, study, planned = opened
+    tables_ = [run.read_perceptions(study.perceive.name, shard, ["gender"]) for shard in planned.shards()]
+    said = Counter(word for table in tables_ for word in table["gender"].to_pylist())
+    undecided = said[CANNOT_TELL] / (said["woman"] + said["man"] + said[CANNOT_TELL])
+    (before,), told = line.readings(study, run.folder)
+    assert before.confusion is None and told == pytest.approx({"gender": undecided}) and undecided > 0
+    rows = [row | {"gender": ("woman", "man")[n % 2]} for n, row in enumerate(sheet(opened, 4))]
+    take(opened, fill(tmp_path / "ann.csv", rows))
+    (after,), _ = line.readings(study, run.folder)
+    assert after.confusion is not None and after.confusion.sum() == len(rows)
+
+
 def test_the_commands_say_what_to_do_next(drawn: Callable[..., Opened], tmp_path: Path) -> None:
     opened = drawn(images_per_prompt=4, **LIGHT)
     where = str(opened[0].folder)
