@@ -7,7 +7,6 @@ It stays one when the sample grows to hold the picture, until it is given again:
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 from collections import Counter
@@ -30,6 +29,8 @@ SHEET = ("picture", "unit_id", "annotator")
 """The columns of a sheet that name no attribute."""
 DISAGREED = ""
 """What people agree on where no answer has more than half of them."""
+PICTURE = ""
+"""Where an attribute's name would stand: what is said of the whole picture, which is `not one person`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,8 @@ class Opinion:
     attribute: str
     probe: str
     people: str
-    """The answer of more than half of them; empty where they disagree."""
+    """The answer of more than half of those who said anything of the attribute, `not one person` that of more than half
+    of those who said anything of the picture; empty where they disagree."""
     sampled: str
     answers: str
     """Each with its annotator: `ann: woman; bob: man`."""
@@ -139,14 +141,17 @@ def _rank(seed: int, unit: str) -> str:
     return hashlib.sha256(f"{seed} {unit}".encode()).hexdigest()
 
 
-def _unsaved(sheet: Path, latest: Mapping[tuple[str, str, str], str], readings: Sequence[Reading]) -> bool:
+def _unsaved(sheet: Path, latest: Mapping[tuple[str, str], Mapping[str, Label]], readings: Sequence[Reading]) -> bool:
     """Does a sheet hold anything that somebody filled in and that the log does not say?"""
     known = (*SHEET, *(reading.attribute for reading in readings))
     for _, cells in checks.csv_lines(sheet, sheet.read_bytes(), [("unit_id", "")]):
-        whose = _whose(sheet, cells)
+        before = latest.get(_whose(sheet, cells), {})
         answers, problems = _said(cells, readings)
-        new = any(latest.get((*whose, attribute)) != level for attribute, level in answers.items())
-        if new or problems or any(cell.strip() for column, cell in cells.items() if column not in known):
+        if (
+            _new(answers, before)
+            or problems
+            or any(cell.strip() for column, cell in cells.items() if column not in known)
+        ):
             return True
     return False
 
@@ -195,18 +200,17 @@ def take(
             other = seen.setdefault((annotator, unit), path)
             if other != path:
                 raise InputError(f"{path}: {annotator} labels {unit}, and does so in {other} too; give one of them")
-            for attribute, level in answers.items():
-                if latest.get((annotator, unit, attribute)) != level:
-                    new.append(
-                        Label(
-                            when=now,
-                            annotator=annotator,
-                            unit_id=unit,
-                            attribute=attribute,
-                            level=level,
-                            sampled="sample" if unit in drawn else "correction",
-                        )
+            for attribute, level in _new(answers, latest.get((annotator, unit), {})).items():
+                new.append(
+                    Label(
+                        when=now,
+                        annotator=annotator,
+                        unit_id=unit,
+                        attribute=attribute,
+                        level=level,
+                        sampled="sample" if unit in drawn else "correction",
                     )
+                )
     columns = [field.name for field in fields(Label)]
     log = [asdict(label) for label in [*log_of(run), *new]]
     store.write_text(folder(run) / "labels.csv", tables.to_csv(log, columns))
@@ -278,18 +282,49 @@ def log_of(run: Run) -> list[Label]:
     path = folder(run) / "labels.csv"
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [Label(**row) for row in csv.DictReader(file)]
+    columns = [field.name for field in fields(Label)]
+    try:
+        lines = list(checks.csv_lines(path, path.read_bytes(), [(column, "") for column in columns]))
+    except InputError as error:
+        raise RunError(str(error)) from None
+    return [Label(**{column: cells[column] for column in columns}) for _, cells in lines]
 
 
-def _latest(run: Run, sample: Sample | None) -> dict[tuple[str, str, str], str]:
-    """The last answer by annotator, picture and attribute. What was said of a picture before the sample held it is none:
-    said again, it is an answer to a sheet."""
+def _latest(run: Run, sample: Sample | None) -> dict[tuple[str, str], dict[str, Label]]:
+    """What each has said last. What was said of a picture before the sample held it is not: said again, it is an answer
+    to a sheet."""
     drawn = set(sample.units) if sample else set()
+    return _last_of(label for label in log_of(run) if label.sampled == "sample" or label.unit_id not in drawn)
+
+
+def _last_of(log: Iterable[Label]) -> dict[tuple[str, str], dict[str, Label]]:
+    """What each annotator says of each picture, by attribute; or, under `PICTURE` alone, that it is `not one person`.
+
+    That is said of the picture, so that a level takes it back of all attributes, and it takes back all levels.
+    """
+    last: dict[tuple[str, str], dict[str, Label]] = {}
+    for label in log:
+        said = last.setdefault((label.annotator, label.unit_id), {})
+        if label.level == NOT_ONE_PERSON:
+            said.clear()
+            said[PICTURE] = label
+        else:
+            said.pop(PICTURE, None)
+            said[label.attribute] = label
+    return last
+
+
+def _word(said: Mapping[str, Label], attribute: str) -> Label | None:
+    """One person's answer about an attribute of a picture, which may be of the whole picture."""
+    return said.get(PICTURE) or said.get(attribute)
+
+
+def _new(answers: Mapping[str, str], said: Mapping[str, Label]) -> dict[str, str]:
+    """Those of the answers that their annotator has not given before, or not last."""
     return {
-        (label.annotator, label.unit_id, label.attribute): label.level
-        for label in log_of(run)
-        if label.sampled == "sample" or label.unit_id not in drawn
+        attribute: level
+        for attribute, level in answers.items()
+        if (before := _word(said, attribute)) is None or before.level != level
     }
 
 
@@ -307,22 +342,25 @@ def labelled(run: Run) -> dict[str, int]:
 def opinions(run: Run, shards: Sequence[Shard], perceiver: str, readings: Sequence[Reading]) -> list[Opinion]:
     """A row per labelled picture and attribute, in the order of the shards.
 
-    Whoever labelled a picture as one of the sample is asked; else those who corrected it.
+    Whoever labelled a picture as one of the sample is asked; else those who corrected it. Whether it shows one person is
+    asked of the picture: where most say it does, nothing is known of an attribute of which only the others spoke.
     """
-    latest = {(label.unit_id, label.attribute, label.annotator): label for label in log_of(run)}
-    of_picture: dict[tuple[str, str], list[Label]] = {}
-    for (unit, attribute, _), label in latest.items():
-        of_picture.setdefault((unit, attribute), []).append(label)
+    of_picture: dict[str, list[dict[str, Label]]] = {}
+    for (_, unit), words in _last_of(log_of(run)).items():
+        of_picture.setdefault(unit, []).append(words)
     found = []
-    units = {unit for unit, _ in of_picture}
-    for shard in shards if units else ():
+    for shard in shards if of_picture else ():
         if not run.images(shard).exists():
             continue
         simple = asked(readings)
         rows = tables.decided(run, perceiver, shard, simple, ["unit_id", "concept", "arm"]).to_pylist()
-        for row, reading in ((row, r) for row in rows if row["unit_id"] in units for r in simple):
-            everyone = of_picture.get((row["unit_id"], reading.attribute), [])
-            if said := [label for label in everyone if label.sampled == "sample"] or everyone:
+        for row, reading in ((row, r) for row in rows if row["unit_id"] in of_picture for r in simple):
+            people = of_picture[row["unit_id"]]
+            everyone = [label for words in people if (label := _word(words, reading.attribute))]
+            said = [label for label in everyone if label.sampled == "sample"] or everyone
+            nobody = _nobody(people)
+            if nobody or any(label.level != NOT_ONE_PERSON for label in said):
+                together = NOT_ONE_PERSON if nobody else agreed(label.level for label in said)
                 found.append(
                     Opinion(
                         unit_id=row["unit_id"],
@@ -330,12 +368,19 @@ def opinions(run: Run, shards: Sequence[Shard], perceiver: str, readings: Sequen
                         arm=row["arm"],
                         attribute=reading.attribute,
                         probe=row[reading.attribute],
-                        people=agreed(label.level for label in said),
+                        people=together if nobody or together != NOT_ONE_PERSON else DISAGREED,
                         sampled=said[0].sampled,
                         answers="; ".join(f"{label.annotator}: {label.level}" for label in said),
                     )
                 )
     return found
+
+
+def _nobody(people: Sequence[Mapping[str, Label]]) -> bool:
+    """Do more than half of those who are asked of a picture say that it is `not one person`?"""
+    sampled = [words for words in people if any(label.sampled == "sample" for label in words.values())]
+    asked_of = sampled or people
+    return 2 * sum(PICTURE in words for words in asked_of) > len(asked_of)
 
 
 def agreed(answers: Iterable[str]) -> str:
@@ -405,6 +450,7 @@ def summary(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
     columns = [*(field.name for field in fields(Opinion)), "stands"]
     store.write_text(folder(run) / "opinions.csv", tables.to_csv(lines, columns))
     probe = {(opinion.unit_id, opinion.attribute): opinion.probe for opinion in said}
+    last = _last_of(log)
     in_sample = [opinion for opinion in said if opinion.sampled == "sample"]
     return {
         "seed": sample.seed,
@@ -420,7 +466,9 @@ def summary(run: Run, planned: Sharded, perceiver: str, readings: Sequence[Readi
                     o.attribute == reading.attribute and o.people == NOT_ONE_PERSON for o in in_sample
                 ),
                 "alpha": alpha(
-                    label for label in log if label.attribute == reading.attribute and label.sampled == "sample"
+                    label
+                    for words in last.values()
+                    if (label := _word(words, reading.attribute)) and label.sampled == "sample"
                 ),
             }
             for reading in asked(readings)

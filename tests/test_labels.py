@@ -218,6 +218,67 @@ def test_what_is_wrong_in_a_sheet_is_one_error_with_its_lines_and_nothing_is_kep
     assert "does so in" in refused(opened, good, both)
 
 
+def said_of(opened: Opened, unit: str) -> dict[str, tuple[str, str]]:
+    run, study, planned = opened
+    found = labels.opinions(run, planned.shards(), study.perceive.name, line.read_by(run, study))
+    return {o.attribute: (o.people, o.answers) for o in found if o.unit_id == unit}
+
+
+def test_not_one_person_is_said_of_the_picture_and_taken_back_of_all_attributes(
+    drawn: Callable[..., Opened], tmp_path: Path
+) -> None:
+    opened = drawn(images_per_prompt=4)
+    run, study, planned = opened
+    row = sheet(opened, 1)[0]
+    unit, nobody, woman = row["unit_id"], row | {"gender": NOT_ONE_PERSON}, row | {"gender": "woman"}
+    take(opened, fill(tmp_path / "ann.csv", [nobody]))
+    assert said_of(opened, unit) == dict.fromkeys(("gender", "skin_tone"), (NOT_ONE_PERSON, "ann: not one person"))
+    take(opened, fill(tmp_path / "ann.csv", [woman]))
+    assert said_of(opened, unit) == {"gender": ("woman", "ann: woman")}
+    readings = line.read_by(run, study)
+    counts = labels.counted(
+        run, planned, study.perceive.name, readings, tables.tally(run, planned, study.perceive.name, readings)
+    )
+    assert counts.labelled.total() == 1 and not counts.not_one_person.total()
+    assert len(take(opened, fill(tmp_path / "ann.csv", [nobody]))[0]) == 2  # said again, of both
+    assert take(opened, tmp_path / "ann.csv") == ([], [])
+    assert {people for people, _ in said_of(opened, unit).values()} == {NOT_ONE_PERSON}
+
+
+def test_most_of_those_who_labelled_a_picture_say_whether_it_shows_one_person(
+    drawn: Callable[..., Opened], tmp_path: Path
+) -> None:
+    opened = drawn(images_per_prompt=4)
+    rows = sheet(opened, 1)[:3]
+    says = {
+        "ann": (NOT_ONE_PERSON, NOT_ONE_PERSON, NOT_ONE_PERSON),
+        "bob": ("woman", NOT_ONE_PERSON, "woman"),
+        "cid": ("woman", "woman", ""),
+    }
+    for who, answers in says.items():
+        filled = [row | {"gender": answer} for row, answer in zip(rows, answers, strict=True)]
+        take(opened, fill(tmp_path / f"{who}.csv", filled))
+    outvoted, agreed, tied = (said_of(opened, row["unit_id"]) for row in rows)
+    assert outvoted == {"gender": ("woman", "ann: not one person; bob: woman; cid: woman")}
+    assert {people for people, _ in agreed.values()} == {NOT_ONE_PERSON} and len(agreed) == 2
+    assert tied == {"gender": ("", "ann: not one person; bob: woman")}
+    run, study, planned = opened
+    about = labels.summary(run, planned, study.perceive.name, line.read_by(run, study))
+    assert about and about["attributes"]["skin_tone"]["not_one_person"] == 1
+
+
+def test_a_log_that_a_table_program_saved_is_read(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+    opened = drawn(images_per_prompt=4, **LIGHT)
+    take(opened, fill(tmp_path / "ann.csv", [sheet(opened, 1)[0] | {"gender": "woman"}]))
+    log, (label,) = labels.folder(opened[0]) / "labels.csv", labels.log_of(opened[0])
+    plain = log.read_text()
+    log.write_text(plain, encoding="utf-8-sig")
+    assert labels.log_of(opened[0]) == [label] and line.status(opened)["labelled"] == 1
+    log.write_text(plain.replace(",", ";"))
+    with pytest.raises(RunError, match=r"labels\.csv: has no column 'when', 'annotator'.*its columns are: when;ann"):
+        line.status(opened)
+
+
 def test_people_agree_by_more_than_half(drawn: Callable[..., Opened], tmp_path: Path) -> None:
     assert labels.agreed(["woman"]) == "woman" and labels.agreed(["woman", "man"]) == ""
     assert labels.agreed(["woman", "man", "woman"]) == "woman"
