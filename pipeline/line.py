@@ -465,6 +465,7 @@ def report(opened: Readable) -> Path:
     """The figures and the page."""
     from pipeline.report import write_report
 
+    stages.weights_of(opened[0], opened[2])
     return write_report(opened[0].folder)
 
 
