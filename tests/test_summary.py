@@ -220,6 +220,37 @@ def test_labelled_images_are_in_the_matrix_and_not_among_the_predictions(
     assert pools[0]["n_images"] == np.sum(table)
 
 
+def test_pooled_numbers_of_an_arm_are_corrected_by_its_own_labels(
+    drawn: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both arms show the reference, and the probe misreads 4 women in 10 in one of them: by the labels of both together
+    each arm was surely off, to either side."""
+    monkeypatch.setattr(summary, "_stretched", lambda *_: {})
+    planned = drawn(images_per_prompt=1, arms=["none", "guardrail"])[2]
+    levels, rng, counts = ("woman", "man"), np.random.default_rng(1), tables.Tally()
+    record = Reading("gender", "perceived gender", levels, np.array([[190, 10, 0], [10, 190, 0]]))
+    (against, *_) = tables.references(planned)
+    for key in tables.keys(planned):
+        of = against.of(key[1], record)
+        if isinstance(of, str):
+            continue
+        woman = rng.random(100) < of.shares[0]
+        said = rng.random(100) < np.where(woman, 0.95 if key[4] == "none" else 0.6, 0.05)
+        for place, (is_woman, read) in enumerate(zip(woman, said, strict=True)):
+            decision = levels[not read]
+            counts.decisions[key, "gender", decision] += 1
+            if place < 10:
+                counts.labelled[key, "gender", levels[not is_woman], decision] += 1
+    informed = tables.informed(record, counts, tables.keys(planned))
+    pools = summary.estimates(planned, counts, [record], [informed])[1]["pooled"]
+    means = {pool["arm"]: pool["mean_difference"] for pool in pools if pool["reference"] == against.source(record)}
+    assert len(means) == 2 and all("errors by arm" in mean["method"] for mean in means.values())
+    for arm, mean in means.items():
+        assert mean["low"] <= 0 <= mean["high"] and abs(mean["value"]) < 0.03 and mean["erased_by"] == 0, arm
+        together = summary.pooled(planned, counts, informed, against, arm, {})[0]["mean_difference"]
+        assert not together["low"] <= 0 <= together["high"]
+
+
 # The sentence to quote.
 
 
