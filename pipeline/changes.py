@@ -203,7 +203,7 @@ def _pairs_together(
     whose partner is undecided counts on its own side; of a concept as many on each, or one that is decided more seldom on
     one side would weigh less there, and its share would look like a change.
     """
-    counts = _as_many_alone(counts)
+    counts, concepts = _as_many_alone(counts), [concept.casefold() for concept in concepts]
     names = list(dict.fromkeys(concepts))
     sides = _sides(mine, theirs, names)
     of_each = np.array([counts[[concept == name for concept in concepts]].sum(0) for name in names])

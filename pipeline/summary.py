@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from classifiers import evaluation
 from classifiers.confusion import BY_CONCEPT
-from pipeline import amplification, distances, robustness
+from pipeline import amplification, distances, robustness, tables
 from pipeline.estimates import Floats, Ints, Shares, whole, wilson
 from pipeline.plan import Asked
 from pipeline.progress import side_by_side
@@ -23,9 +23,11 @@ from pipeline.tables import (
     Key,
     Reading,
     Tally,
+    by_arm,
     concepts,
     corrected,
     estimated,
+    keys,
     matrices,
     references,
 )
@@ -42,7 +44,12 @@ def estimates(
     """The shares of every attribute; and the summary: pooled amplification per arm, attribute and reference, and everything
     else that the report prints. `informed` are the attributes with all that is known of their errors."""
 
+    keyed = keys(planned)
+    arms = {reading.attribute: by_arm(reading, counts, keyed) for reading in attributes}
+
     def of(reading: Reading, against: Against, arm: str) -> list[dict[str, Any]]:
+        if own := arms[reading.attribute].get(arm):
+            reading = tables.informed(own, counts, [key for key in keyed if key[4] == arm])
         return pooled(planned, counts, reading, against, arm, shares[reading.attribute].result())
 
     with side_by_side("estimating", "steps") as submit:
@@ -126,7 +133,7 @@ def pooled(
         if reading.confusion is None and any(counts.count(key, reading)[-1] for key, _ in known):
             note = f", {AMONG_DECIDED}"
         elif reading.confusion is not None and any(counts.by_people(key, reading).any() for key, _ in known):
-            note = f", {BY_PEOPLE}"
+            note = f"{', errors by arm' if reading.of_arm else ''}, {BY_PEOPLE}"
         for part in (part for part in entry.values() if isinstance(part, dict) and "method" in part):
             if not part["method"].startswith("not known"):
                 part["method"] += note

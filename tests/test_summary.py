@@ -220,6 +220,39 @@ def test_labelled_images_are_in_the_matrix_and_not_among_the_predictions(
     assert pools[0]["n_images"] == np.sum(table)
 
 
+def test_pooled_numbers_of_an_arm_are_corrected_by_its_own_labels(
+    drawn: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both arms show the reference, and the probe misreads 4 women in 10 in one of them: by the labels of both together
+    each arm was off, to either side."""
+    for part in ("_stretched", "_directional", "_distances", "corrected"):  # which take long
+        monkeypatch.setattr(summary, part, lambda *_: {})
+    planned = drawn(images_per_prompt=1, arms=["none", "guardrail"])[2]
+    levels, rng, counts = ("woman", "man"), np.random.default_rng(1), tables.Tally()
+    record = Reading("gender", "perceived gender", levels, np.array([[190, 10, 0], [10, 190, 0]]))
+    (against, *_) = tables.references(planned)
+    few = {prompt.concept for prompt in planned.prompts[:6]}
+    for key in tables.keys(planned):
+        of = against.of(key[1], record)
+        if isinstance(of, str) or key[1] not in few:
+            continue
+        woman = rng.random(300) < of.shares[0]
+        said = rng.random(300) < np.where(woman, 0.95 if key[4] == "none" else 0.6, 0.05)
+        for place, (is_woman, read) in enumerate(zip(woman, said, strict=True)):
+            decision = levels[not read]
+            counts.decisions[key, "gender", decision] += 1
+            if place < 40:
+                counts.labelled[key, "gender", levels[not is_woman], decision] += 1
+    informed = tables.informed(record, counts, tables.keys(planned))
+    pools = summary.estimates(planned, counts, [record], [informed])[1]["pooled"]
+    means = {pool["arm"]: pool["mean_difference"] for pool in pools if pool["reference"] == against.source(record)}
+    assert len(means) == 2 and all("errors by arm" in mean["method"] for mean in means.values())
+    for arm, mean in means.items():
+        assert mean["low"] <= 0 <= mean["high"] and mean["erased_by"] == 0, arm
+        together = summary.pooled(planned, counts, informed, against, arm, {})[0]["mean_difference"]
+        assert abs(mean["value"]) < min(0.03, abs(together["value"]) / 2), arm
+
+
 # The sentence to quote.
 
 

@@ -98,6 +98,26 @@ def test_the_method_says_so_where_errors_are_taken_by_concept(drawn: Callable[..
     assert not any("by concept" in share.method for share in alike.values())
 
 
+def test_labelled_pictures_of_a_concept_are_its_own_however_its_letters_are_cased() -> None:
+    rows = {f"c{i}": [[39, 1, 0], [1, 39, 0]] for i in range(3)} | {"CEO": [[10, 30, 0], [1, 39, 0]]}
+    shares = []
+    for spelled in ({"CEO": rows["CEO"]}, {"Ceo": [[4, 11, 0], [0, 20, 0]], "ceo": [[6, 19, 0], [1, 19, 0]]}):
+        known = {concept: rows[concept] for concept in ("c0", "c1", "c2")} | spelled
+        (reading,) = tables.readings(described(40, 4) | {"confusion_by_concept": {"gender": known}})
+        assert len(reading.by_concept) == 4
+        for concept in ("CEO", "ceo"):
+            key, counts = ("set", concept, "plain", "", "none"), tables.Tally()
+            for said in ("woman", "man"):
+                counts.labelled[key, "gender", "man", said] = 3
+            after = tables.informed(reading, counts, [key])
+            assert len(after.by_concept) == 4  # in which the run's labels are those of the same concept
+            errors = tables.errors_of(after, ["c0", concept]).taken_for
+            (share,) = tables._block([key], np.array([[20, 80, 0]]), after, np.random.default_rng(0))
+            shares.append((errors.tolist(), share.value.tolist(), tables.matrices(after, [concept]).tolist()))
+    assert all(each == shares[0] for each in shares)
+    assert shares[0][2][0] == [[10, 30, 0], [4, 42, 0]]
+
+
 def test_what_was_decided_stands_beside_its_image_apart_and_together(drawn: Callable[..., Opened]) -> None:
     run, study, planned = drawn(images_per_prompt=4)
     described = stages.read_json(run.perceptions(study.perceive.name, "x").with_name("perceiver.json"))
