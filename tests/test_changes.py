@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,24 @@ def test_a_concept_that_is_decided_more_seldom_in_the_arm_moves_no_mean() -> Non
     (woman, _) = changes.pooled(side, side, list(pairs), pairs, np.random.default_rng(0))
     assert woman["change"]["value"] == pytest.approx(0, abs=0.01)
     assert woman["change"]["low"] < 0 < woman["change"]["high"]
+
+
+def test_a_concept_that_comes_in_two_prompt_sets_is_counted_once() -> None:
+    table = np.array([[5, 1, 0], [3, 11, 0], [0, 0, 0]])
+    twice = {(name, *key("nurse")[1:]): (table, 0) for name in ("set", "another set")}
+    paired, alone = Side(reading=KNOWN, shares={}, counts={}), raw({"nurse": [6, 14, 0]}, 0)
+    sides = [
+        replace(alone, **{n: dict.fromkeys(twice, *v.values()) for n, v in vars(alone).items() if n != "reading"})
+    ] * 2
+    for found in (
+        changes.pooled(paired, paired, list(twice), twice, np.random.default_rng(0)),
+        changes.pooled(*sides, list(twice), {}, np.random.default_rng(0)),
+    ):
+        assert [entry["n_concepts"] for entry in found] == [1, 1]
+    # all of forty after, none before, and half is the target
+    shares = [tables.uncorrected(np.array(row), RAW, np.random.default_rng(0)) for row in ([0, 40, 0], [40, 0, 0])]
+    near = distances.nearer(["nurse"] * 2, [shares[0]] * 2, [shares[1]] * 2, [[0.5, 0.5]] * 2)
+    assert near["n_concepts"] == near["n_past"] == 1 and near["past"] == ["nurse"]
 
 
 def test_a_pair_of_which_one_shows_nobody_is_a_missing_partner() -> None:
