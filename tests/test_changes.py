@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,14 +58,14 @@ def test_a_concept_that_is_decided_more_seldom_in_the_arm_moves_no_mean() -> Non
 
 def test_a_concept_that_comes_in_two_prompt_sets_is_counted_once() -> None:
     table = np.array([[5, 1, 0], [3, 11, 0], [0, 0, 0]])
-    twice = {(name, *key("nurse")[1:]): (table, 0) for name in ("set", "another set")}
-    paired, alone = Side(reading=KNOWN, shares={}, counts={}), raw({"nurse": [6, 14, 0]}, 0)
-    sides = [
-        replace(alone, **{n: dict.fromkeys(twice, *v.values()) for n, v in vars(alone).items() if n != "reading"})
-    ] * 2
+    keys = [(name, *key("nurse")[1:]) for name in ("set", "another set")]
+    on_pairs = Side(reading=KNOWN, shares={}, counts={})
+    row = np.array([6, 14, 0])
+    share = tables.uncorrected(row, RAW, np.random.default_rng(0))
+    apart = Side(reading=RAW, shares=dict.fromkeys(keys, share), counts=dict.fromkeys(keys, row))
     for found in (
-        changes.pooled(paired, paired, list(twice), twice, np.random.default_rng(0)),
-        changes.pooled(*sides, list(twice), {}, np.random.default_rng(0)),
+        changes.pooled(on_pairs, on_pairs, keys, dict.fromkeys(keys, (table, 0)), np.random.default_rng(0)),
+        changes.pooled(apart, apart, keys, {}, np.random.default_rng(0)),
     ):
         assert [entry["n_concepts"] for entry in found] == [1, 1]
     # all of forty after, none before, and half is the target

@@ -299,9 +299,8 @@ def test_a_concept_that_comes_in_two_prompt_sets_is_one_concept() -> None:
     counts, keys = two_concepts(READ, {"nurse": 100, "CEO": 20, "firefighter": 20})
     alone = pooled(counts, READ, keys)["mean_difference"]["value"]
     keys += [("another set", *key[1:]) for key in keys]
-    for place, n in list(counts.decisions.items()):
-        key, *decision = place
-        counts.decisions[("another set", *key[1:]), *decision] = n
+    for (key, attribute, decision), n in list(counts.decisions.items()):
+        counts.decisions[("another set", *key[1:]), attribute, decision] = n
     found = pooled(counts, READ, keys)
     assert found["n_concepts"] == found["total_variation"]["n_concepts"] == 3
     assert found["n_images"] == 280 and found["mean_difference"]["value"] == pytest.approx(alone, abs=0.003)
