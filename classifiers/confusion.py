@@ -197,7 +197,7 @@ def images_behind(counts: Ints, matrix: Ints) -> Floats:
     of_predicted = (np.linalg.pinv(rates) @ each[..., None])[..., 0]
     told, each, of_predicted = counts[:, :levels], each[: len(counts)], of_predicted[: len(counts)]
     decided = told.sum(1)
-    return np.clip((told * of_predicted).sum(1), decided * each.min(-1), decided * each.max(-1))
+    return np.asarray(np.clip((told * of_predicted).sum(1), decided * each.min(-1), decided * each.max(-1)))
 
 
 def errors_of_means(counts: Ints, matrix: Ints, weights: Floats) -> Errors:
