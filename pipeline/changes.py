@@ -389,7 +389,7 @@ def pooled(
     if with_pairs:
         every = np.array([pairs[key][0] for key in with_pairs])
         moved = _pairs_together(every, [key[1] for key in with_pairs], mine, theirs, rng)
-        before, after, n = moved.first, moved.second, len(with_pairs)
+        before, after, concepts = moved.first, moved.second, [key[1] for key in with_pairs]
         changes, odds, p = moved.change, moved.log_odds, moved.p
         if raw:
             together = every.sum(0)
@@ -401,8 +401,7 @@ def pooled(
     else:
         counts = [np.array([side.counts[key] for key in keys]) for side in (first, other)]
         decided = (counts[0][:, :-1].sum(1) > 0) & (counts[1][:, :-1].sum(1) > 0) if len(keys) else np.zeros(0, bool)
-        n = int(decided.sum())
-        if n == 0:
+        if not decided.any():
             return
         concepts = [key[1] for key, told in zip(keys, decided, strict=True) if told]
         of_decided = [table[decided] * (np.arange(len(mine.columns)) < len(mine.levels)) for table in counts]
@@ -420,7 +419,7 @@ def pooled(
             "title": mine.title,
             "level": level,
             "paired": bool(with_pairs),
-            "n_concepts": n,
+            "n_concepts": len(set(concepts)),
             "n": changes[k].n,
             "baseline_share": before.estimate(k)._asdict(),
             "share": after.estimate(k)._asdict(),

@@ -85,7 +85,8 @@ def nearer(
     after: Sequence[Shares],
     targets: npt.ArrayLike,
 ) -> dict[str, Any]:
-    """Distance before and after, and what lies past the target, over C concepts of K levels.
+    """Distance before and after, and what lies past the target, over C concepts of K levels; one that comes twice, in two
+    prompt sets, is counted once.
 
     The change is of the root of the mean square of √(½ Σ (share − t)²), which with two levels is the distance too. An
     estimate varies about the truth as the posterior draws vary about it, so twice the estimate's mean square less a draw's
@@ -114,18 +115,20 @@ def nearer(
         for was, now in zip(short.T, beyond.T, strict=True)
     ]
     adjusted = amplification.holm(tests)
-    surely = [c for c, p, now in zip(concepts, adjusted, beyond.T, strict=True) if p < SIGNIFICANT and now.mean() > 0]
+    surely = dict.fromkeys(
+        c for c, p, now in zip(concepts, adjusted, beyond.T, strict=True) if p < SIGNIFICANT and now.mean() > 0
+    )
     past = ((last - t) * _unit(t - first)).sum(-1)
     low, high = np.quantile(past.mean(1), [0.025, 0.975])
     n = len(concepts)
     return {
-        "n_concepts": n,
+        "n_concepts": len(set(concepts)),
         "distance_before": apart(values[0], first, t),
         "distance_after": apart(values[1], last, t),
         "distance_change": Estimate(ends[1], ends[0], ends[2], n, "root mean square, basic")._asdict(),
         "excess": Estimate(float(past.mean()), float(low), float(high), n, "posterior")._asdict(),
         "n_past": len(surely),
-        "past": surely,
+        "past": list(surely),
     }
 
 

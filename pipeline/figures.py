@@ -374,7 +374,7 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
             title=f"{title}, {said_of_arm(arm)}{note}",
             caption=_concepts_caption(rows, reference),
             alt=(
-                f"Dot plot of {len(keys)} concepts: share of images by {title_of(attribute)} ({', '.join(levels)}), "
+                f"Dot plot of {len(keys)} rows: share of images by {title_of(attribute)} ({', '.join(levels)}), "
                 f"with 95% intervals, {said_of_arm(arm)}. The table of estimates holds every number."
             ),
         )
@@ -483,7 +483,7 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
             title=f"{title}, {said_of_arm(arm)}{note}",
             caption=_composition_caption(rows, levels, reference),
             alt=(
-                f"Stacked bars of {len(keys)} concepts: shares of {', '.join(levels)} ({title_of(attribute)}), "
+                f"Stacked bars of {len(keys)} rows: shares of {', '.join(levels)} ({title_of(attribute)}), "
                 f"{said_of_arm(arm)}. The table of estimates holds every number."
             ),
         )
@@ -751,7 +751,7 @@ def _compared(rows: Sequence[Row], folder: Path) -> Iterator[Chart]:
                 "concepts); a hollow one: it is not. On pairs the change is surer than the two intervals look."
             ),
             alt=(
-                f"Dot plot of {len(keys)} concepts: share of images by {title_of(attribute)} ({', '.join(levels)}) in "
+                f"Dot plot of {len(keys)} rows: share of images by {title_of(attribute)} ({', '.join(levels)}) in "
                 f"{', '.join(runs)}. The table compare.csv holds every number."
             ),
         )

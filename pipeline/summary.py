@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classifiers import evaluation
-from classifiers.confusion import BY_CONCEPT
+from classifiers.confusion import BY_CONCEPT, images_behind
 from pipeline import amplification, distances, robustness, tables
 from pipeline.estimates import Floats, Ints, Shares, whole, wilson
 from pipeline.plan import Asked
@@ -33,7 +33,7 @@ from pipeline.tables import (
 )
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
-BY_PEOPLE = "images that people labelled count for the classifier's errors alone"
+BY_PEOPLE = "what people labelled counts for the classifier's errors alone"
 AMONG_DECIDED = "among the images that the classifier decided"
 NO_STRETCH = {"value": math.nan}
 
@@ -79,7 +79,10 @@ def estimates(
 def pooled(
     planned: Asked, counts: Tally, reading: Reading, against: Against, arm: str, shares: dict[Key, Shares]
 ) -> list[dict[str, Any]]:
-    """Over the neutral prompts of an arm: identity prompts name the group themselves. An entry per level."""
+    """Over the neutral prompts of an arm: identity prompts name the group themselves. An entry per level.
+
+    A concept that comes in two prompt sets has a row of its own in each, and is one of `n_concepts`.
+    """
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, arm, against.title])[:16], 16))
     mine = [(key, against.of(key[1], reading)) for key in concepts(estimated(planned)) if key[4] == arm]
     known = [
@@ -91,20 +94,26 @@ def pooled(
     ]
     if not known:
         return []
-    table = np.array([_unlabelled(counts, key, reading) for key, _ in known])
+    table = np.array([_told(counts, key, reading) for key, _ in known])
+    every = np.array([counts.count(key, reading) for key, _ in known])
     reference = np.array([found.shares for _, found in known])
     least = np.array([found.least for _, found in known])
     answers = np.array([found.n or math.nan for _, found in known])
     base = against.base(reading)
     matrix, together = matrices(reading, [key[1] for key, _ in known]), reading.confusion
+    raw = ""
     if together is None:
-        table, matrix = table[:, :-1], matrix[:, :-1]
-        together = matrix
+        table, every, matrix = table[:, :-1], every[:, :-1], matrix[:, :-1]
+        together, raw = matrix, reading.uncorrected
+    images = images_behind(every, matrix)
     chance = int(rng.integers(2**63))  # the same for both ends of a bounded reference
-    means = amplification.mean_difference(table, matrix, reference, answers=answers, rng=np.random.default_rng(chance))
-    ends = means
-    if (least < reference).any():
-        ends = amplification.mean_difference(table, matrix, least, answers=answers, rng=np.random.default_rng(chance))
+
+    def apart(reference: Floats) -> list[Estimate]:
+        rng = np.random.default_rng(chance)
+        return amplification.mean_difference(table, matrix, reference, answers=answers, images=images, raw=raw, rng=rng)
+
+    means = apart(reference)
+    ends = apart(least) if (least < reference).any() else means
     entries: list[dict[str, Any]] = []
     for k, level in enumerate(reading.levels[:1] if len(reading.levels) == 2 else reading.levels):
         entry: dict[str, Any] = {
@@ -113,7 +122,7 @@ def pooled(
             "title": reading.title,
             "level": level,
             "reference": against.source(reading),
-            "n_concepts": len(known),
+            "n_concepts": len({key[1] for key, _ in known}),
             "n_images": int(table.sum()),
             "base": base[k],
         }
@@ -124,15 +133,15 @@ def pooled(
         if len(reading.levels) == 2:
             inside = _inside(reference[:, k], answers)
             if 0 < base[k] < 1 and ((inside > 0) & (inside < 1)).all():
-                entry |= _stretched(table, matrix, inside, base[k], answers, reading, against, rng)
+                entry |= _stretched(table, matrix, inside, base[k], answers, raw, reading, against, rng)
         if k == 0:
-            entry |= _directional(table, matrix, reference, base, answers, rng)
+            entry |= _directional(table, matrix, reference, base, answers, raw, rng)
             read = {key: counts.count(key, reading)[:-1] for key, _ in known}
             entry |= _distances(read, reading, dict(known), base, shares, rng)
         note = ""
-        if reading.confusion is None and any(counts.count(key, reading)[-1] for key, _ in known):
+        if raw and any(counts.count(key, reading)[-1] for key, _ in known):
             note = f", {AMONG_DECIDED}"
-        elif reading.confusion is not None and any(counts.by_people(key, reading).any() for key, _ in known):
+        elif not raw and any(counts.by_people(key, reading).any() for key, _ in known):
             note = f"{', errors by arm' if reading.of_arm else ''}, {BY_PEOPLE}"
         for part in (part for part in entry.values() if isinstance(part, dict) and "method" in part):
             if not part["method"].startswith("not known"):
@@ -141,19 +150,20 @@ def pooled(
     return entries
 
 
-def _unlabelled(counts: Tally, key: Key, reading: Reading) -> Ints:
-    """Decisions `(K + 1,)` for one key about the images that nobody labelled.
+def _told(counts: Tally, key: Key, reading: Reading) -> Ints:
+    """Decisions `(K + 1,)` for one key about the images of which people can tell, as far as they were asked.
 
-    The labelled ones are in the matrix (`tables.informed`). What a labelled image is taken for, given its level, says as
-    much of the errors as any other's; counted among the predictions too, the same draw would be in the likelihood twice.
-    They are a random sample, so those that are left are one too, and show the same shares. In the estimates nothing is
-    left of a concept of which one labelled image does not show one person; here the probe is believed that the others
-    do, as where nobody labels. Where all are labelled they stay: the errors that they show are those in the matrix, so the
-    interval is only wider than need be.
+    What people said of the labelled ones is in the matrix (`tables.informed`), and their decisions stay among the others,
+    so that no concept weighs less for being labelled. An error among them raises what is predicted and what is taken back
+    out of it alike, so to count both as chance of its own makes the interval only wider than need be. In the estimates
+    nothing is left of a concept of which one labelled image does not show one person; here the probe is believed that
+    the others do, as where nobody labels.
     """
     every = counts.count(key, reading)
-    left = every if reading.confusion is None else counts.tellable(key, reading)
-    return left if left[:-1].any() else every
+    if reading.confusion is None:
+        return every
+    told = counts.tellable(key, reading) + counts.by_people(key, reading).sum(0)
+    return told if told[:-1].any() else every
 
 
 def _hull(upper: Estimate, lower: Estimate) -> Estimate:
@@ -176,12 +186,13 @@ def _stretched(
     reference: npt.NDArray[np.float64],
     base: float,
     answers: npt.NDArray[np.float64],
+    raw: str,
     reading: Reading,
     against: Against,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Shift, stretch and scatter of one level, and how wrong the classifier would have to be to explain the stretch."""
-    pool = amplification.pooled(table, matrix, reference, base, answers=answers, rng=rng)
+    pool = amplification.pooled(table, matrix, reference, base, answers=answers, raw=raw, rng=rng)
     found: dict[str, Any] = {name: getattr(pool, name)._asdict() for name in ("shift", "stretch", "scatter")}
     found["stretch"]["erased_by"] = robustness.erasing_lean(
         pool.stretch, table, matrix, reference, base, answers=answers, rng=rng
@@ -202,6 +213,7 @@ def _directional(
     reference: Floats,
     base: Sequence[float],
     answers: Floats,
+    raw: str,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Directional amplification, over all levels together. Nothing where the table leaves people out."""
@@ -209,7 +221,7 @@ def _directional(
     if len(rows) < len(reference) or at_base is None:
         return {}
     found = amplification.directional_bias_amplification(
-        table, matrix, np.array(rows), at_base, answers=answers, rng=rng
+        table, matrix, np.array(rows), at_base, answers=answers, raw=raw, rng=rng
     )
     return {"directional": found._asdict()}
 
@@ -236,13 +248,14 @@ def _distances(
     answers = np.array([found[key].n or 0 for key in sampled])
     chance = distances.by_chance(sizes, reading, [key[1] for key in sampled], reference, answers, rng)
     entry: dict[str, Any] = {}
+    n = len({key[1] for key in sampled})
     for name, distance in (
         ("total_variation", amplification.total_variation),
         ("jensen_shannon", amplification.jensen_shannon),
     ):
         apart = [distance(value, r) for value, r in zip(values, reference, strict=True)]
         floor = [distance(seen, r) for seen, r in zip(*chance, strict=True)]
-        entry[name] = {"value": float(np.mean(apart)), "noise_floor": float(np.mean(floor)), "n_concepts": len(sampled)}
+        entry[name] = {"value": float(np.mean(apart)), "noise_floor": float(np.mean(floor)), "n_concepts": n}
     return entry
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from pipeline import amplification, distances, stages, summary, tables
 from pipeline.estimates import Shares, raw_shares, whole
 from pipeline.line import Opened
 from pipeline.tables import Key, Reading
+from pipeline.types import Distribution
+from prompt_sets import load_reference
 
 Found = tuple[Opened, tables.Tally, list[Reading], dict[str, dict[Key, Shares]]]
 
@@ -190,33 +193,31 @@ def test_pooled_numbers_are_corrected_by_the_errors_of_each_concept(
 # Images that people labelled.
 
 
-def test_labelled_images_are_in_the_matrix_and_not_among_the_predictions(
+def test_what_is_predicted_of_labelled_images_stays_among_the_predictions(
     found: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(summary, "_stretched", lambda *_: {})
     opened, counts, attributes, shares = found
     reading = next(a for a in attributes if a.attribute == "gender")
     key = next(iter(shares["gender"]))
-    assert (summary._unlabelled(counts, key, reading) == counts.count(key, reading)).all()
+    assert (summary._told(counts, key, reading) == counts.count(key, reading)).all()
     informed = replace(reading, confusion=np.array([[9, 1, 0], [1, 9, 0]]))
     said = next(level for level, n in zip(reading.columns, counts.count(key, reading), strict=True) if n > 1)
     counts.labelled[key, "gender", "woman", said] += 1
     every = dict(zip(reading.columns, counts.count(key, reading).tolist(), strict=True))
-    left = summary._unlabelled(counts, key, informed)
-    assert dict(zip(reading.columns, left.tolist(), strict=True)) == every | {said: every[said] - 1}
+    told = summary._told(counts, key, informed)
+    assert dict(zip(reading.columns, told.tolist(), strict=True)) == every
     # of one people could not tell, of one they could: as many of the others are left out
     counts.undecided[key, "gender", said] += 1
     half = {decision: np.rint(n / 2) for decision, n in (every | {said: every[said] - 2}).items()}
-    left = summary._unlabelled(counts, key, informed)
-    assert dict(zip(reading.columns, left.tolist(), strict=True)) == half
+    told = summary._told(counts, key, informed)
+    assert dict(zip(reading.columns, told.tolist(), strict=True)) == half | {said: half[said] + 1}
     # one that does not show one person says nothing of the others
     counts.not_one_person[key, "gender"] += 1
-    assert (summary._unlabelled(counts, key, informed) == left).all()
+    assert (summary._told(counts, key, informed) == told).all()
     pools = summary.estimates(opened[2], counts, attributes, [informed])[1]["pooled"]
     assert pools and all(summary.BY_PEOPLE in pool["mean_difference"]["method"] for pool in pools)
-    table = sum(
-        summary._unlabelled(counts, k, informed) for k in shares["gender"] if counts.count(k, reading)[:-1].any()
-    )
+    table = sum(summary._told(counts, k, informed) for k in shares["gender"] if counts.count(k, reading)[:-1].any())
     assert pools[0]["n_images"] == np.sum(table)
 
 
@@ -251,6 +252,95 @@ def test_pooled_numbers_of_an_arm_are_corrected_by_its_own_labels(
         assert mean["low"] <= 0 <= mean["high"] and mean["erased_by"] == 0, arm
         together = summary.pooled(planned, counts, informed, against, arm, {})[0]["mean_difference"]
         assert abs(mean["value"]) < min(0.03, abs(together["value"]) / 2), arm
+
+
+def asked_for(keys: Sequence[Key]) -> Any:
+    """A plan of these keys of one arm, held against the shares of women in the occupations of BLS."""
+    return SimpleNamespace(
+        prompts=[SimpleNamespace(key=key[:4], concept=key[1]) for key in keys],
+        arms=[SimpleNamespace(name=keys[0][4])],
+        references=(load_reference("bls_cps_table11", 2023),),
+        study=SimpleNamespace(seed=0, name="x"),
+    )
+
+
+def pooled(counts: tables.Tally, reading: Reading, keys: Sequence[Key]) -> dict[str, Any]:
+    planned = asked_for(keys)
+    informed, shares = tables.informed(reading, counts, keys), tables.corrected(planned, counts, reading)
+    return summary.pooled(planned, counts, informed, tables.references(planned)[0], keys[0][4], shares)[0]
+
+
+def two_concepts(reading: Reading, sizes: dict[str, int]) -> tuple[tables.Tally, list[Key]]:
+    counts, keys = tables.Tally(), [("set", concept, "", "", "none") for concept in sizes]
+    for key, n in zip(keys, sizes.values(), strict=True):
+        for level in reading.levels:
+            counts.decisions[key, "gender", level] = n // 2
+    return counts, keys
+
+
+READ = Reading("gender", "perceived gender", ("woman", "man"), np.array([[475, 25, 0], [25, 475, 0]]))
+
+
+@pytest.mark.parametrize("labelled", [10, 18, 20])
+def test_labels_that_confirm_the_probe_move_no_mean_difference(labelled: int) -> None:
+    """Half of 100 nurses and of 20 CEOs are women. BLS has 87.4 and 29.9 %, so (-37.4 · 100 + 20.1 · 20) / 120 points are
+    right, however many of either people labelled."""
+    counts, keys = two_concepts(READ, {"nurse": 100, "CEO": 20})
+    against = load_reference("bls_cps_table11", 2023)
+    nurse, ceo = (_shares(against.distribution(key[1], "gender", READ.levels)) for key in keys)
+    exact = (100 * (0.5 - nurse) + 20 * (0.5 - ceo)) / 120
+    before = pooled(counts, READ, keys)
+    for key in keys:
+        for level in READ.levels:
+            counts.labelled[key, "gender", level, level] = labelled // 2
+    after = pooled(counts, READ, keys)
+    for found in (before, after):
+        assert found["mean_difference"]["value"] == pytest.approx(exact, abs=0.003) and found["n_images"] == 120
+    # and of CEOs whom people cannot tell in one of two the concept weighs what it did
+    for level in READ.levels:
+        counts.undecided[keys[1], "gender", level] = counts.labelled[keys[1], "gender", level, level] = 2
+    assert pooled(counts, READ, keys)["mean_difference"]["value"] == pytest.approx(exact, abs=0.003)
+
+
+def _shares(found: Distribution | str) -> float:
+    assert not isinstance(found, str)
+    return float(found.shares[0])
+
+
+def test_without_a_matrix_pooled_numbers_are_what_was_read_exactly_and_claim_no_correction() -> None:
+    """5 of 5 CEOs and 5 of 5 firefighters are men."""
+    reading = replace(READ, confusion=None, uncorrected="as labelled by one person")
+    counts, keys = tables.Tally(), [("set", concept, "", "", "none") for concept in ("CEO", "firefighter", "mechanic")]
+    for key in keys:
+        counts.decisions[key, "gender", "man"] = 5
+    against = load_reference("bls_cps_table11", 2023)
+    women = [_shares(against.distribution(key[1], "gender", reading.levels)) for key in keys]
+    for n in (2, 3):
+        found = pooled(counts, reading, keys[:n])
+        mean, directional = found["mean_difference"], found["directional"]
+        assert mean["value"] == pytest.approx(-np.mean(women[:n])) and mean["low"] <= mean["value"] < mean["high"]
+        assert directional["value"] == pytest.approx(np.mean(women[:n]))
+        assert directional["low"] < directional["value"] <= directional["high"]
+        for name in ("mean_difference", "directional", "stretch"):
+            method = found[name]["method"]
+            assert method.startswith("not known") or reading.uncorrected in method
+            assert not any(word in method for word in ("confusion", "corrected", "joint posterior"))
+    assert not found["stretch"]["method"].startswith("not known")
+
+
+def test_a_concept_that_comes_in_two_prompt_sets_is_one_concept() -> None:
+    counts, keys = two_concepts(READ, {"nurse": 100, "CEO": 20, "firefighter": 20})
+    alone = pooled(counts, READ, keys)["mean_difference"]["value"]
+    keys += [("another set", *key[1:]) for key in keys]
+    for (key, attribute, decision), n in list(counts.decisions.items()):
+        counts.decisions[("another set", *key[1:]), attribute, decision] = n
+    found = pooled(counts, READ, keys)
+    assert found["n_concepts"] == found["total_variation"]["n_concepts"] == 3
+    assert found["n_images"] == 280 and found["mean_difference"]["value"] == pytest.approx(alone, abs=0.003)
+    planned = asked_for(keys)
+    planned.model_of = lambda arm: "some model"
+    shares = {"gender": tables.corrected(planned, counts, READ)}
+    assert "between 3 concepts in" in summary.headline(planned, [found], counts, [READ], shares)
 
 
 # The sentence to quote.
