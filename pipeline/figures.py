@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +22,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from classifiers.attributes import ATTRIBUTES, BY_DETECTOR, INTERSECTIONS
+from classifiers.attributes import ATTRIBUTES, BY_DETECTOR, INTERSECTIONS, PEOPLE
 from pipeline import store
 from pipeline.progress import progress
 from pipeline.tables import key_of, undivided
@@ -166,6 +167,17 @@ def title_of(attribute: str) -> str:
     return titles.get(attribute, f"perceived {attribute.replace('_', ' ')}")
 
 
+def read_by(attribute: str) -> str:
+    """What reads an attribute here."""
+    return "the detector" if attribute in {each.name for each in BY_DETECTOR} else "the probe"
+
+
+def is_range(row: Row) -> bool:
+    """Does the reference give both ends of a range and no share? So the difference has no value; where the share is not
+    known it has none either, and the ends hold what is known of the reference too."""
+    return bool(row["reference"] and row["reference_low"] and not row["difference"])
+
+
 def said_of_arm(arm: str) -> str:
     """An arm in words."""
     return "prompts unchanged" if arm == "none" else f"arm {arm}"
@@ -199,7 +211,18 @@ def corrected(rows: Sequence[Row]) -> bool:
 def _said_of_share(rows: Sequence[Row]) -> str:
     if rows[0]["method"].startswith("as labelled by"):
         return "as labelled by a person"
-    return "corrected for the probe's errors" if corrected(rows) else "not corrected for the probe's errors"
+    errors = f"for {read_by(rows[0]['attribute'])}'s errors"
+    return f"corrected {errors}" if corrected(rows) else f"not corrected {errors}"
+
+
+def _share_of(attribute: str) -> str:
+    """A share and its denominator, for an axis."""
+    return "share of all images looked at" if attribute == PEOPLE.name else "share of images that show one person"
+
+
+def _one(rows: Sequence[Row]) -> str:
+    """What a line or a mark stands for."""
+    return "one concept" if not any(row["identity"] for row in rows) else "one concept, or a prompt that names a group"
 
 
 # -- share against reference -------------------------------------------------------------------------
@@ -250,9 +273,10 @@ def shares_against_reference(
 def _shares_caption(rows: Sequence[Row], reference: str) -> str:
     missing = len({_key(row) for row in rows} - {_key(row) for row in rows if row["reference"]})
     parts = [
-        f"Each mark is one concept. On the dashed diagonal the images show it as often as “{reference}” has it, above it "
+        f"Each mark is {_one(rows)}. On the dashed diagonal the images show it as often as “{reference}” has it, above it "
         "more often, below it less often. Vertical bars are 95% intervals of the share; horizontal ones are what the "
         "reference gives as its own range. An interval that crosses the diagonal is no evidence of a difference.",
+        *(["Where the reference is a range, a mark stands at each of its ends."] if any(map(is_range, rows)) else []),
         "Thin lines: the base rate of the same reference.",
         "Names that would cover something are left out; the next figure has them all.",
     ]
@@ -267,17 +291,32 @@ def _scatter(panel: Axes, rows: Sequence[Row], base: float) -> None:
         panel.axvline(100 * base, color="#b9bec6", linewidth=0.8, zorder=0)
         panel.axhline(100 * base, color="#b9bec6", linewidth=0.8, zorder=0)
         panel.text(100 * base + 1, 99, f"base rate {100 * base:.1f}%", fontsize=7, color=QUIET, va="top")
+    marked = [(row, end) for row in rows for end in _reference_of(row)]
     for known, colour, style in ((True, "#9aa0a9", "solid"), (False, "#c9cdd3", "dotted")):
-        mine = [row for row in rows if bool(row["share"]) == known]
-        panel.vlines(_percents(mine, "reference"), *_ends(mine, "low", "high"), color=colour, lw=1.1, ls=style)
+        mine = [row for row, _ in marked if bool(row["share"]) == known]
+        panel.vlines(
+            [x for row, x in marked if bool(row["share"]) == known],
+            *_ends(mine, "low", "high"),
+            color=colour,
+            lw=1.1,
+            ls=style,
+        )
         panel.hlines(_percents(mine, "share"), *_ends(mine, "reference_low", "reference_high"), color=colour, lw=1.1)
-    _marks(panel, rows, _percents(rows, "reference"), _percents(rows, "share"), size=32)
+    at = [row for row, _ in marked]
+    _marks(panel, at, [x for _, x in marked], _percents(at, "share"), size=32)
     panel.set(xlim=(-2, 102), ylim=(-2, 102), xticks=range(0, 101, 20), yticks=range(0, 101, 20), aspect="equal")
     panel.grid(color=GRID, linewidth=0.6)
 
 
 def _percents(rows: Sequence[Row], column: str) -> list[float]:
     return [100 * number(row, column) for row in rows]
+
+
+def _reference_of(row: Row) -> list[float]:
+    """The reference in percent: both of its ends where it is a range."""
+    return [
+        100 * number(row, name) for name in (("reference_low", "reference_high") if is_range(row) else ("reference",))
+    ]
 
 
 def _ends(rows: Sequence[Row], low: str, high: str) -> tuple[list[float], list[float]]:
@@ -303,10 +342,10 @@ def _name_points(panel: Axes, rows: Sequence[Row], size: float = 6.5) -> None:
     Places are in points of 1/72 inch.
     """
     scale = 72 / panel.figure.dpi
-    places = [panel.transData.transform((100 * number(r, "reference"), 100 * number(r, "share"))) * scale for r in rows]
+    places = [panel.transData.transform((_reference_of(r)[-1], 100 * number(r, "share"))) * scale for r in rows]
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
     for row in rows:
-        x = 100 * number(row, "reference")
+        x = _reference_of(row)[-1]
         ends = [panel.transData.transform((x, 100 * number(row, end))) * scale for end in ("low", "high")]
         taken.append((ends[0][0] - 0.5, ends[0][1], ends[0][0] + 0.5, ends[1][1]))
     left, low, right, high = (v * scale for v in panel.bbox.extents)
@@ -317,7 +356,7 @@ def _name_points(panel: Axes, rows: Sequence[Row], size: float = 6.5) -> None:
             box = (begin, y + dy, begin + width, y + dy + height)
             inside = left <= box[0] and box[2] <= right and low <= box[1] and box[3] <= high
             if inside and not any(_overlap(box, other) for other in taken):
-                at = (100 * number(row, "reference"), 100 * number(row, "share"))
+                at = (_reference_of(row)[-1], 100 * number(row, "share"))
                 panel.annotate(
                     name, at, (dx, dy), textcoords="offset points", fontsize=size, color=INK, ha=side, va="bottom"
                 )
@@ -346,7 +385,7 @@ def _legend(rows: Sequence[Row], *more: Line2D) -> list[Line2D]:
 def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], reference: str) -> Iterator[Chart]:
     """A row per concept and a panel per level: share with its interval, raw share, reference. Ordered by reference."""
     attribute, arm = rows[0]["attribute"], rows[0]["arm"]
-    first = [row for row in rows if row["level"] == levels[0]]
+    first = [row for row in rows if row["level"] == _leading(rows, levels)]
     named = dict(zip(map(_key, first), labels(first), strict=True))
     order = sorted(first, key=_by_reference)
     parts = _parts(order)
@@ -355,15 +394,16 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
         note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
         with matplotlib.rc_context(STYLE):
             width = 8.2 if len(levels) == 1 else 2.2 + 1.9 * len(levels)
-            figure = Figure(figsize=(width, 1.7 + 0.2 * len(keys)))
+            names = [_wrapped(named[key], 34) for key in keys]
+            figure = Figure(figsize=(width, 1.7 + _apart(names, 0.2) * len(keys)))
             panels = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
             for panel, level in zip(panels, levels, strict=True):
                 _dots(panel, {_key(row): row for row in rows if row["level"] == level}, keys)
                 panel.set_title(level, pad=20 if len(keys) > 30 else 6)
-            panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
+            panels[0].set_yticks(range(len(keys)), names, fontsize=8)
             title = f"{title_of(attribute).capitalize()}, per concept"
             figure.suptitle(f"{title} ({said_of_arm(arm)}{note})", x=0.01, ha="left")
-            panels[0].set_xlabel("share of images that show one person, with 95% intervals (%)", loc="left")
+            panels[0].set_xlabel(f"{_share_of(attribute)}, with 95% intervals (%)", loc="left")
             handles = _legend([row for row in rows if row["level"] in levels], *_concept_legend(rows, reference))
             figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8)
             _settle(figure)
@@ -372,7 +412,7 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
             stem=stem,
             attribute=attribute,
             title=f"{title}, {said_of_arm(arm)}{note}",
-            caption=_concepts_caption(rows, reference),
+            caption=_concepts_caption(rows, levels, reference),
             alt=(
                 f"Dot plot of {len(keys)} concepts: share of images by {title_of(attribute)} ({', '.join(levels)}), "
                 f"with 95% intervals, {said_of_arm(arm)}. The table of estimates holds every number."
@@ -380,15 +420,26 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
         )
 
 
-def _concepts_caption(rows: Sequence[Row], reference: str) -> str:
-    parts = [f"One line per concept. Filled marks: the share of images, {_said_of_share(rows)}, with its 95% interval."]
+def _leading(rows: Sequence[Row], levels: Sequence[str]) -> str:
+    """The level that the concepts are ordered by: the first that the reference gives, else the first."""
+    given = {row["level"] for row in rows if row["reference"]}
+    return next((level for level in levels if level in given), levels[0])
+
+
+def _concepts_caption(rows: Sequence[Row], levels: Sequence[str], reference: str) -> str:
+    parts = [
+        f"Each line is {_one(rows)}. Filled marks: the share of images, {_said_of_share(rows)}, with its 95% interval."
+    ]
     if corrected(rows):
-        parts.append("Small rings: the raw share, what the probe said taken at its word.")
+        parts.append(f"Small rings: the raw share, what {read_by(rows[0]['attribute'])} said taken at its word.")
     if reference:
+        ranges = any(is_range(row) for row in rows if row["level"] in levels)
+        of = f" of “{_leading(rows, levels)}”" if len(levels) > 1 else ""
         parts.append(
-            f"Black ticks: “{reference}”; the concepts are ordered by it, those without a row in it at the bottom. "
-            "Shape and colour say which way the share has left the reference; a grey mark means that its interval "
-            "holds the reference."
+            f"Black ticks{', and bars where it is a range' if ranges else ''}: “{reference}”; the lines are ordered by its "
+            f"share{of}, those without one at the bottom. Shape and colour say which way the share has left the reference; "
+            f"a grey mark means that its interval holds the reference{' or part of its range' if ranges else ''}, or that "
+            "the interval of the difference holds 0."
         )
     else:
         parts.append("No reference covers this attribute: the shares stand alone and nothing is said to be amplified.")
@@ -415,7 +466,12 @@ def _dots(panel: Axes, rows: Mapping[tuple[str, ...], Row], keys: Sequence[tuple
         ends = _ends([row for _, row in some], "low", "high")
         panel.hlines([y for y, _ in some], *ends, color=colour, linewidth=1.6, linestyle=style, zorder=2)
     here, places = [row for _, row in mine], [y for y, _ in mine]
-    panel.scatter(_percents(here, "reference"), places, marker="|", s=70, linewidth=2, color=INK, zorder=2.5)
+    points = [(row, y) for y, row in mine if not is_range(row)]
+    at = _percents([row for row, _ in points], "reference"), [y for _, y in points]
+    panel.scatter(*at, marker="|", s=70, linewidth=2, color=INK, zorder=2.5)
+    ranges = [(row, y) for y, row in mine if is_range(row)]
+    ends = _ends([row for row, _ in ranges], "reference_low", "reference_high")
+    panel.hlines([y for _, y in ranges], *ends, color=INK, linewidth=4, alpha=0.45, zorder=1.9)
     other = [(y, row) for y, row in mine if row["raw_share"] != row["share"]]
     raw = _percents([row for _, row in other], "raw_share"), [y for y, _ in other]
     panel.scatter(*raw, s=11, facecolor="none", edgecolor=QUIET, linewidth=0.8, zorder=2.8)
@@ -459,16 +515,17 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
         keys = [_key(row) for row in part]
         note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
         with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(8.6, 1.6 + 0.22 * len(keys)))
+            names = [_wrapped(named[key], 34) for key in keys]
+            figure = Figure(figsize=(8.6, 1.7 + _apart(names, 0.22) * len(keys)))
             sides = [("images", "share")] + ([("reference", "reference")] if reference else [])
             panels = figure.subplots(1, len(sides), squeeze=False, sharey=True, width_ratios=[3, 2][: len(sides)])[0]
             for panel, (name, column) in zip(panels, sides, strict=True):
                 _bars(panel, rows, keys, levels, column)
-                panel.set_title(_wrapped(f"reference: {reference}", 44) if name == "reference" else name)
-            panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
+                panel.set_title(_wrapped(f"reference: {reference}", 34) if name == "reference" else name)
+            panels[0].set_yticks(range(len(keys)), names, fontsize=8)
             title = f"{title_of(attribute).capitalize()}, composition"
             figure.suptitle(f"{title} ({said_of_arm(arm)}{note})", x=0.01, ha="left")
-            panels[0].set_xlabel("share of images that show one person (%)", loc="left")
+            panels[0].set_xlabel(f"{_share_of(attribute)} (%)", loc="left")
             colours = _colours(attribute, len(levels))
             handles = [Patch(facecolor=c, edgecolor="#c3c9d2", label=v) for v, c in zip(levels, colours, strict=True)]
             columns = len(levels) // 2 if len(levels) > MOST_PANELS else len(levels)
@@ -492,11 +549,14 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
 def _composition_caption(rows: Sequence[Row], levels: Sequence[str], reference: str) -> str:
     attribute = rows[0]["attribute"]
     divide = f"how its images divide over the levels of {title_of(attribute)}, {_said_of_share(rows)}"
-    parts = [f"One bar per concept: {divide}."]
+    parts = [f"Each bar is {_one(rows)}: {divide}."]
     if attribute == "skin_tone":
         parts.append("The greys stand for an order; they are nobody's skin.")
     if reference:
-        parts.append(f"On the right “{reference}”, blank where it has no row.")
+        ranges = (
+            " To its upper end where it is a range, of which both ends are written." if any(map(is_range, rows)) else ""
+        )
+        parts.append(f"On the right “{reference}”, blank where it has no row.{ranges}")
     where = "figure before this one" if len(levels) <= MOST_PANELS else "table of estimates"
     parts.append(f"The intervals are in the {where}. Hatched: nothing is known.")
     return " ".join(parts)
@@ -506,6 +566,11 @@ def _bars(
     panel: Axes, rows: Sequence[Row], keys: Sequence[tuple[str, ...]], levels: Sequence[str], column: str
 ) -> None:
     shares = {(_key(row), row["level"]): 100 * number(row, column) for row in rows}
+    ranges = {
+        (_key(row), row["level"]): "–".join(f"{end:.0f}" for end in _reference_of(row))
+        for row in rows
+        if column == "reference" and is_range(row)
+    }
     left = [0.0] * len(keys)
     for level, colour in zip(levels, _colours(rows[0]["attribute"], len(levels)), strict=True):
         widths = [shares.get((key, level), math.nan) for key in keys]
@@ -515,7 +580,8 @@ def _bars(
         for y, width in enumerate(widths):
             if width >= 9:
                 at = left[y] + width / 2
-                panel.text(at, y, f"{width:.0f}", fontsize=6.5, color=ink, ha="center", va="center_baseline")
+                said = ranges.get((keys[y], level), f"{width:.0f}")
+                panel.text(at, y, said, fontsize=6.5, color=ink, ha="center", va="center_baseline")
         left = [begin + width for begin, width in zip(left, widths, strict=True)]
     unknown = [y for y, end in enumerate(left) if end == 0 and column == "share"]
     panel.barh(unknown, 100, height=0.78, facecolor="white", edgecolor="#c9cdd3", hatch="////", linewidth=0)
@@ -544,7 +610,7 @@ POOLED_CAPTION = (
     "Stretch: how far apart the concepts lie; above 1 the contrasts of the reference are amplified, below 1 they are "
     "flattened. Scatter: what is each concept's own; 0 is nothing. They are read together: a model that never draws a "
     "level has a stretch near 0 and is not fair, it is all in the shift. The last three are fitted for attributes with "
-    "two levels. One far beyond the others is an arrow at the edge, or leaves its panel; the table has its ends."
+    "two levels. A line without a dot: only bounds are known. One far beyond the others is an arrow at the edge, or leaves its panel; the table has its ends."
 )
 
 
@@ -555,7 +621,7 @@ def pooled(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
     names = [_entry_name(entry, several_arms=several) for entry in entries]
     known = [measure for measure in MEASURES if any(entry.get(measure[0]) for entry in entries)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 1.7 + 0.42 * len(entries)))
+        figure = Figure(figsize=(9.6, 1.7 + _apart(names, 0.42) * len(entries)))
         panels = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
         for panel, (name, at, factor, least, unit) in zip(panels, known, strict=True):
             panel.axvline(at, color=QUIET, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
@@ -618,13 +684,15 @@ def _interval(
     if estimate is None:
         return
     value, low, high = (estimate.get(name) for name in ("value", "low", "high"))
-    if value is None:
+    if value is None and (low is None or high is None):
         panel.annotate(
             "not known", (0.98, y), xycoords=("axes fraction", "data"), fontsize=8, color=QUIET, ha="right", va="center"
         )
         return
     if low is not None and high is not None:
         panel.hlines(y, factor * low, factor * high, color="#0072b2", linewidth=2, zorder=2)
+    if value is None:  # the reference is a range, and so is what is known
+        return
     (left, right), at, marker = ends, factor * value, "o"
     if at < left:
         at, marker = left + 0.03 * (right - left), "<"
@@ -718,19 +786,20 @@ def _compared(rows: Sequence[Row], folder: Path) -> Iterator[Chart]:
     first = list({_key(row): row for row in rows if row["level"] == levels[0]}.values())
     named = dict(zip(map(_key, first), labels(first), strict=True))
     order = sorted(first, key=lambda row: (bool(row["baseline_share"]), number(row, "baseline_share"), row["concept"]))
-    said = "share of images that show one person, with 95% intervals (%)\nhollow: not told from the first run (Holm)"
+    said = f"{_share_of(attribute)}, with 95% intervals (%)\nhollow: not told from the first run (Holm)"
     parts = _parts(order)
     for place, part in enumerate(parts):
         keys = [_key(row) for row in part]
         note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
         with matplotlib.rc_context(STYLE):
             width = 8.2 if len(levels) == 1 else 2.2 + 1.9 * len(levels)
-            figure = Figure(figsize=(width, 1.8 + (0.12 + 0.09 * len(runs)) * len(keys)))
+            names = [_wrapped(named[key], 34) for key in keys]
+            figure = Figure(figsize=(width, 1.8 + _apart(names, 0.12 + 0.09 * len(runs)) * len(keys)))
             panels = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
             for panel, level in zip(panels, levels, strict=True):
                 _dumbbells(panel, [row for row in rows if row["level"] == level], keys, runs)
                 panel.set_title(level, pad=20 if len(keys) > 30 else 6)
-            panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
+            panels[0].set_yticks(range(len(keys)), names, fontsize=8)
             title = f"{title_of(attribute).capitalize()}, {len(runs)} runs"
             figure.suptitle(f"{title} ({said_of_arm(arm)}{note})", x=0.01, ha="left")
             panels[0].set_xlabel(said, loc="left")
@@ -863,6 +932,12 @@ def _settle(figure: Figure, h_pad: float | None = None) -> None:
     ConstrainedLayoutEngine(h_pad=h_pad).execute(figure)
     for panel in figure.axes:
         panel.apply_aspect()
+
+
+def _apart(names: Sequence[str], least: float) -> float:
+    """Inches from a line to the next, `least` or more: wrapped names of neighbours do not touch."""
+    lines = [name.count("\n") + 1 for name in names]
+    return max([least, *(0.14 * (a + b) / 2 for a, b in pairwise(lines))])
 
 
 def _wrapped(text: str, width: int) -> str:
