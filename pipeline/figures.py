@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -15,6 +17,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -23,19 +26,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from classifiers.attributes import ATTRIBUTES, BY_DETECTOR, INTERSECTIONS, PEOPLE
-from pipeline import store
+from pipeline import stages, store
 from pipeline.progress import progress
 from pipeline.tables import key_of, undivided
-from pipeline.types import ALL_TEMPLATES, CANNOT_TELL
+from pipeline.types import ALL_TEMPLATES, CANNOT_TELL, digest
 
 Row = Mapping[str, str]
 """One line of `estimates.csv`; a number that is not known is empty."""
 
+FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS")
+"""For letters that DejaVu Sans has not, where they are installed."""
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "typecast",  # the same estimates give the same bytes
     "svg.fonttype": "path",  # looks alike where the font is missing
     "text.parse_math": False,  # a concept may hold a dollar sign
-    "font.family": "DejaVu Sans",
+    "font.family": ["DejaVu Sans", *(name for name in FONTS if name in font_manager.get_font_names())],
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -98,17 +103,25 @@ class Chart:
     """What it shows, for who does not see it."""
 
 
-def draw(rows: Sequence[Row], summary: Mapping[str, Any], folder: Path) -> list[Chart]:
-    """Every figure that the estimates can fill, written into `folder`; those over all concepts first.
+@dataclass(frozen=True)
+class Folder:
+    """Where figures are written, and the stems that are taken in it."""
+
+    path: Path
+    taken: set[str] = field(default_factory=set)
+
+
+def draw(rows: Sequence[Row], summary: Mapping[str, Any], path: Path) -> list[Chart]:
+    """Every figure that the estimates can fill, written into the folder `path`; those over all concepts first.
 
     Of an attribute with two levels only the first is drawn: the other is its mirror.
     """
-    entries = summary.get("pooled") or []
+    entries, folder = summary.get("pooled") or [], Folder(path)
     charts = [helped(summary["arms"], folder)] if summary.get("arms") else []
     for attribute in dict.fromkeys(entry["attribute"] for entry in entries):
         charts.append(pooled([entry for entry in entries if entry["attribute"] == attribute], folder))
     blocks = [(attribute, arm) for attribute in unique(rows, "attribute") for arm in unique(rows, "arm")]
-    with progress("drawing figures", total=len(blocks), unit="sets") as advance:
+    with progress("drawing figures", total=len(blocks), unit="sets") as advance, _without_letters(rows):
         for attribute, arm in blocks:
             own = [row for row in rows if row["attribute"] == attribute and row["arm"] == arm]
             for reference in references(own) or [""]:
@@ -118,7 +131,13 @@ def draw(rows: Sequence[Row], summary: Mapping[str, Any], folder: Path) -> list[
 
 
 def _of_block(
-    own: Sequence[Row], entries: Sequence[Mapping[str, Any]], folder: Path, *, attribute: str, arm: str, reference: str
+    own: Sequence[Row],
+    entries: Sequence[Mapping[str, Any]],
+    folder: Folder,
+    *,
+    attribute: str,
+    arm: str,
+    reference: str,
 ) -> Iterator[Chart]:
     """The figures of one attribute, arm and reference."""
     levels = unique(own, "level")
@@ -229,7 +248,7 @@ def _one(rows: Sequence[Row]) -> str:
 
 
 def shares_against_reference(
-    rows: Sequence[Row], folder: Path, *, levels: Sequence[str], reference: str, base: Mapping[str, float]
+    rows: Sequence[Row], folder: Folder, *, levels: Sequence[str], reference: str, base: Mapping[str, float]
 ) -> Chart:
     """A panel per level: share, with its interval, over reference share, with its own. `base` in 0..1 per level."""
     attribute, arm = rows[0]["attribute"], rows[0]["arm"]
@@ -382,7 +401,7 @@ def _legend(rows: Sequence[Row], *more: Line2D) -> list[Line2D]:
 # -- per concept -------------------------------------------------------------------------------------
 
 
-def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], reference: str) -> Iterator[Chart]:
+def concepts(rows: Sequence[Row], folder: Folder, *, levels: Sequence[str], reference: str) -> Iterator[Chart]:
     """A row per concept and a panel per level: share with its interval, raw share, reference. Ordered by reference."""
     attribute, arm = rows[0]["attribute"], rows[0]["arm"]
     first = [row for row in rows if row["level"] == _leading(rows, levels)]
@@ -438,8 +457,7 @@ def _concepts_caption(rows: Sequence[Row], levels: Sequence[str], reference: str
         parts.append(
             f"Black ticks{', and bars where it is a range' if ranges else ''}: “{reference}”; the lines are ordered by its "
             f"share{of}, those without one at the bottom. Shape and colour say which way the share has left the reference; "
-            f"a grey mark means that its interval holds the reference{' or part of its range' if ranges else ''}, or that "
-            "the interval of the difference holds 0."
+            "a grey mark means no evidence: the interval of the difference holds 0."
         )
     else:
         parts.append("No reference covers this attribute: the shares stand alone and nothing is said to be amplified.")
@@ -504,7 +522,7 @@ def _by_reference(row: Row) -> tuple[bool, float, str]:
 # -- composition -------------------------------------------------------------------------------------
 
 
-def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], reference: str) -> Iterator[Chart]:
+def composition(rows: Sequence[Row], folder: Folder, *, levels: Sequence[str], reference: str) -> Iterator[Chart]:
     """All levels of each concept as one bar, beside the reference's where there is one. Ordered by the last level."""
     attribute, arm = rows[0]["attribute"], rows[0]["arm"]
     last = [row for row in rows if row["level"] == levels[-1]]
@@ -610,11 +628,12 @@ POOLED_CAPTION = (
     "Stretch: how far apart the concepts lie; above 1 the contrasts of the reference are amplified, below 1 they are "
     "flattened. Scatter: what is each concept's own; 0 is nothing. They are read together: a model that never draws a "
     "level has a stretch near 0 and is not fair, it is all in the shift. The last three are fitted for attributes with "
-    "two levels. A line without a dot: only bounds are known. One far beyond the others is an arrow at the edge, or leaves its panel; the table has its ends."
+    "two levels. A line without a dot: only bounds are known. "
+    "One far beyond the others is an arrow at the edge, or leaves its panel; the table has its ends."
 )
 
 
-def pooled(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
+def pooled(entries: Sequence[Mapping[str, Any]], folder: Folder) -> Chart:
     """What is fitted of one attribute, with intervals, a panel per measure: a line per level, arm and reference."""
     attribute = entries[0]["attribute"]
     several = len({entry["arm"] for entry in entries}) > 1
@@ -716,7 +735,7 @@ FIVE = ("distance", "past the target", "diversity", "recognised", "not made")
 """The panels; one of which nothing is known is not drawn."""
 
 
-def helped(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
+def helped(entries: Sequence[Mapping[str, Any]], folder: Folder) -> Chart:
     """What each arm changed, a line per arm and target: the five numbers of `summary.json` with their intervals."""
     names = [f"{entry['arm']}\n{title_of(entry['attribute'])}: {entry['target']}" for entry in entries]
     with matplotlib.rc_context(STYLE):
@@ -769,17 +788,18 @@ def five_numbers(entry: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, ..
 # -- several runs ------------------------------------------------------------------------------------
 
 
-def compared(rows: Sequence[Row], folder: Path) -> list[Chart]:
+def compared(rows: Sequence[Row], path: Path) -> list[Chart]:
     """Of the rows of `compare.csv`: a figure per attribute and arm, the runs beside each other in every concept."""
-    rows, charts = by_concept(rows), list[Chart]()
-    for attribute in unique(rows, "attribute"):
-        for arm in unique(rows, "arm"):
-            own = [row for row in rows if row["attribute"] == attribute and row["arm"] == arm]
-            charts += _compared(own, folder) if own else []
+    rows, charts, folder = by_concept(rows), list[Chart](), Folder(path)
+    with _without_letters(rows):
+        for attribute in unique(rows, "attribute"):
+            for arm in unique(rows, "arm"):
+                own = [row for row in rows if row["attribute"] == attribute and row["arm"] == arm]
+                charts += _compared(own, folder) if own else []
     return charts
 
 
-def _compared(rows: Sequence[Row], folder: Path) -> Iterator[Chart]:
+def _compared(rows: Sequence[Row], folder: Folder) -> Iterator[Chart]:
     attribute, arm, levels = rows[0]["attribute"], rows[0]["arm"], unique(rows, "level")
     levels = levels[:1] if len(levels) == 2 else levels
     runs = [rows[0]["baseline"], *unique(rows, "run")]
@@ -944,11 +964,30 @@ def _wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, max(width, 8))) or text
 
 
-def _write(figure: Figure, folder: Path, *parts: str) -> str:
+@contextlib.contextmanager
+def _without_letters(rows: Sequence[Row]) -> Iterator[None]:
+    """Say once which concepts have a letter that no font here has: a box stands for it."""
+    fonts = [font_manager.get_font(font_manager.findfont(family)) for family in STYLE["font.family"]]
+    boxed = [
+        name
+        for name in unique(rows, "concept")
+        if any(not letter.isspace() and not any(font.get_char_index(ord(letter)) for font in fonts) for letter in name)
+    ]
+    if boxed:
+        stages.say(f"figures: no font here has all letters of {', '.join(boxed)}; boxes stand for those")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        yield
+
+
+def _write(figure: Figure, folder: Folder, *parts: str) -> str:
     """Write a figure as SVG and PNG, the same bytes for the same estimates, and give back the stem of the files."""
     stem = "-".join(re.sub(r"\W+", "-", part).strip("-").lower() for part in parts if part)
-    with store.appears(folder / f"{stem}.svg") as file:
+    if stem in folder.taken:  # names that differ in what a stem leaves out
+        stem += f"-{digest(parts)[:6]}"
+    folder.taken.add(stem)
+    with store.appears(folder.path / f"{stem}.svg") as file:
         figure.savefig(file, format="svg", metadata={"Date": None})
-    with store.appears(folder / f"{stem}.png") as file:
+    with store.appears(folder.path / f"{stem}.png") as file:
         figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
     return stem
