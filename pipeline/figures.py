@@ -363,10 +363,11 @@ def _name_points(panel: Axes, rows: Sequence[Row], size: float = 6.5) -> None:
     scale = 72 / panel.figure.dpi
     places = [panel.transData.transform((_reference_of(r)[-1], 100 * number(r, "share"))) * scale for r in rows]
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
-    for row in rows:
-        x = _reference_of(row)[-1]
-        ends = [panel.transData.transform((x, 100 * number(row, end))) * scale for end in ("low", "high")]
-        taken.append((ends[0][0] - 0.5, ends[0][1], ends[0][0] + 0.5, ends[1][1]))
+    for row, (right, y) in zip(rows, places, strict=True):
+        for x in _reference_of(row):
+            ends = [panel.transData.transform((x, 100 * number(row, end))) * scale for end in ("low", "high")]
+            taken.append((ends[0][0] - 0.5, ends[0][1], ends[0][0] + 0.5, ends[1][1]))
+            taken.append((ends[0][0] - 3, y - 3, right + 3, y + 3))  # from one end of a range to the other
     left, low, right, high = (v * scale for v in panel.bbox.extents)
     for row, (x, y), name in zip(rows, places, labels(rows), strict=True):
         width, height = 0.56 * size * len(name), 1.15 * size
