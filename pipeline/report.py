@@ -73,6 +73,7 @@ def write_report(folder: Path) -> Path:
         images=summary.get("images") or {},
         findings=[_finding(rows, summary, attribute) for attribute in unique(rows, "attribute")],
         pooled=summary.get("pooled") or [],
+        arms_named=unique(rows, "arm") != [BASELINE],
         arms=[_arm(entry) for entry in summary.get("arms") or []],
         charts=_embedded(charts, folder / "figures"),
         gallery=_gallery(run, survey, study.seed),

@@ -727,3 +727,10 @@ def test_only_beside_a_census_of_race_is_it_said_what_that_counts() -> None:
     assert report.RACE_OF_BLS in report._limits(about, {})
     none = [about[0] | {"reference_source": "Web, pictures", "reference": "0.3"}]
     assert not any("Hispanic" in said for said in report._limits(none, {}))
+
+
+def test_the_page_names_the_one_arm_that_rewrites_its_prompts(tmp_path: Path) -> None:
+    text = " ".join(
+        read(write_report(a_run(tmp_path / "run", arms=("suffix",), attributes=("gender",), images=0))).text.split()
+    )
+    assert "Arm suffix, against" in text and text.count("arm suffix") >= 1
