@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from classifiers import evaluation
+from classifiers.attributes import BY_DETECTOR
 from classifiers.confusion import BY_CONCEPT, images_behind
 from pipeline import amplification, distances, robustness, tables
 from pipeline.estimates import Floats, Ints, Shares, whole, wilson
@@ -30,6 +31,7 @@ from pipeline.tables import (
     keys,
     matrices,
     references,
+    undivided,
 )
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
@@ -294,15 +296,13 @@ def headline(
 ) -> str:
     """The finding in a sentence that can be quoted: reference, year, table, interval and n are in it. Where it is
     significant, a second says how wrong the classifier would have to be for it to vanish."""
-    arm = planned.arms[0].name
     images = sum(n for (_, status), n in counts.statuses.items() if status == "made")
     if len(estimated(planned)) == 1:
         return _of_one(planned, images, counts, attributes[0], shares[attributes[0].attribute])
+    if not pools:
+        return _of_none_pooled(planned, images, counts, attributes)
+    arm = _told_of(planned, {p["arm"] for p in pools})
     mine = [p for p in pools if p["arm"] == arm]
-    if not mine:
-        models = ", ".join(dict.fromkeys(planned.model_of(arm.name) for arm in planned.arms))
-        verb = "read" if isinstance(planned.study, ImportStudy | FolderStudy) else "made"
-        return f"{models}: {images:,} images were {verb}; no reference covers enough of the concepts to say more."
     pool = next((p for p in mine if not math.isnan(p.get("stretch", NO_STRETCH)["value"])), mine[0])
     levels = [p for p in mine if (p["attribute"], p["reference"]) == (pool["attribute"], pool["reference"])]
     reading = next(each for each in attributes if each.attribute == pool["attribute"])
@@ -315,7 +315,7 @@ def headline(
     by_person = isinstance(planned.study, ImportStudy) and planned.study.read_by.kind == "person"
     errors = "" if by_person else _said_of_errors(levels, corrected=reading.confusion is not None)
     over = f"{pool['n_concepts']} concept{'' if pool['n_concepts'] == 1 else 's'}"
-    model, stretch = planned.model_of(arm), pool.get("stretch")
+    model, stretch = _model(planned, arm), pool.get("stretch")
     if stretch is None or math.isnan(stretch["value"]):
         why = "" if stretch is None else f" How far apart the concepts lie is {stretch['method']}."
         return (
@@ -332,6 +332,21 @@ def headline(
         f"{pool['title']}: stretch {stretch['value']:.2f} on the log-odds scale (95% interval {stretch['low']:.2f} to "
         f"{stretch['high']:.2f}; 1 is the reference); {said}{errors}"
     )
+
+
+def _told_of(planned: Asked, measured: Container[str]) -> str:
+    """The arm that the headline is about, of those that are measured: the prompts unchanged, of pictures made elsewhere
+    what is held against no other arm. Where there is none such, the first."""
+    found = [arm.name for arm in planned.arms if arm.name in measured]
+    made = planned.study.arms if isinstance(planned.study, ImportStudy) else {}
+    unchanged = [name for name in found if name == "none" or (name in made and made[name].baseline is None)]
+    return (unchanged or found)[0]
+
+
+def _model(planned: Asked, arm: str) -> str:
+    """The model behind an arm, and the arm where it rewrites the prompts here."""
+    here = not isinstance(planned.study, ImportStudy | FolderStudy)
+    return f"{planned.model_of(arm)}{f' with the arm {arm}' if here and arm != 'none' else ''}"
 
 
 def _apart(entry: dict[str, Any], unit: str = "") -> str:
@@ -382,11 +397,43 @@ def _said_of_errors(levels: Sequence[dict[str, Any]], *, corrected: bool) -> str
     return f" {text[0].upper()}{text[1:]}." if said else ""
 
 
+def _of_none_pooled(planned: Asked, images: int, counts: Tally, attributes: Sequence[Reading]) -> str:
+    """The same where nothing is pooled: why not, and whether the concepts are compared one by one."""
+    models = ", ".join(dict.fromkeys(planned.model_of(arm.name) for arm in planned.arms))
+    verb = "read" if isinstance(planned.study, ImportStudy | FolderStudy) else "made"
+    if not images:
+        return f"{models}: no image was {verb}."
+    said = f"{models}: {images:,} images were {verb}"
+    asked = [r for r in attributes if not r.of and r.attribute not in {each.name for each in BY_DETECTOR}]
+    here = Counter((attribute, decision) for (_, attribute, decision), n in counts.decisions.items() if n)
+    if not any(here[r.attribute, level] for r in asked for level in r.levels):
+        if not any(here[r.attribute, CANNOT_TELL] for r in asked):
+            return f"{said}; none of them is taken to show one person."
+        return f"{said}; in none of them could {' or '.join(r.title for r in asked)} be told."
+    compared = [
+        (key, reading, against, found)
+        for reading in attributes
+        for against in references(planned)
+        for key in undivided(estimated(planned))
+        if isinstance(found := against.of(key[1], reading), Distribution)
+        and counts.count(key, reading)[:-1].any()
+        and not np.isnan(found.shares).all()
+    ]
+    if not compared:
+        return f"{said}; no reference covers enough of the concepts to say more."
+    why = "the prompts name the group themselves"
+    if neutral := [each for each in compared if not each[0][3]]:
+        (_, reading, against, found) = neutral[0]
+        absent = [level for level, share in zip(reading.levels, found.shares, strict=True) if math.isnan(share)]
+        why = f"“{against.source(reading)}” has no share of {' or '.join(f'“{level}”' for level in absent)}"
+    return f"{said}; nothing is said of all concepts together, since {why}: each concept by itself is compared."
+
+
 def _of_one(planned: Asked, images: int, counts: Tally, reading: Reading, shares: dict[Key, Shares]) -> str:
     """The same where there is one concept alone, and so nothing to pool."""
     (key,) = estimated(planned)
     mine, level = shares[key].estimate(0), reading.levels[0]
-    said = f"{planned.model_of(key[4])}: of {images:,} images of “{key[1]}”"
+    said = f"{_model(planned, key[4])}: of {images:,} images of “{key[1]}”"
     if not mine.known:
         return f"{said}, {reading.title} could be told in none."
     said += f", {100 * mine.value:.1f}% show “{level}” in {reading.title}"
@@ -400,5 +447,6 @@ def _of_one(planned: Asked, images: int, counts: Tally, reading: Reading, shares
     for against in references(planned):
         found = against.of(key[1], reading)
         if isinstance(found, Distribution) and not math.isnan(found.shares[0]):
-            return f"{said}; “{against.source(reading)}” has {100 * found.shares[0]:.1f}%."
+            least = f"{100 * found.least[0]:.1f} to " if found.least[0] < found.shares[0] else ""
+            return f"{said}; “{against.source(reading)}” has {least}{100 * found.shares[0]:.1f}%."
     return f"{said}; no reference has it."

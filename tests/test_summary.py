@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
+import prompt_sets
 from classifiers.confusion import prior_of_errors
 from classifiers.correction import corrected_shares_many, dirichlet
 from pipeline import amplification, distances, stages, summary, tables
@@ -439,8 +442,94 @@ def test_a_reference_against_which_no_stretch_is_fitted_is_in_the_headline_level
             [100 * pool["mean_difference"][end] for end in ("low", "high")], abs=0.051
         )
     assert f", as the probe said, its errors not corrected, among the {n} images that it decided." in text
-    none = summary.headline(opened[2], [], counts, [tone], {})
+    alone = replace(opened[2], study=opened[2].study.model_copy(update={"reference": ()}))
+    none = summary.headline(alone, [], counts, [tone], {})
     assert none == "fake at guidance 3: 160 images were made; no reference covers enough of the concepts to say more."
+
+
+def prompts(*concepts: str, **more: Any) -> list[dict[str, Any]]:
+    """A prompt set of these concepts alone."""
+    template = {"templates": {"works": "A {concept}" if not more else "A {identity} {concept}"}}
+    known = {"description": "d", "source": "s", "licence": "l", "status": "verified"}
+    return [{"mine": known | template | {"concepts": [*concepts]} | more}]
+
+
+def headline_of(opened: Opened) -> str:
+    run, study, planned = opened
+    attributes = tables.readings(
+        stages.read_json(run.perceptions(study.perceive.name, "x").with_name("perceiver.json"))
+    )
+    counts = tables.tally(run, planned, study.perceive.name, attributes)
+    return str(summary.estimates(planned, counts, attributes, attributes)[1]["headline"])
+
+
+BLS = [{"table": "bls_cps_table11", "year": 2023}]
+
+
+def test_the_headline_is_about_the_unchanged_prompts_or_names_its_arm(drawn: Callable[..., Opened]) -> None:
+    asked: dict[str, Any] = {"prompt_sets": prompts("nurse", "carpenter", "dentist"), "images_per_prompt": 8}
+    asked |= {"reference": BLS, "perceive": {"clip": "fake", "attributes": ["gender"]}}
+    plain = headline_of(drawn("plain", **asked))
+    assert headline_of(drawn("both", arms=["diversity_suffix", "none"], **asked)) == plain
+    alone = headline_of(drawn("alone", arms=["diversity_suffix"], **asked))
+    assert "the model fake at guidance 3 with the arm diversity_suffix " in alone and "arm" not in plain
+    one = headline_of(drawn("one", arms=["diversity_suffix"], **(asked | {"prompt_sets": prompts("nurse")})))
+    assert one.startswith("fake at guidance 3 with the arm diversity_suffix: of 8 images of “nurse”")
+
+
+def test_the_headline_of_one_concept_gives_both_ends_of_a_reference_that_is_a_range(
+    drawn: Callable[..., Opened],
+) -> None:
+    perceive = {"clip": "fake", "attributes": ["race"]}
+    opened = drawn(prompt_sets=prompts("carpenter"), images_per_prompt=8, reference=BLS, perceive=perceive)
+    with (Path(prompt_sets.__file__).parent / "reference" / "bls_cps_table11_2019_2023.csv").open(newline="") as file:
+        (row,) = (r for r in csv.DictReader(file) if r["year"] == "2023" and r["occupation"] == "Carpenters")
+    white, hispanic = float(row["pct_white"]), float(row["pct_hispanic"])
+    assert headline_of(opened).endswith(f"has {white - hispanic:.1f} to {white:.1f}%.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {
+                "perceive": {"clip": "fake", "attributes": ["age"]},
+                "reference": [{"table": "bls_cps_table11b", "year": 2023}],
+            },
+            "since “BLS, CPS Table 11b, 2023, age” has no share of “child”: each concept by itself is compared.",
+        ),
+        (
+            {"prompt_sets": prompts("nurse", "dentist", identities={"woman": "woman"})},
+            "since the prompts name the group themselves: each concept by itself is compared.",
+        ),
+        ({"reference": []}, "no reference covers enough of the concepts to say more."),
+    ],
+)
+def test_where_nothing_is_pooled_the_headline_says_why(
+    drawn: Callable[..., Opened], changes: dict[str, Any], said: str
+) -> None:
+    asked: dict[str, Any] = {"prompt_sets": prompts("nurse", "dentist"), "images_per_prompt": 8, "reference": BLS}
+    opened = drawn(**(asked | {"perceive": {"clip": "fake", "attributes": ["gender"]}} | changes))
+    assert headline_of(opened).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("cannot tell", "in none of them could perceived gender or perceived age be told."),
+        ("not one person", "none of them is taken to show one person."),
+    ],
+)
+def test_where_nothing_is_decided_the_headline_does_not_blame_the_reference(
+    found: Found, answer: str, said: str
+) -> None:
+    opened, counts = found[0], tables.Tally(statuses=found[1].statuses)
+    asked = [Reading(name, f"perceived {name}", ("a", "b"), None) for name in ("gender", "age")]
+    for key in tables.keys(opened[2]):
+        counts.decisions[key, "gender", answer] = 8
+    assert summary.headline(opened[2], [], counts, asked, {}) == f"fake at guidance 3: 160 images were made; {said}"
+    nothing = summary.headline(opened[2], [], tables.Tally(), asked, {})
+    assert nothing == "fake at guidance 3: no image was made."
 
 
 def test_pictures_that_do_not_show_one_person_are_in_no_rate_of_the_undecided() -> None:
