@@ -438,6 +438,24 @@ def test_a_concept_with_one_prompt_is_asked_for_as_if_it_were_alone() -> None:
         assert arm.rewrite(p, k, np.random.default_rng(0)) == alone.rewrite(p, k, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("templates", [1, 2])
+def test_a_few_images_of_each_concept_meet_a_target_of_many_levels_over_all(templates: int) -> None:
+    """One image of a prompt: .24, .05, .05, .17 and .49 of five tones had been asked for."""
+    arm = one_arm("target", {"attribute": "skin_tone", "to": "uniform"})
+    known = [p for p in prompt_sets.load("fair_diffusion").prompts if not mitigations.why_not(p)][:150]
+    prompts = [p._replace(template=f"{k}") for p in known for k in range(templates)]
+    asked = Counter(arm.among(prompts).rewrite(p, 0, np.random.default_rng(0)).drawn for p in prompts)
+    n, levels = len(prompts), ATTRIBUTES["skin_tone"].levels
+    assert len(known) == 150
+    for level in levels:
+        assert abs(asked[level] / n - 0.2) < 3 * np.sqrt(0.2 * 0.8 / n)
+
+
+def test_a_table_whose_shares_leave_people_out_is_no_target_and_says_so() -> None:
+    said = mitigations.Goal("race", "bls_cps_table11", 2023).shares("nurse")
+    assert isinstance(said, str) and "its shares of race" in said and "sum to 0.971" in said and "CSV file" in said
+
+
 def test_every_worker_that_opens_a_study_knows_its_prompts() -> None:
     """One image of each of 21 prompts: as many women as the target says, within one."""
     one = planned(prompt_sets=["stable_bias"], arms=[{"target": {**GENDER, "to": "uniform"}}], images_per_prompt=1)
