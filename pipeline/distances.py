@@ -111,7 +111,8 @@ def nearer(
     near, far = zip(*(nearest_and_farthest(side, t) for side in (before, after)), strict=True)
     was, now = (_root_mean_square(value, draws, t) for value, draws in zip(values, (first, last), strict=True))
     least, most = (
-        _root_mean_square(*one, t) - _root_mean_square(*other, t) for one, other in ((near[1], far[0]), (far[1], near[0]))
+        _root_mean_square(*one, t) - _root_mean_square(*other, t)
+        for one, other in ((near[1], far[0]), (far[1], near[0]))
     )
     changes = np.median(now - was), np.quantile(least, 0.025), np.quantile(most, 0.975)
     way = _unit(t - values[0])

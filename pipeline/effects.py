@@ -271,9 +271,7 @@ def _on_pairs(read: Read, arm: str) -> dict[str, dict[Key, Shares]]:
     return found
 
 
-def coupled(
-    shares: Mapping[Key, Shares], moved: Mapping[Key, Paired], rng: np.random.Generator
-) -> dict[Key, Shares]:
+def coupled(shares: Mapping[Key, Shares], moved: Mapping[Key, Paired], rng: np.random.Generator) -> dict[Key, Shares]:
     """Shares of two levels by the key of the arm and of the baseline, whose draws go together as those of their pairs do.
 
     Each side keeps its own posterior, and takes the order of its draws from the joint posterior of the pairs, in which what

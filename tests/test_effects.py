@@ -704,8 +704,12 @@ def test_undecided_images_are_as_near_to_a_target_and_as_far_from_it_as_any_divi
         every = np.array(told) * (1 - part) + part * divided
         for size in (lambda x: np.abs(x).sum(-1) / 2, lambda x: np.sqrt((x**2).sum(-1))):
             found = size(every - target)
-            assert size(near - target) <= found.min() + 1e-12 and size(near - target) == pytest.approx(found.min(), abs=0.02)
-            assert size(far - target) >= found.max() - 1e-12 and size(far - target) == pytest.approx(found.max(), abs=0.02)
+            assert size(near - target) <= found.min() + 1e-12 and size(near - target) == pytest.approx(
+                found.min(), abs=0.02
+            )
+            assert size(far - target) >= found.max() - 1e-12 and size(far - target) == pytest.approx(
+                found.max(), abs=0.02
+            )
         for end in (near, far):
             assert end.sum() == pytest.approx(1) and (end >= np.array(told) * (1 - part) - 1e-12).all()
 
@@ -748,9 +752,7 @@ def test_with_errors_by_concept_the_p_is_that_of_the_mean_change_beside_it() -> 
 def test_pairs_that_show_nobody_on_both_sides_tell_nothing() -> None:
     key: Key = ("s", "nurse", "t", "", "arm")
     rng, nothing = np.random.default_rng(0), np.zeros(3, int)
-    side = changes.Side(
-        reading=RAW, shares={key: tables.uncorrected(nothing, RAW, rng)}, counts={key: nothing}
-    )
+    side = changes.Side(reading=RAW, shares={key: tables.uncorrected(nothing, RAW, rng)}, counts={key: nothing})
     pairs = {key: (np.zeros((3, 3), int), 0)}
     with np.errstate(all="raise"):
         (row, _) = changes.rows(side, side, [key], pairs, rng)
@@ -780,7 +782,11 @@ def test_images_left_alone_are_those_of_neutral_prompts() -> None:
     columns = {"identity": ["", "woman"], "drawn": ["left alone: names a group"] * 2, "status": ["made"] * 2}
     columns |= {name: ["a photo"] * 2 for name in ("prompt", "prompt_sent", "negative_prompt")}
     numbers = {"tokens": [1, 1], "tokens_cut": [0, 0], "seconds": [1.0, 1.0]}
-    shard.table, shard.scores, shard.recognised = pa.table({**columns, **numbers}), np.full(2, np.nan), np.zeros(2, bool)
+    shard.table, shard.scores, shard.recognised = (
+        pa.table({**columns, **numbers}),
+        np.full(2, np.nan),
+        np.zeros(2, bool),
+    )
     images = effects.Images()
     shard.add_to(images, mitigations.Unchanged())
     assert images.n == 2 and effects._left_alone(images.drawn) == {"names a group": 1}
