@@ -114,7 +114,8 @@ def nearer(
         _root_mean_square(*one, t) - _root_mean_square(*other, t)
         for one, other in ((near[1], far[0]), (far[1], near[0]))
     )
-    changes = np.median(now - was), np.quantile(least, 0.025), np.quantile(most, 0.975)
+    middle = float(np.median(now - was))
+    lowest, highest = float(np.quantile(least, 0.025)), float(np.quantile(most, 0.975))
     way = _unit(t - values[0])
     (shortest, short), beyond = (_along(side, t, way) for side in (before, after))
     tests = [
@@ -134,7 +135,7 @@ def nearer(
         "n_concepts": n,
         "distance_before": apart(values[0], first, t) | _reaching(near[0], far[0], t),
         "distance_after": apart(values[1], last, t) | _reaching(near[1], far[1], t),
-        "distance_change": Estimate(*map(float, changes), n, f"root mean square, basic{said}")._asdict(),
+        "distance_change": Estimate(middle, lowest, highest, n, f"root mean square, basic{said}")._asdict(),
         "excess": Estimate(float(past.mean()), float(low), float(high), n, f"posterior{said}")._asdict(),
         "n_past": len(surely),
         "past": surely,

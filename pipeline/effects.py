@@ -551,8 +551,8 @@ def added_up(
             looked[arm.name].add_to(images, arm)
             if arm.name != BASELINE:
                 looked[arm.name].add_pairs(images, looked.get(BASELINE), readings)
-        for arm in (arm.name for arm in planned.arms if arm.name in there - looked.keys() and BASELINE in looked):
-            looked[BASELINE].add_lonely(found.setdefault(arm, Images()), arm, readings)
+        for name in (arm.name for arm in planned.arms if arm.name in there - looked.keys() and BASELINE in looked):
+            looked[BASELINE].add_lonely(found.setdefault(name, Images()), name, readings)
     return found
 
 

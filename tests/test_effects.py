@@ -680,7 +680,8 @@ RAW = Reading("gender", "", ("woman", "man"), None)
 
 def test_undecided_images_that_may_be_of_any_level_bring_no_arm_closer() -> None:
     """Three concepts; with the arm 80 of 100 are undecided: shares of .1 to .9, as far from a half as .1, .9 and .85 were."""
-    rng, tally, shares, pairs = np.random.default_rng(0), Tally(), {}, []
+    rng, tally, pairs = np.random.default_rng(0), Tally(), []
+    shares: dict[Key, Shares] = {}
     for name, before in (("CEO", (10, 90)), ("nurse", (90, 10)), ("athlete", (15, 85))):
         keys: list[Key] = [("s", name, "t", "", arm) for arm in ("plain", "suffix")]
         pairs.append((keys[0], keys[1]))
