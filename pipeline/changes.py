@@ -306,6 +306,8 @@ def either_way(change: Estimate, pairs: Counts, k: int, why: str) -> Estimate:
     `pairs` `(K + 1, K + 1)`, `cannot tell` last; `why` there is no matrix. Worst-case bounds as in `estimates.raw_shares`
     (Manski 1989).
     """
+    if not pairs.any():
+        return change
     n, (lost, gained) = int(pairs[:-1, :-1].sum()), _may_have_moved(pairs, k)
     low, high = (n * change.low - lost) / pairs.sum(), (n * change.high + gained) / pairs.sum()
     method = f"joint posterior of pairs, undecided counted either way, {why}"

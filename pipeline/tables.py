@@ -654,14 +654,15 @@ def uncorrected(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Gen
     if not told.any():
         return replace(raw, method=reading.uncorrected)
     joint = rng.dirichlet(told + 1 / len(told), DRAWS)
-    most = None
+    most = undecided = None
     if row[-1]:  # as their intervals: any of the undecided may be of a level
         draws, most = (rng.beta(some + 0.5, row.sum() - some + 0.5, joint.shape) for some in (told, told + row[-1]))
+        undecided = rng.spawn(1)[0].beta(row[-1] + 0.5, told.sum() + 0.5, DRAWS)
     elif len(told) == 2:  # one is the rest of the other, in each draw
         draws = joint
     else:
         draws = rng.beta(told + 0.5, told.sum() - told + 0.5, joint.shape)
-    return replace(raw, method=reading.uncorrected, draws=draws, most=most, joint=joint)
+    return replace(raw, method=reading.uncorrected, draws=draws, most=most, joint=joint, undecided=undecided)
 
 
 def estimate(
