@@ -257,10 +257,25 @@ def worker(
     if rank in (local.RANK, slurm.RANK):
         this = (local if rank == local.RANK else slurm).worker(of)
     elif rank.isdecimal() and int(rank) < of:
+        _take_gpu(of)
         this = Worker(int(rank), of)
     else:
         raise InputError(f"--rank {rank}: the right answers are: 0 to {of - 1}, {local.RANK}, {slurm.RANK}")
     line.generate(opened, perceive=True, worker=this)
+
+
+def _take_gpu(of: int) -> None:
+    """One GPU for a worker that somebody else has started: by LOCAL_RANK, else the only one that it can see."""
+    from pipeline import generate as generation
+
+    local = os.environ.get("LOCAL_RANK", "")
+    if local.isdecimal():
+        generation.take_gpu(int(local))
+    elif of > 1 and (seen := generation.gpus()) > 1:
+        raise InputError(
+            f"CUDA_VISIBLE_DEVICES: this worker sees {seen} GPUs, and all workers of a machine would draw on the first; "
+            "let each see one: CUDA_VISIBLE_DEVICES=3 typecast worker …, or let LOCAL_RANK number those of a machine"
+        )
 
 
 @app.command()

@@ -206,7 +206,7 @@ def generate(opened: Opened, *, perceive: bool, worker: Worker = ALONE) -> None:
     def draws() -> Generator:
         return open_generator(study, planned)
 
-    with metered(run.folder, images=lambda: sum(written)):
+    with metered(run.folder, images=lambda: sum(written), shared=worker.of > 1):
         stages.draw(run, planned, draws, reader if perceive else None, shards=mine, written=written)
         name, by = study.perceive.name, _same_clip(run, study)
         while perceive and stages.perceive(run, planned, reader, name, by, shards=mine):

@@ -136,7 +136,7 @@ class _Actor:
         self.written: list[int] = []
         self.closing = contextlib.ExitStack()
         if meters:
-            self.closing.enter_context(metered(Path(folder), images=lambda: sum(self.written)))
+            self.closing.enter_context(metered(Path(folder), images=lambda: sum(self.written), shared=True))
 
     def close(self) -> None:
         """Write down what was used."""
