@@ -112,7 +112,7 @@ def nearer(
     near, far = zip(*(nearest_and_farthest(side, t) for side in (before, after)), strict=True)
     was, now = (_root_mean_square(value, draws, t) for value, draws in zip(values, (first, last), strict=True))
     least, most = (
-        _root_mean_square(*one, t) - _root_mean_square(*other, t)
+        _root_mean_square(one[0], one[1], t) - _root_mean_square(other[0], other[1], t)
         for one, other in ((near[1], far[0]), (far[1], near[0]))
     )
     middle = float(np.median(now - was))
@@ -162,7 +162,7 @@ def nearest_and_farthest(shares: Sequence[Shares], target: Floats) -> tuple[tupl
     and farthest from it: in total variation as in squares."""
     parts, draws = _parts(shares), thinned(shares)
     values, part = np.array([summing_to_one(one.value) for one in shares]), parts.mean(0)
-    both = [_divided(*one, target) for one in ((values, part[..., None]), (draws, parts[..., None]))]
+    both = [_divided(values, part[..., None], target), _divided(draws, parts[..., None], target)]
     return tuple(zip(*both, strict=True))
 
 
