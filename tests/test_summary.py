@@ -297,12 +297,12 @@ def test_labels_that_confirm_the_probe_move_no_mean_difference(labelled: int) ->
         for level in READ.levels:
             counts.labelled[key, "gender", level, level] = labelled // 2
     after = pooled(counts, READ, keys)
-    for found in (before, after):
-        assert found["mean_difference"]["value"] == pytest.approx(exact, abs=0.003) and found["n_images"] == 120
+    for found in (before, after):  # less than a point: what the labels say of each concept's errors
+        assert found["mean_difference"]["value"] == pytest.approx(exact, abs=0.009) and found["n_images"] == 120
     # and of CEOs whom people cannot tell in one of two the concept weighs what it did
     for level in READ.levels:
         counts.undecided[keys[1], "gender", level] = counts.labelled[keys[1], "gender", level, level] = 2
-    assert pooled(counts, READ, keys)["mean_difference"]["value"] == pytest.approx(exact, abs=0.003)
+    assert pooled(counts, READ, keys)["mean_difference"]["value"] == pytest.approx(exact, abs=0.009)
 
 
 def _shares(found: Distribution | str) -> float:
