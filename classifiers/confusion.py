@@ -184,11 +184,20 @@ def on_average(
 
 
 def images_behind(counts: Ints, matrix: Ints) -> Floats:
-    """The decided images of each concept, each counted for the undecided of its level: `(C,)`. Arguments as checked."""
+    """The decided images of each concept, each counted for the undecided of its true level: `(C,)`. Arguments as checked.
+
+    With D what decided images are taken for and t each level's chance to be decided, one that is predicted to be a level
+    counts for the level's part of D⁻¹ (1/t): images of every true level then count on average for 1/t, in whatever shares
+    they come. A concept counts for no less and no more than if all its images were of one level, however unsure D⁻¹ is.
+    """
     levels = matrix.shape[-2]
     errors = errors_of_all(matrix[None]) if matrix.ndim == 2 else errors_of_each(matrix)
+    rates = errors.taken_for / errors.taken_for.sum(-1, keepdims=True)
     each = (errors.decided + errors.undecided) / errors.decided
-    return np.asarray((counts[:, :levels] * each[: len(counts)]).sum(1))
+    of_predicted = (np.linalg.pinv(rates) @ each[..., None])[..., 0]
+    told, each, of_predicted = counts[:, :levels], each[: len(counts)], of_predicted[: len(counts)]
+    decided = told.sum(1)
+    return np.asarray(np.clip((told * of_predicted).sum(1), decided * each.min(-1), decided * each.max(-1)))
 
 
 def errors_of_means(counts: Ints, matrix: Ints, weights: Floats) -> Errors:

@@ -312,14 +312,15 @@ FAIRFACE = {
     "age": {
         **dict.fromkeys(("0-2", "3-9"), "child"),
         **dict.fromkeys(("20-29", "30-39", "40-49", "50-59"), "adult"),
-        **dict.fromkeys(("60-69", "more than 70"), "older"),
-        "10-19": "",
+        "more than 70": "older",
+        **dict.fromkeys(("10-19", "60-69"), ""),
     },
     "race": {"White": "White", "Black": "Black", "East Asian": "Asian", "Southeast Asian": "Asian"}
     | dict.fromkeys(("Indian", "Middle Eastern", "Latino_Hispanic"), ""),
 }
-"""Kärkkäinen and Joo (2021), arXiv:1908.04913: labels by paid viewers. Ages of 10 to 19 are on both sides of a border,
-and what we do not count as White, Black or Asian without a doubt is not labelled."""
+"""Kärkkäinen and Joo (2021), arXiv:1908.04913: labels by paid viewers. Ages of 10 to 19 and of 60 to 69 are on both sides of a
+border (in BLS Table 11b people are older from 65 on), and what we do not count as White, Black or Asian without a doubt is
+not labelled."""
 
 
 def _fairface(path: Path) -> Album:

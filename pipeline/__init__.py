@@ -1,3 +1,3 @@
-"""Typecast: how text-to-image models typecast people, measured with an interval on every number."""
+"""Typecast: how text-to-image models typecast people, measured with intervals on shares and differences."""
 
 __version__ = "0.1.0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -305,6 +305,8 @@ def mean_difference(
     reference: npt.ArrayLike,
     *,
     answers: npt.ArrayLike | None = None,
+    images: npt.ArrayLike | None = None,
+    raw: str = "",
     level: float = 0.95,
     rng: np.random.Generator,
 ) -> list[Estimate]:
@@ -314,21 +316,30 @@ def mean_difference(
     these; `reference` `(C, K)` shares, of more than two levels perhaps less than 1 in sum, where a table leaves people out.
     `answers` `(C,)` is how many independent answers of a survey each concept's reference stands on, NaN or None where it
     is exact. The shares are corrected together, as in `classifiers.correction.corrected_means`. Each concept weighs as many
-    images as were decided, each counted for the undecided of its level. With nothing decided the value is NaN.
+    images as were decided, each counted for the undecided of its level; or where `predicted` are but some of them, `images`
+    `(C,)`. With nothing decided the value is NaN.
+
+    `raw` says why no errors are known, if none are: `confusion` then stands for a probe that is taken at its word, and the
+    value is what was predicted, exactly.
 
     The interval has the sampling of the images, the errors of the matrix and the sampling of the survey, by MOVER as
     in `difference`. It is about the reference in its one year: that the table differs between years, which `difference`
     has from `estimates.published`, is not in it (all concepts of a year move together, and five years do not say how).
     """
-    shares = corrected_means(predicted, confusion, level=level, rng=rng)[0]
     counts, matrix = checked_concepts(predicted, confusion)
-    target = _within_table(reference, (len(counts), len(shares.value)))
+    target = _within_table(reference, (len(counts), matrix.shape[-2]))
     sizes = _checked_answers(answers, (len(counts),))
-    weights = images_behind(counts, matrix)
-    weights = weights / max(weights.sum(), 1)
-    method = f"mean of {np.count_nonzero(weights)} concepts by decided images, {shares.method}{_of_errors(matrix)}"
+    behind = images_behind(counts, matrix)
+    weights = behind if images is None else np.asarray(images, dtype=np.float64)
+    if weights.shape != behind.shape or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"images must be numbers from 0 on, one for each of the {len(counts)} concepts")
+    per_image = np.divide(weights, behind, out=np.ones_like(behind), where=behind > 0)
+    shares = _mean_shares(counts, matrix, per_image[None], raw, level, rng)[0]
+    weights = np.where(behind > 0, weights, 0)
+    weights = weights / max(weights.sum(), TINY)
+    n, method = int(counts.sum()), f"mean over concepts by decided images, {shares.method}{_of_errors(matrix)}"
     means = [(shares.estimate(k), _survey_mean(target[:, k], weights, sizes, level)) for k in range(len(shares.value))]
-    return [Estimate(e.value - r.value, *_mover(e, r), e.n, method) for e, r in means]
+    return [Estimate(e.value - r.value, *_mover(e, r), n, method) for e, r in means]
 
 
 def directional_bias_amplification(
@@ -338,6 +349,7 @@ def directional_bias_amplification(
     base: npt.ArrayLike,
     *,
     answers: npt.ArrayLike | None = None,
+    raw: str = "",
     level: float = 0.95,
     rng: np.random.Generator,
 ) -> Estimate:
@@ -345,8 +357,8 @@ def directional_bias_amplification(
 
     BiasAmp from task to attribute of Wang and Russakovsky (2021), ICML, arXiv:2102.12594, equation 3; the task is the
     concept, fixed by the prompt: (1 / CK) Σ sign(reference - base) · (share - reference), sign 0 counted as 0. `predicted`,
-    `confusion`, `reference` `(C, K)` and `answers` as in `mean_difference`, and as much of the reference's noise is in the
-    interval; `base` `(K,)` the shares of all employed. Corrected for the classifier's errors; concepts without a decided
+    `confusion`, `reference` `(C, K)`, `answers` and `raw` as in `mean_difference`, and as much of the reference's noise is in
+    the interval; `base` `(K,)` the shares of all employed. Corrected for the classifier's errors; concepts without a decided
     image are left out. Positive and negative cancel: near 0 is no proof of no amplification.
 
     Per level the concepts above the base are corrected together, each weighing alike, and so are those below (as in
@@ -370,13 +382,13 @@ def directional_bias_amplification(
     used = counts[:, :levels].sum(1) > 0
     matrix, counts = _first(matrix, used), counts[used]
     target, sizes = target[used], sizes[used]
-    method = f"directional bias amplification over {len(counts)} concepts, corrected, MOVER{_of_errors(matrix)}"
+    method = f"directional bias amplification, {raw or 'corrected'}, MOVER{_of_errors(matrix)}"
     if not len(counts):
         return Estimate(math.nan, -1.0, 1.0, 0, method)
     sign = np.sign(target - overall).T
     sides = np.stack([sign > 0, sign < 0], 1)
     weights = sides.reshape(-1, len(counts)) / images_behind(counts, matrix)
-    shares = corrected_means(counts, matrix, weights, level=level, rng=rng)
+    shares = _mean_shares(counts, matrix, weights, raw, level, rng)
     value, below, above = 0.0, 0.0, 0.0
     for k in range(levels):
         parts = []
@@ -393,6 +405,21 @@ def directional_bias_amplification(
     if math.isnan(value):
         return Estimate(math.nan, -1.0, 1.0, n, f"not known: {method}")
     return Estimate(value / levels, (value - below) / levels, (value + above) / levels, n, method)
+
+
+def _mean_shares(
+    counts: Ints, matrix: Ints, weights: Floats, raw: str, level: float, rng: np.random.Generator
+) -> list[Shares]:
+    """`corrected_means`; where no errors are known, and `raw` says why, the value is of what was predicted, exactly: the
+    posterior's mean is drawn towards 1/K. The interval is widened to hold it."""
+    found = corrected_means(counts, matrix, weights, level=level, rng=rng)
+    if not raw:
+        return found
+    exactly = [sums / sums.sum() if sums.any() else sums + math.nan for sums in weights @ counts[:, : matrix.shape[-2]]]
+    return [
+        replace(each, value=value, low=np.fmin(each.low, value), high=np.fmax(each.high, value), method=raw)
+        for each, value in zip(found, exactly, strict=True)
+    ]
 
 
 def _of_errors(matrix: Ints) -> str:
@@ -416,6 +443,7 @@ def pooled(
     *,
     answers: npt.ArrayLike | None = None,
     concepts: Sequence[str] = (),
+    raw: str = "",
     level: float = 0.95,
     rng: np.random.Generator,
 ) -> Pooled:
@@ -426,7 +454,7 @@ def pooled(
     these. `reference` `(C,)` shares of the level,
     strictly between 0 and 1; `base` the same among all employed, taken as exact. `answers` `(C,)` is how many
     independent answers of a survey each reference stands on, NaN or None where it is exact. `concepts` are names for
-    messages.
+    messages; `raw` as in `mean_difference`.
 
     Model (design, section 7): logit p = logit base + shift + stretch · (logit r - logit base) + u, u ~ N(0, scatter²),
     for a concept's share p; what is predicted of the decided images is binomial through the confusion matrix, and a
@@ -448,7 +476,7 @@ def pooled(
     draws = mixed_model.posterior(counts[:, :2], matrix, x, doubt, float(special.logit(base)), rng, spread=spread)
     if draws is None:
         return _not_fitted(n, len(counts), f"the fit did not reach {mixed_model.WORTH} effective draws")
-    method = f"binomial mixed model through the confusion matrix{_of_errors(matrix)}"
+    method = f"binomial mixed model{f', {raw}' if raw else ' through the confusion matrix'}{_of_errors(matrix)}"
     stretch = _estimate(draws[1], level, n, method)
     if not spread:
         stretch = Estimate(math.nan, -math.inf, math.inf, n, "not known: the references are all alike")

@@ -203,7 +203,7 @@ def _pairs_together(
     whose partner is undecided counts on its own side; of a concept as many on each, or one that is decided more seldom on
     one side would weigh less there, and its share would look like a change.
     """
-    counts = _as_many_alone(counts)
+    counts, concepts = _as_many_alone(counts), [concept.casefold() for concept in concepts]
     names = list(dict.fromkeys(concepts))
     sides = _sides(mine, theirs, names)
     of_each = np.array([counts[[concept == name for concept in concepts]].sum(0) for name in names])
@@ -306,6 +306,8 @@ def either_way(change: Estimate, pairs: Counts, k: int, why: str) -> Estimate:
     `pairs` `(K + 1, K + 1)`, `cannot tell` last; `why` there is no matrix. Worst-case bounds as in `estimates.raw_shares`
     (Manski 1989).
     """
+    if not pairs.any():
+        return change
     n, (lost, gained) = int(pairs[:-1, :-1].sum()), _may_have_moved(pairs, k)
     low, high = (n * change.low - lost) / pairs.sum(), (n * change.high + gained) / pairs.sum()
     method = f"joint posterior of pairs, undecided counted either way, {why}"
@@ -389,7 +391,7 @@ def pooled(
     if with_pairs:
         every = np.array([pairs[key][0] for key in with_pairs])
         moved = _pairs_together(every, [key[1] for key in with_pairs], mine, theirs, rng)
-        before, after, n = moved.first, moved.second, len(with_pairs)
+        before, after, concepts = moved.first, moved.second, [key[1] for key in with_pairs]
         changes, odds, p = moved.change, moved.log_odds, moved.p
         if raw:
             together = every.sum(0)
@@ -401,8 +403,7 @@ def pooled(
     else:
         counts = [np.array([side.counts[key] for key in keys]) for side in (first, other)]
         decided = (counts[0][:, :-1].sum(1) > 0) & (counts[1][:, :-1].sum(1) > 0) if len(keys) else np.zeros(0, bool)
-        n = int(decided.sum())
-        if n == 0:
+        if not decided.any():
             return
         concepts = [key[1] for key, told in zip(keys, decided, strict=True) if told]
         of_decided = [table[decided] * (np.arange(len(mine.columns)) < len(mine.levels)) for table in counts]
@@ -420,7 +421,7 @@ def pooled(
             "title": mine.title,
             "level": level,
             "paired": bool(with_pairs),
-            "n_concepts": n,
+            "n_concepts": len(set(concepts)),
             "n": changes[k].n,
             "baseline_share": before.estimate(k)._asdict(),
             "share": after.estimate(k)._asdict(),

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,8 @@ from pipeline.errors import (
 )
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pipeline.line import Readable
 
 app = typer.Typer(
@@ -255,10 +257,25 @@ def worker(
     if rank in (local.RANK, slurm.RANK):
         this = (local if rank == local.RANK else slurm).worker(of)
     elif rank.isdecimal() and int(rank) < of:
+        _take_gpu(of)
         this = Worker(int(rank), of)
     else:
         raise InputError(f"--rank {rank}: the right answers are: 0 to {of - 1}, {local.RANK}, {slurm.RANK}")
     line.generate(opened, perceive=True, worker=this)
+
+
+def _take_gpu(of: int) -> None:
+    """One GPU for a worker that somebody else has started: by LOCAL_RANK, else the only one that it can see."""
+    from pipeline import generate as generation
+
+    local = os.environ.get("LOCAL_RANK", "")
+    if local.isdecimal():
+        generation.take_gpu(int(local))
+    elif of > 1 and (seen := generation.gpus()) > 1:
+        raise InputError(
+            f"CUDA_VISIBLE_DEVICES: this worker sees {seen} GPUs, and all workers of a machine would draw on the first; "
+            "let each see one: CUDA_VISIBLE_DEVICES=3 typecast worker …, or let LOCAL_RANK number those of a machine"
+        )
 
 
 @app.command()
@@ -340,8 +357,15 @@ def import_(
         _import_folder(Path(source), concept, model, grid, tuple(change or ()), out)
     elif concept or model or grid or change:
         raise InputError(f"{source}: no such folder; --concept, --model, --grid and --set are for a folder of pictures")
-    else:
+    elif source in prompt_sets.studies() or Path(source).is_file():
         _import_study(source, out)
+    else:
+        from pipeline import study as studies
+
+        ships = ", ".join(name for name in sorted(prompt_sets.studies()) if studies.is_import(name))
+        raise InputError(
+            f"{source}: no such folder or study file; the studies that ship and can be imported are: {ships}"
+        )
 
 
 def _import_folder(
@@ -417,8 +441,6 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", help="Where to write. Default: outputs/<run>-vs-<run>.")] = None,
 ) -> None:
     """Several models or settings beside each other: how far every share moved from the first run."""
-    from rich.console import Console
-
     from pipeline import compare as comparing
     from pipeline import figures
 
@@ -426,9 +448,7 @@ def compare(
     where = out or Path("outputs") / "-vs-".join(folder.resolve().name for folder in folders)
     written = comparing.write(where, rows, found)
     figures.compared(written, where / "figures")
-    console = Console()
-    for table in comparing.shown(written, found):
-        console.print(table)
+    _print(comparing.shown(written, found))
     print(f"written: {where / 'compare.csv'}, compare.json and figures")
 
 
@@ -438,7 +458,8 @@ def plan(
     study: StudyName,
     precision: Annotated[float, typer.Option("--precision", help="Half-width of the 95% intervals, in points.")],
     labels: Annotated[
-        int | None, typer.Option("--labels", help="What if as many pictures of each level were labelled.")
+        int | None,
+        typer.Option("--labels", help="What if as many pictures of each level were labelled, and misread as now."),
     ] = None,
     rate: Annotated[
         float | None, typer.Option("--rate", help="Images per second. Default: as measured in the study's run.")
@@ -446,9 +467,10 @@ def plan(
     change: Changes = None,
 ) -> None:
     """How many images, labelled pictures and hours a wanted precision needs, of each attribute alone: of combinations,
-    such as gender and skin tone together, each has fewer images and a wider interval."""
-    from rich.console import Console
+    such as gender and skin tone together, each has fewer images and a wider interval.
 
+    What people labelled in the study's run, outputs/<study name>, counts, and what the probe cannot tell there.
+    """
     from pipeline import line
     from pipeline import precision as precise
     from pipeline import study as studies
@@ -458,11 +480,10 @@ def plan(
     chosen = studies.load(study, tuple(change or ()))
     folder = Path("outputs") / chosen.name
     half = precision / 100
-    found = precise.needs(chosen, line.readings(chosen, folder), half, labels)
+    readings, undecided = line.readings(chosen, folder)
+    found = precise.needs(chosen, readings, half, labels, undecided)
     source = "--rate" if rate else f"measured in {folder}"
-    console = Console()
-    for part in precise.shown(chosen, found, half, rate or precise.measured_rate(folder), source):
-        console.print(part)
+    _print(precise.shown(chosen, found, half, rate or precise.measured_rate(folder), source))
 
 
 @app.command()
@@ -606,13 +627,9 @@ def evaluate_probe(
 
 
 def _show_probe(found: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from pipeline import probes
 
-    console = Console()
-    for part in probes.shown(found):
-        console.print(part)
+    _print(probes.shown(found))
 
 
 @app.command()
@@ -625,14 +642,10 @@ def explain(
     ] = None,
 ) -> None:
     """Why an image was read as it was: probabilities, margins, each wording's vote, what people said, the nearest labels."""
-    from rich.console import Console
-
     from pipeline import explain as explaining
     from pipeline import line
 
-    console = Console()
-    for part in explaining.shown(*explaining.explain(line.reopen(folder), unit, tuple(change or ()))):
-        console.print(part)
+    _print(explaining.shown(*explaining.explain(line.reopen(folder), unit, tuple(change or ()))))
 
 
 @labels.command("sample")
@@ -703,6 +716,15 @@ def fetch(study: StudyName, change: Changes = None) -> None:
     from pipeline import study as loader
 
     line.fetch(loader.load(study, tuple(change or ())))
+
+
+def _print(parts: Iterable[Table | str]) -> None:
+    """As they are: `[/x]` and `:x:` in the name of a concept are no markup of the console's."""
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False)
+    for part in parts:
+        console.print(part)
 
 
 def _finish(opened: Readable) -> None:

@@ -25,6 +25,7 @@ CHAINS, STEPS = 4, 16
 DRAWS = 500
 """Posterior draws per concept that changes of distances and entropies are computed of."""
 SIGNIFICANT = 0.05
+EITHER_WAY = ", undecided counted either way"
 
 
 # -- what chance alone would show --------------------------------------------------------------------
@@ -85,7 +86,8 @@ def nearer(
     after: Sequence[Shares],
     targets: npt.ArrayLike,
 ) -> dict[str, Any]:
-    """Distance before and after, and what lies past the target, over C concepts of K levels.
+    """Distance before and after, and what lies past the target, over C concepts of K levels; one that comes twice, in two
+    prompt sets, is counted once.
 
     The change is of the root of the mean square of √(½ Σ (share − t)²), which with two levels is the distance too. An
     estimate varies about the truth as the posterior draws vary about it, so twice the estimate's mean square less a draw's
@@ -101,31 +103,43 @@ def nearer(
     Else a baseline that lies beyond the target by chance would make an arm that changes nothing look over-corrected.
     The errors of the classifier's matrix are taken as the draws have them: in common by `effects.of_one_matrix`, else as each
     concept's own.
+
+    Where images are undecided and taken either way (`Shares.undecided`) values are of the decided, and an interval goes from
+    its lower end with the undecided as they lower it to its upper end with them as they raise it, in each concept.
     """
     first, last, t = thinned(before), thinned(after), np.array(targets)
     values = [np.array([summing_to_one(shares.value) for shares in side]) for side in (before, after)]
-    roots = [_root_mean_square(value, draws, t) for value, draws in zip(values, (first, last), strict=True)]
-    moved = roots[1] - roots[0]
-    ends = np.quantile(moved, [0.025, 0.5, 0.975]).tolist()
+    near, far = zip(*(nearest_and_farthest(side, t) for side in (before, after)), strict=True)
+    was, now = (_root_mean_square(value, draws, t) for value, draws in zip(values, (first, last), strict=True))
+    least, most = (
+        _root_mean_square(one[0], one[1], t) - _root_mean_square(other[0], other[1], t)
+        for one, other in ((near[1], far[0]), (far[1], near[0]))
+    )
+    middle = float(np.median(now - was))
+    lowest, highest = float(np.quantile(least, 0.025)), float(np.quantile(most, 0.975))
     way = _unit(t - values[0])
-    beyond, short = ((last - t) * way).sum(-1), ((t - first) * way).sum(-1)
+    (shortest, short), beyond = (_along(side, t, way) for side in (before, after))
     tests = [
-        min(1.0, p_of_no_change(was[:, None]) + p_of_no_change(now[:, None]))
-        for was, now in zip(short.T, beyond.T, strict=True)
+        min(1.0, p_of_no_change(-b, -a) + p_of_no_change(c, d))
+        for a, b, c, d in zip(*(end.T[..., None] for end in (shortest, short, *beyond)), strict=True)
     ]
     adjusted = amplification.holm(tests)
-    surely = [c for c, p, now in zip(concepts, adjusted, beyond.T, strict=True) if p < SIGNIFICANT and now.mean() > 0]
+    surely = dict.fromkeys(
+        c for c, p, now in zip(concepts, adjusted, beyond[0].T, strict=True) if p < SIGNIFICANT and now.mean() > 0
+    )
     past = ((last - t) * _unit(t - first)).sum(-1)
-    low, high = np.quantile(past.mean(1), [0.025, 0.975])
-    n = len(concepts)
+    spans = [_along(after, t, _unit(t - each)) for each in _all_of_one_level(before)]
+    low = np.quantile(np.min([least for least, _ in spans], 0).mean(1), 0.025)
+    high = np.quantile(np.max([most for _, most in spans], 0).mean(1), 0.975)
+    n, said = len(concepts), EITHER_WAY if _parts((*before, *after)).any() else ""
     return {
-        "n_concepts": n,
-        "distance_before": apart(values[0], first, t),
-        "distance_after": apart(values[1], last, t),
-        "distance_change": Estimate(ends[1], ends[0], ends[2], n, "root mean square, basic")._asdict(),
-        "excess": Estimate(float(past.mean()), float(low), float(high), n, "posterior")._asdict(),
+        "n_concepts": len(set(concepts)),
+        "distance_before": apart(values[0], first, t) | _reaching(near[0], far[0], t),
+        "distance_after": apart(values[1], last, t) | _reaching(near[1], far[1], t),
+        "distance_change": Estimate(middle, lowest, highest, n, f"root mean square, basic{said}")._asdict(),
+        "excess": Estimate(float(past.mean()), float(low), float(high), n, f"posterior{said}")._asdict(),
         "n_past": len(surely),
-        "past": surely,
+        "past": list(surely),
     }
 
 
@@ -141,6 +155,55 @@ def apart(value: Floats, draws: Floats, target: Floats) -> dict[str, float]:
     drawn = np.abs(draws - target).sum(-1).mean(1) / 2
     low, high = (found + np.quantile(drawn - drawn.mean(), [0.025, 0.975])).tolist()
     return {"value": found, "low": max(low, 0.0), "high": high}
+
+
+def nearest_and_farthest(shares: Sequence[Shares], target: Floats) -> tuple[tuple[Floats, Floats], ...]:
+    """Values `(C, K)` and draws `(S, C, K)` with the undecided so divided among the levels that they are nearest to a target,
+    and farthest from it: in total variation as in squares."""
+    parts, draws = _parts(shares), thinned(shares)
+    values, part = np.array([summing_to_one(one.value) for one in shares]), parts.mean(0)
+    both = [_divided(values, part[..., None], target), _divided(draws, parts[..., None], target)]
+    return tuple(zip(*both, strict=True))
+
+
+def _divided(shares: Floats, part: Floats, target: Floats) -> tuple[Floats, Floats]:
+    """Shares `(..., K)` of the decided with the undecided `part` `(..., 1)`, nearest to a target and farthest from it.
+
+    Nearest: each level below the target is filled up to a common gap (the projection on a simplex: Held, Wolfe and Crowder
+    1974, Mathematical Programming 6:62). Farthest: all are of the level that is most above it.
+    """
+    told = shares * (1 - part)
+    gap = target - told
+    ordered = np.flip(np.sort(gap, -1), -1)
+    left = (ordered.cumsum(-1) - part) / np.arange(1, gap.shape[-1] + 1)
+    filled = np.take_along_axis(left, (ordered >= left).sum(-1, keepdims=True) - 1, -1)
+    most_above = np.eye(gap.shape[-1])[gap.argmin(-1)]
+    return told + np.maximum(gap - filled, 0) * (part > 0), told + part * most_above
+
+
+def _reaching(near: tuple[Floats, Floats], far: tuple[Floats, Floats], target: Floats) -> dict[str, float]:
+    """The interval of a distance from its end with the undecided as near as can be to that with them as far."""
+    return {"low": apart(*near, target)["low"], "high": apart(*far, target)["high"]}
+
+
+def _parts(shares: Sequence[Shares]) -> Floats:
+    """The undecided part `(S, C)`, a draw for each of `thinned`; 0 where they are not taken either way."""
+    drawn = [(len(s.joint), s.undecided) for s in shares if s.joint is not None]
+    wide = [np.zeros(n) if part is None else part for n, part in drawn]
+    return np.stack([part[:: max(len(part) // DRAWS, 1)][:DRAWS] for part in wide], 1)
+
+
+def _along(shares: Sequence[Shares], target: Floats, way: Floats) -> tuple[Floats, Floats]:
+    """How far shares are past a target on a `way` `(..., C, K)`, at least and at most: `(S, C)` both."""
+    part = _parts(shares)
+    told = ((thinned(shares) * (1 - part[..., None]) - target) * way).sum(-1)
+    return told + part * way.min(-1), told + part * way.max(-1)
+
+
+def _all_of_one_level(shares: Sequence[Shares]) -> list[Floats]:
+    """Draws `(S, C, K)` with all the undecided of the first level, of the second, and so on; once where there are none."""
+    part, draws = _parts(shares)[..., None], thinned(shares)
+    return [draws * (1 - part) + part * level for level in np.eye(draws.shape[-1])] if part.any() else [draws]
 
 
 def _unit(differences: Floats) -> Floats:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats
+from scipy import special, stats
 from scipy.linalg import block_diag
 
 from pipeline import amplification, changes, tables
 from pipeline.changes import Side
-from pipeline.distances import DRAWS, by_chance, nearer, summing_to_one, thinned
+from pipeline.distances import DRAWS, by_chance, nearer, nearest_and_farthest, summing_to_one, thinned
 from pipeline.estimates import Floats, Ints, Shares, wilson
 from pipeline.mitigations import (
     ALL_CONCEPTS,
@@ -54,7 +54,7 @@ class Images:
     n: int = 0
     made: int = 0
     drawn: Counter[str] = field(default_factory=Counter)
-    """By what was drawn for them, or why their prompt was left alone."""
+    """Those of neutral prompts, by what was drawn for them, or why their prompt was left alone."""
     asked: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By concept, what was drawn for them and what was decided, in an arm that asks for a level."""
     words: int = 0
@@ -266,26 +266,38 @@ def _on_pairs(read: Read, arm: str) -> dict[str, dict[Key, Shares]]:
         shares = read.shares[reading.attribute]
         if sides[0] is sides[1]:
             mine = {key: table for (key, name), (table, _) in counted.items() if name == reading.attribute}
-            shares = shares | coupled(shares, changes.paired(mine, *sides, chance))
+            shares = shares | coupled(shares, changes.paired(mine, *sides, chance), chance)
         found[reading.attribute] = shares | of_one_matrix(shares, [(_before(key), key) for key in keys], sides, chance)
     return found
 
 
-def coupled(shares: Mapping[Key, Shares], moved: Mapping[Key, Paired]) -> dict[Key, Shares]:
+def coupled(shares: Mapping[Key, Shares], moved: Mapping[Key, Paired], rng: np.random.Generator) -> dict[Key, Shares]:
     """Shares of two levels by the key of the arm and of the baseline, whose draws go together as those of their pairs do.
 
     Each side keeps its own posterior, and takes the order of its draws from the joint posterior of the pairs, in which what
     the seeds have in common cancels, and the errors of one matrix: Iman and Conover (1982), Communications in Statistics B
-    11:311.
+    11:311. Where a side has images without a partner, its shares hang together less, by n / √(n₁ n₂) of n pairs and of the
+    images on each side: noise of its own is mixed in.
     """
     found = {}
     for key, both in moved.items():
+        sizes = [_decided(shares[place]) for place in (_before(key), key)]
+        together = min((both.n + both.missing) / max(math.sqrt(math.prod(sizes)), 1), 1)
         for place, side in ((_before(key), both.first), (key, both.second)):
             own = shares[place]
             if own.joint is not None and side.draws is not None:
                 rank = (side.draws[:, 0].argsort().argsort() + 0.5) / len(side.draws)
+                if together < 1:
+                    noise = rng.standard_normal(len(rank))
+                    mixed = math.sqrt(together) * special.ndtri(rank) + math.sqrt(1 - together) * noise
+                    rank = (mixed.argsort().argsort() + 0.5) / len(rank)
                 found[place] = _in_order(own, rank)
     return found
+
+
+def _decided(share: Shares) -> float:
+    """Images behind the draws of a share: without the undecided where these are in none of them."""
+    return share.n if share.undecided is None else share.n * (1 - float(share.undecided.mean()))
 
 
 def of_one_matrix(
@@ -369,7 +381,7 @@ def in_words(entry: Mapping[str, Any]) -> str:
 
 
 def _left_alone(drawn: Counter[str]) -> dict[str, int]:
-    """Images that the arm did not touch, by reason; and those whose rewrite dropped the concept."""
+    """Images of neutral prompts that the arm did not touch, by reason; and those whose rewrite dropped the concept."""
     told = {why: n for why, n in drawn.items() if why.startswith((LEFT_ALONE, DROPPED))}
     return {why.removeprefix(LEFT_ALONE): n for why, n in told.items()}
 
@@ -412,16 +424,23 @@ def _basic(value: float, draws: Floats, n: int) -> Estimate:
 
 
 def entropy(shares: Mapping[Key, Shares], pairs: Sequence[tuple[Key, Key]]) -> dict[str, Any] | None:
-    """Mean change of Shannon's entropy within the concepts, in parts of the largest there could be, log K."""
+    """Mean change of Shannon's entropy within the concepts, in parts of the largest there could be, log K; the undecided as in
+    `nearer`."""
     both = [(shares[was], shares[key]) for was, key in pairs]
     both = [pair for pair in both if all(side.joint is not None for side in pair)]
     if not both:
         return None
-    values, drawn = [], []
+    values, drawn, ends = [], [], []
     for side in zip(*both, strict=True):
         values.append(np.mean([_evenness(summing_to_one(one.value)) for one in side]))
         drawn.append(_evenness(thinned(side)).mean(1))
-    return _basic(float(values[1] - values[0]), drawn[1] - drawn[0], len(both))._asdict()
+        even = np.full(len(side[0].value), 1 / len(side[0].value))  # nearest to it there is most entropy
+        ends.append([(_evenness(value).mean(), _evenness(d).mean(1)) for value, d in nearest_and_farthest(side, even)])
+    found = _basic(float(values[1] - values[0]), drawn[1] - drawn[0], len(both))
+    (most_before, least_before), (most, least) = ends
+    low = _basic(float(least[0] - most_before[0]), least[1] - most_before[1], 0).low
+    high = _basic(float(most[0] - least_before[0]), most[1] - least_before[1], 0).high
+    return found._replace(low=low, high=high)._asdict()
 
 
 def _evenness(shares: Floats) -> Floats:
@@ -523,6 +542,7 @@ def added_up(
     for shard in planned.shards():
         if run.images(shard).exists():
             places.setdefault((shard.start, shard.stop), []).append(shard)
+    there = {shard.arm for shards in places.values() for shard in shards}
     found: dict[str, Images] = {}
     for shards in places.values():
         looked = {shard.arm: _Shard(run, perceiver, shard, readings, words, nobody) for shard in shards}
@@ -531,6 +551,8 @@ def added_up(
             looked[arm.name].add_to(images, arm)
             if arm.name != BASELINE:
                 looked[arm.name].add_pairs(images, looked.get(BASELINE), readings)
+        for name in (arm.name for arm in planned.arms if arm.name in there - looked.keys() and BASELINE in looked):
+            looked[BASELINE].add_lonely(found.setdefault(name, Images()), name, readings)
     return found
 
 
@@ -569,7 +591,7 @@ class _Shard:
         table = self.table
         images.n += len(table)
         images.made += table["status"].to_pylist().count("made")
-        images.drawn.update(filter(None, table["drawn"].to_pylist()))
+        images.drawn.update(filter(None, table.filter(pc.equal(table["identity"], ""))["drawn"].to_pylist()))
         sent = zip(*(table[name].to_pylist() for name in ("prompt", "prompt_sent", "negative_prompt")), strict=True)
         images.words += sum(len(text.split()) + len(no.split()) - len(prompt.split()) for prompt, text, no in sent)
         images.counted += len(table) - table["tokens"].null_count
@@ -596,6 +618,13 @@ class _Shard:
             rises = self.scores - before.scores
             rises = rises[~np.isnan(rises)]
             images.rises += [len(rises), rises.sum(), (rises**2).sum()]
+
+    def add_lonely(self, images: Images, arm: str, readings: Sequence[Reading]) -> None:
+        """Images of the baseline of which none in an arm is drawn."""
+        for reading in readings:
+            for row in self.table.group_by([*KEY, reading.attribute]).aggregate([([], "count_all")]).to_pylist():
+                key = (*(row[name] for name in KEY[:4]), arm)
+                images.pairs[key, reading.attribute, row[reading.attribute], None] += row["count_all"]
 
 
 def _words(run: Run, perceiver: str) -> dict[str, Floats]:

@@ -27,13 +27,14 @@ NOT_MEASURED = "not measured: codecarbon could not begin here"
 
 
 @contextmanager
-def metered(folder: Path, *, images: Callable[[], int]) -> Iterator[None]:
+def metered(folder: Path, *, images: Callable[[], int], shared: bool = False) -> Iterator[None]:
     """Measure a block as one session of the run in `folder`; `images` says at its end how many were made.
 
     A run that was continued, or that several processes work on, has several sessions, each a file of its own.
     The mean carbon intensity of a country's grid is an assumption; the country is the United States unless
-    `TYPECAST_COUNTRY` says another. Without the processor's own meter, codecarbon guesses its power from its
-    load, and the entry says so.
+    `TYPECAST_COUNTRY` says another. Of the GPUs only the one that this process draws on counts. Without the
+    processor's own meter, codecarbon guesses its power from this process's load, and the entry says so; so it does
+    where the machine is `shared` with other workers, for that meter would tell each of them what all use.
     """
     from codecarbon import OfflineEmissionsTracker
 
@@ -46,6 +47,8 @@ def metered(folder: Path, *, images: Callable[[], int]) -> Iterator[None]:
         allow_multiple_runs=True,
         tracking_mode="process",
         measure_power_secs=10,
+        gpu_ids=[os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "none"],  # no id at all would mean all
+        force_mode_cpu_load=shared,
     )
     start, began = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     tracker.start()
@@ -89,9 +92,13 @@ def _country() -> str:
 def _how(tracker: Any, data: Any) -> str:
     """Measured, or guessed: by the classes that codecarbon chose for this machine."""
     modes = {str(getattr(h, "_mode", "")) for h in getattr(tracker, "_hardware", [])}
+    own_meter = bool(modes & {"intel_rapl", "intel_power_gadget"})
     if float(data.gpu_energy) > 0:
-        return "GPU measured by its own meter; processor and memory as codecarbon could"
-    if modes & {"intel_rapl", "intel_power_gadget"}:
+        processor = (
+            "processor too" if own_meter else "the processor's power is a guess from its load and its rated power"
+        )
+        return f"GPU measured by its own meter; {processor}, memory from its size"
+    if own_meter:
         return "processor measured by its own meter; memory from its size"
     return "a guess: the processor's power from its load and its rated power, memory from its size"
 

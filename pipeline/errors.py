@@ -21,8 +21,11 @@ SECRET = re.compile(
 )
 """A token of the hub, what stands before the @ of an address, a header, and what an address is signed with."""
 
-FULL = re.compile(r"out of memory|can't allocate memory|CU\w+_STATUS_ALLOC_FAILED", re.IGNORECASE)
-"""What CUDA, cuBLAS, cuDNN and torch's allocator on a CPU say when the memory is full."""
+FULL = re.compile(
+    r"out of memory|can't allocate memory|CU\w+_STATUS_\w*ALLOC\w*_FAILED|unable to find an engine", re.IGNORECASE
+)
+"""What CUDA, cuBLAS, cuDNN and torch's allocator on a CPU say when the memory is full; torch tries cuDNN's
+engines until one has room to work."""
 
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Where the hub's client looks for the user's token: whatever it looks like, it is one."""

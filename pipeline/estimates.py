@@ -42,6 +42,8 @@ class Shares:
     all were."""
     joint: Floats | None = field(default=None, repr=False)
     """`(S, K)` draws of all levels at once, where distances are asked for: each row sums to 1."""
+    undecided: Floats | None = field(default=None, repr=False)
+    """`(S,)` where images are undecided and taken either way: draws of their part, and `joint` is of the others."""
 
     def estimate(self, level: int) -> Estimate:
         """The share of one level, by its index."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE
-from rich.markup import escape
 from rich.table import Table
 
 from classifiers.attributes import PEOPLE
@@ -143,13 +142,13 @@ def shown(row: dict[str, Any], reasons: Sequence[Reason], neighbours: Sequence[N
     """For a terminal."""
     asked = f"“{row['prompt_sent']}”, arm {row['arm']}"  # of a picture made elsewhere nobody knows
     what = f"{row['file']}, “{row['concept']}”" if row["file"] else asked
-    yield escape(f"{row['unit_id']}\n{what}, sample {row['sample']}; read by {row['perceiver']}")
+    yield f"{row['unit_id']}\n{what}, sample {row['sample']}; read by {row['perceiver']}"
     if row["faces"]:
         yield f"{row['faces']} (perceive.people: {row['people']})"
     for said in row["opinions"]:
         people = said.people or "people disagree"
         kind = "in the sample" if said.sampled == "sample" else "a correction"
-        yield escape(f"{said.attribute}, by people: {people} ({said.answers}; {kind}); what stands: {said.stands}")
+        yield f"{said.attribute}, by people: {people} ({said.answers}; {kind}); what stands: {said.stands}"
     for reason in reasons:
         rule = f", needs {reason.threshold:.2f}" if reason.threshold is not None else ""
         table = Table(
@@ -174,7 +173,7 @@ def shown(row: dict[str, Any], reasons: Sequence[Reason], neighbours: Sequence[N
         for column in ("cosine", "picture", "labelled"):
             table.add_column(column)
         for neighbour in neighbours:
-            table.add_row(f"{neighbour.cosine:.3f}", escape(neighbour.name), ", ".join(neighbour.labels.values()))
+            table.add_row(f"{neighbour.cosine:.3f}", neighbour.name, ", ".join(neighbour.labels.values()))
         yield table
     else:
         yield "nearest labelled pictures: none are known; a probe that `typecast probe fit` wrote keeps its own"

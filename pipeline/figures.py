@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -21,20 +25,22 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from classifiers.attributes import ATTRIBUTES, BY_DETECTOR, INTERSECTIONS
-from pipeline import store
+from classifiers.attributes import ATTRIBUTES, BY_DETECTOR, INTERSECTIONS, PEOPLE
+from pipeline import stages, store
 from pipeline.progress import progress
 from pipeline.tables import key_of, undivided
-from pipeline.types import ALL_TEMPLATES, CANNOT_TELL
+from pipeline.types import ALL_TEMPLATES, CANNOT_TELL, digest
 
 Row = Mapping[str, str]
 """One line of `estimates.csv`; a number that is not known is empty."""
 
+FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS")
+"""For letters that DejaVu Sans has not, where they are installed."""
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "typecast",  # the same estimates give the same bytes
     "svg.fonttype": "path",  # looks alike where the font is missing
     "text.parse_math": False,  # a concept may hold a dollar sign
-    "font.family": "DejaVu Sans",
+    "font.family": ["DejaVu Sans", *(name for name in FONTS if name in font_manager.get_font_names())],
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -97,17 +103,25 @@ class Chart:
     """What it shows, for who does not see it."""
 
 
-def draw(rows: Sequence[Row], summary: Mapping[str, Any], folder: Path) -> list[Chart]:
-    """Every figure that the estimates can fill, written into `folder`; those over all concepts first.
+@dataclass(frozen=True)
+class Folder:
+    """Where figures are written, and the stems that are taken in it."""
+
+    path: Path
+    taken: set[str] = field(default_factory=set)
+
+
+def draw(rows: Sequence[Row], summary: Mapping[str, Any], path: Path) -> list[Chart]:
+    """Every figure that the estimates can fill, written into the folder `path`; those over all concepts first.
 
     Of an attribute with two levels only the first is drawn: the other is its mirror.
     """
-    entries = summary.get("pooled") or []
+    entries, folder = summary.get("pooled") or [], Folder(path)
     charts = [helped(summary["arms"], folder)] if summary.get("arms") else []
     for attribute in dict.fromkeys(entry["attribute"] for entry in entries):
         charts.append(pooled([entry for entry in entries if entry["attribute"] == attribute], folder))
     blocks = [(attribute, arm) for attribute in unique(rows, "attribute") for arm in unique(rows, "arm")]
-    with progress("drawing figures", total=len(blocks), unit="sets") as advance:
+    with progress("drawing figures", total=len(blocks), unit="sets") as advance, _without_letters(rows):
         for attribute, arm in blocks:
             own = [row for row in rows if row["attribute"] == attribute and row["arm"] == arm]
             for reference in references(own) or [""]:
@@ -117,7 +131,13 @@ def draw(rows: Sequence[Row], summary: Mapping[str, Any], folder: Path) -> list[
 
 
 def _of_block(
-    own: Sequence[Row], entries: Sequence[Mapping[str, Any]], folder: Path, *, attribute: str, arm: str, reference: str
+    own: Sequence[Row],
+    entries: Sequence[Mapping[str, Any]],
+    folder: Folder,
+    *,
+    attribute: str,
+    arm: str,
+    reference: str,
 ) -> Iterator[Chart]:
     """The figures of one attribute, arm and reference."""
     levels = unique(own, "level")
@@ -166,6 +186,17 @@ def title_of(attribute: str) -> str:
     return titles.get(attribute, f"perceived {attribute.replace('_', ' ')}")
 
 
+def read_by(attribute: str) -> str:
+    """What reads an attribute here."""
+    return "the detector" if attribute in {each.name for each in BY_DETECTOR} else "the probe"
+
+
+def is_range(row: Row) -> bool:
+    """Does the reference give both ends of a range and no share? So the difference has no value; where the share is not
+    known it has none either, and the ends hold what is known of the reference too."""
+    return bool(row["reference"] and row["reference_low"] and not row["difference"])
+
+
 def said_of_arm(arm: str) -> str:
     """An arm in words."""
     return "prompts unchanged" if arm == "none" else f"arm {arm}"
@@ -199,14 +230,25 @@ def corrected(rows: Sequence[Row]) -> bool:
 def _said_of_share(rows: Sequence[Row]) -> str:
     if rows[0]["method"].startswith("as labelled by"):
         return "as labelled by a person"
-    return "corrected for the probe's errors" if corrected(rows) else "not corrected for the probe's errors"
+    errors = f"for {read_by(rows[0]['attribute'])}'s errors"
+    return f"corrected {errors}" if corrected(rows) else f"not corrected {errors}"
+
+
+def _share_of(attribute: str) -> str:
+    """A share and its denominator, for an axis."""
+    return "share of all images looked at" if attribute == PEOPLE.name else "share of images that show one person"
+
+
+def _one(rows: Sequence[Row]) -> str:
+    """What a line or a mark stands for."""
+    return "one concept" if not any(row["identity"] for row in rows) else "one concept, or a prompt that names a group"
 
 
 # -- share against reference -------------------------------------------------------------------------
 
 
 def shares_against_reference(
-    rows: Sequence[Row], folder: Path, *, levels: Sequence[str], reference: str, base: Mapping[str, float]
+    rows: Sequence[Row], folder: Folder, *, levels: Sequence[str], reference: str, base: Mapping[str, float]
 ) -> Chart:
     """A panel per level: share, with its interval, over reference share, with its own. `base` in 0..1 per level."""
     attribute, arm = rows[0]["attribute"], rows[0]["arm"]
@@ -250,9 +292,10 @@ def shares_against_reference(
 def _shares_caption(rows: Sequence[Row], reference: str) -> str:
     missing = len({_key(row) for row in rows} - {_key(row) for row in rows if row["reference"]})
     parts = [
-        f"Each mark is one concept. On the dashed diagonal the images show it as often as “{reference}” has it, above it "
+        f"Each mark is {_one(rows)}. On the dashed diagonal the images show it as often as “{reference}” has it, above it "
         "more often, below it less often. Vertical bars are 95% intervals of the share; horizontal ones are what the "
         "reference gives as its own range. An interval that crosses the diagonal is no evidence of a difference.",
+        *(["Where the reference is a range, a mark stands at each of its ends."] if any(map(is_range, rows)) else []),
         "Thin lines: the base rate of the same reference.",
         "Names that would cover something are left out; the next figure has them all.",
     ]
@@ -267,17 +310,32 @@ def _scatter(panel: Axes, rows: Sequence[Row], base: float) -> None:
         panel.axvline(100 * base, color="#b9bec6", linewidth=0.8, zorder=0)
         panel.axhline(100 * base, color="#b9bec6", linewidth=0.8, zorder=0)
         panel.text(100 * base + 1, 99, f"base rate {100 * base:.1f}%", fontsize=7, color=QUIET, va="top")
+    marked = [(row, end) for row in rows for end in _reference_of(row)]
     for known, colour, style in ((True, "#9aa0a9", "solid"), (False, "#c9cdd3", "dotted")):
-        mine = [row for row in rows if bool(row["share"]) == known]
-        panel.vlines(_percents(mine, "reference"), *_ends(mine, "low", "high"), color=colour, lw=1.1, ls=style)
+        mine = [row for row, _ in marked if bool(row["share"]) == known]
+        panel.vlines(
+            [x for row, x in marked if bool(row["share"]) == known],
+            *_ends(mine, "low", "high"),
+            color=colour,
+            lw=1.1,
+            ls=style,
+        )
         panel.hlines(_percents(mine, "share"), *_ends(mine, "reference_low", "reference_high"), color=colour, lw=1.1)
-    _marks(panel, rows, _percents(rows, "reference"), _percents(rows, "share"), size=32)
+    at = [row for row, _ in marked]
+    _marks(panel, at, [x for _, x in marked], _percents(at, "share"), size=32)
     panel.set(xlim=(-2, 102), ylim=(-2, 102), xticks=range(0, 101, 20), yticks=range(0, 101, 20), aspect="equal")
     panel.grid(color=GRID, linewidth=0.6)
 
 
 def _percents(rows: Sequence[Row], column: str) -> list[float]:
     return [100 * number(row, column) for row in rows]
+
+
+def _reference_of(row: Row) -> list[float]:
+    """The reference in percent: both of its ends where it is a range."""
+    return [
+        100 * number(row, name) for name in (("reference_low", "reference_high") if is_range(row) else ("reference",))
+    ]
 
 
 def _ends(rows: Sequence[Row], low: str, high: str) -> tuple[list[float], list[float]]:
@@ -303,12 +361,13 @@ def _name_points(panel: Axes, rows: Sequence[Row], size: float = 6.5) -> None:
     Places are in points of 1/72 inch.
     """
     scale = 72 / panel.figure.dpi
-    places = [panel.transData.transform((100 * number(r, "reference"), 100 * number(r, "share"))) * scale for r in rows]
+    places = [panel.transData.transform((_reference_of(r)[-1], 100 * number(r, "share"))) * scale for r in rows]
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
-    for row in rows:
-        x = 100 * number(row, "reference")
-        ends = [panel.transData.transform((x, 100 * number(row, end))) * scale for end in ("low", "high")]
-        taken.append((ends[0][0] - 0.5, ends[0][1], ends[0][0] + 0.5, ends[1][1]))
+    for row, (right, y) in zip(rows, places, strict=True):
+        for x in _reference_of(row):
+            ends = [panel.transData.transform((x, 100 * number(row, end))) * scale for end in ("low", "high")]
+            taken.append((ends[0][0] - 0.5, ends[0][1], ends[0][0] + 0.5, ends[1][1]))
+            taken.append((ends[0][0] - 3, y - 3, right + 3, y + 3))  # from one end of a range to the other
     left, low, right, high = (v * scale for v in panel.bbox.extents)
     for row, (x, y), name in zip(rows, places, labels(rows), strict=True):
         width, height = 0.56 * size * len(name), 1.15 * size
@@ -317,7 +376,7 @@ def _name_points(panel: Axes, rows: Sequence[Row], size: float = 6.5) -> None:
             box = (begin, y + dy, begin + width, y + dy + height)
             inside = left <= box[0] and box[2] <= right and low <= box[1] and box[3] <= high
             if inside and not any(_overlap(box, other) for other in taken):
-                at = (100 * number(row, "reference"), 100 * number(row, "share"))
+                at = (_reference_of(row)[-1], 100 * number(row, "share"))
                 panel.annotate(
                     name, at, (dx, dy), textcoords="offset points", fontsize=size, color=INK, ha=side, va="bottom"
                 )
@@ -343,10 +402,10 @@ def _legend(rows: Sequence[Row], *more: Line2D) -> list[Line2D]:
 # -- per concept -------------------------------------------------------------------------------------
 
 
-def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], reference: str) -> Iterator[Chart]:
+def concepts(rows: Sequence[Row], folder: Folder, *, levels: Sequence[str], reference: str) -> Iterator[Chart]:
     """A row per concept and a panel per level: share with its interval, raw share, reference. Ordered by reference."""
     attribute, arm = rows[0]["attribute"], rows[0]["arm"]
-    first = [row for row in rows if row["level"] == levels[0]]
+    first = [row for row in rows if row["level"] == _leading(rows, levels)]
     named = dict(zip(map(_key, first), labels(first), strict=True))
     order = sorted(first, key=_by_reference)
     parts = _parts(order)
@@ -355,15 +414,16 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
         note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
         with matplotlib.rc_context(STYLE):
             width = 8.2 if len(levels) == 1 else 2.2 + 1.9 * len(levels)
-            figure = Figure(figsize=(width, 1.7 + 0.2 * len(keys)))
+            names = [_wrapped(named[key], 34) for key in keys]
+            figure = Figure(figsize=(width, 1.7 + _apart(names, 0.2) * len(keys)))
             panels = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
             for panel, level in zip(panels, levels, strict=True):
                 _dots(panel, {_key(row): row for row in rows if row["level"] == level}, keys)
                 panel.set_title(level, pad=20 if len(keys) > 30 else 6)
-            panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
+            panels[0].set_yticks(range(len(keys)), names, fontsize=8)
             title = f"{title_of(attribute).capitalize()}, per concept"
             figure.suptitle(f"{title} ({said_of_arm(arm)}{note})", x=0.01, ha="left")
-            panels[0].set_xlabel("share of images that show one person, with 95% intervals (%)", loc="left")
+            panels[0].set_xlabel(f"{_share_of(attribute)}, with 95% intervals (%)", loc="left")
             handles = _legend([row for row in rows if row["level"] in levels], *_concept_legend(rows, reference))
             figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8)
             _settle(figure)
@@ -372,23 +432,33 @@ def concepts(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], refere
             stem=stem,
             attribute=attribute,
             title=f"{title}, {said_of_arm(arm)}{note}",
-            caption=_concepts_caption(rows, reference),
+            caption=_concepts_caption(rows, levels, reference),
             alt=(
-                f"Dot plot of {len(keys)} concepts: share of images by {title_of(attribute)} ({', '.join(levels)}), "
+                f"Dot plot of {len(keys)} rows: share of images by {title_of(attribute)} ({', '.join(levels)}), "
                 f"with 95% intervals, {said_of_arm(arm)}. The table of estimates holds every number."
             ),
         )
 
 
-def _concepts_caption(rows: Sequence[Row], reference: str) -> str:
-    parts = [f"One line per concept. Filled marks: the share of images, {_said_of_share(rows)}, with its 95% interval."]
+def _leading(rows: Sequence[Row], levels: Sequence[str]) -> str:
+    """The level that the concepts are ordered by: the first that the reference gives, else the first."""
+    given = {row["level"] for row in rows if row["reference"]}
+    return next((level for level in levels if level in given), levels[0])
+
+
+def _concepts_caption(rows: Sequence[Row], levels: Sequence[str], reference: str) -> str:
+    parts = [
+        f"Each line is {_one(rows)}. Filled marks: the share of images, {_said_of_share(rows)}, with its 95% interval."
+    ]
     if corrected(rows):
-        parts.append("Small rings: the raw share, what the probe said taken at its word.")
+        parts.append(f"Small rings: the raw share, what {read_by(rows[0]['attribute'])} said taken at its word.")
     if reference:
+        ranges = any(is_range(row) for row in rows if row["level"] in levels)
+        of = f" of “{_leading(rows, levels)}”" if len(levels) > 1 else ""
         parts.append(
-            f"Black ticks: “{reference}”; the concepts are ordered by it, those without a row in it at the bottom. "
-            "Shape and colour say which way the share has left the reference; a grey mark means that its interval "
-            "holds the reference."
+            f"Black ticks{', and bars where it is a range' if ranges else ''}: “{reference}”; the lines are ordered by its "
+            f"share{of}, those without one at the bottom. Shape and colour say which way the share has left the reference; "
+            "a grey mark means no evidence: the interval of the difference holds 0."
         )
     else:
         parts.append("No reference covers this attribute: the shares stand alone and nothing is said to be amplified.")
@@ -415,7 +485,12 @@ def _dots(panel: Axes, rows: Mapping[tuple[str, ...], Row], keys: Sequence[tuple
         ends = _ends([row for _, row in some], "low", "high")
         panel.hlines([y for y, _ in some], *ends, color=colour, linewidth=1.6, linestyle=style, zorder=2)
     here, places = [row for _, row in mine], [y for y, _ in mine]
-    panel.scatter(_percents(here, "reference"), places, marker="|", s=70, linewidth=2, color=INK, zorder=2.5)
+    points = [(row, y) for y, row in mine if not is_range(row)]
+    at = _percents([row for row, _ in points], "reference"), [y for _, y in points]
+    panel.scatter(*at, marker="|", s=70, linewidth=2, color=INK, zorder=2.5)
+    ranges = [(row, y) for y, row in mine if is_range(row)]
+    ends = _ends([row for row, _ in ranges], "reference_low", "reference_high")
+    panel.hlines([y for _, y in ranges], *ends, color=INK, linewidth=4, alpha=0.45, zorder=1.9)
     other = [(y, row) for y, row in mine if row["raw_share"] != row["share"]]
     raw = _percents([row for _, row in other], "raw_share"), [y for y, _ in other]
     panel.scatter(*raw, s=11, facecolor="none", edgecolor=QUIET, linewidth=0.8, zorder=2.8)
@@ -448,7 +523,7 @@ def _by_reference(row: Row) -> tuple[bool, float, str]:
 # -- composition -------------------------------------------------------------------------------------
 
 
-def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], reference: str) -> Iterator[Chart]:
+def composition(rows: Sequence[Row], folder: Folder, *, levels: Sequence[str], reference: str) -> Iterator[Chart]:
     """All levels of each concept as one bar, beside the reference's where there is one. Ordered by the last level."""
     attribute, arm = rows[0]["attribute"], rows[0]["arm"]
     last = [row for row in rows if row["level"] == levels[-1]]
@@ -459,16 +534,17 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
         keys = [_key(row) for row in part]
         note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
         with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(8.6, 1.6 + 0.22 * len(keys)))
+            names = [_wrapped(named[key], 34) for key in keys]
+            figure = Figure(figsize=(8.6, 1.7 + _apart(names, 0.22) * len(keys)))
             sides = [("images", "share")] + ([("reference", "reference")] if reference else [])
             panels = figure.subplots(1, len(sides), squeeze=False, sharey=True, width_ratios=[3, 2][: len(sides)])[0]
             for panel, (name, column) in zip(panels, sides, strict=True):
                 _bars(panel, rows, keys, levels, column)
-                panel.set_title(_wrapped(f"reference: {reference}", 44) if name == "reference" else name)
-            panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
+                panel.set_title(_wrapped(f"reference: {reference}", 34) if name == "reference" else name)
+            panels[0].set_yticks(range(len(keys)), names, fontsize=8)
             title = f"{title_of(attribute).capitalize()}, composition"
             figure.suptitle(f"{title} ({said_of_arm(arm)}{note})", x=0.01, ha="left")
-            panels[0].set_xlabel("share of images that show one person (%)", loc="left")
+            panels[0].set_xlabel(f"{_share_of(attribute)} (%)", loc="left")
             colours = _colours(attribute, len(levels))
             handles = [Patch(facecolor=c, edgecolor="#c3c9d2", label=v) for v, c in zip(levels, colours, strict=True)]
             columns = len(levels) // 2 if len(levels) > MOST_PANELS else len(levels)
@@ -483,7 +559,7 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
             title=f"{title}, {said_of_arm(arm)}{note}",
             caption=_composition_caption(rows, levels, reference),
             alt=(
-                f"Stacked bars of {len(keys)} concepts: shares of {', '.join(levels)} ({title_of(attribute)}), "
+                f"Stacked bars of {len(keys)} rows: shares of {', '.join(levels)} ({title_of(attribute)}), "
                 f"{said_of_arm(arm)}. The table of estimates holds every number."
             ),
         )
@@ -492,11 +568,14 @@ def composition(rows: Sequence[Row], folder: Path, *, levels: Sequence[str], ref
 def _composition_caption(rows: Sequence[Row], levels: Sequence[str], reference: str) -> str:
     attribute = rows[0]["attribute"]
     divide = f"how its images divide over the levels of {title_of(attribute)}, {_said_of_share(rows)}"
-    parts = [f"One bar per concept: {divide}."]
+    parts = [f"Each bar is {_one(rows)}: {divide}."]
     if attribute == "skin_tone":
         parts.append("The greys stand for an order; they are nobody's skin.")
     if reference:
-        parts.append(f"On the right “{reference}”, blank where it has no row.")
+        ranges = (
+            " To its upper end where it is a range, of which both ends are written." if any(map(is_range, rows)) else ""
+        )
+        parts.append(f"On the right “{reference}”, blank where it has no row.{ranges}")
     where = "figure before this one" if len(levels) <= MOST_PANELS else "table of estimates"
     parts.append(f"The intervals are in the {where}. Hatched: nothing is known.")
     return " ".join(parts)
@@ -506,6 +585,11 @@ def _bars(
     panel: Axes, rows: Sequence[Row], keys: Sequence[tuple[str, ...]], levels: Sequence[str], column: str
 ) -> None:
     shares = {(_key(row), row["level"]): 100 * number(row, column) for row in rows}
+    ranges = {
+        (_key(row), row["level"]): "–".join(f"{end:.0f}" for end in _reference_of(row))
+        for row in rows
+        if column == "reference" and is_range(row)
+    }
     left = [0.0] * len(keys)
     for level, colour in zip(levels, _colours(rows[0]["attribute"], len(levels)), strict=True):
         widths = [shares.get((key, level), math.nan) for key in keys]
@@ -515,7 +599,8 @@ def _bars(
         for y, width in enumerate(widths):
             if width >= 9:
                 at = left[y] + width / 2
-                panel.text(at, y, f"{width:.0f}", fontsize=6.5, color=ink, ha="center", va="center_baseline")
+                said = ranges.get((keys[y], level), f"{width:.0f}")
+                panel.text(at, y, said, fontsize=6.5, color=ink, ha="center", va="center_baseline")
         left = [begin + width for begin, width in zip(left, widths, strict=True)]
     unknown = [y for y, end in enumerate(left) if end == 0 and column == "share"]
     panel.barh(unknown, 100, height=0.78, facecolor="white", edgecolor="#c9cdd3", hatch="////", linewidth=0)
@@ -544,18 +629,19 @@ POOLED_CAPTION = (
     "Stretch: how far apart the concepts lie; above 1 the contrasts of the reference are amplified, below 1 they are "
     "flattened. Scatter: what is each concept's own; 0 is nothing. They are read together: a model that never draws a "
     "level has a stretch near 0 and is not fair, it is all in the shift. The last three are fitted for attributes with "
-    "two levels. One far beyond the others is an arrow at the edge, or leaves its panel; the table has its ends."
+    "two levels. A line without a dot: only bounds are known. "
+    "One far beyond the others is an arrow at the edge, or leaves its panel; the table has its ends."
 )
 
 
-def pooled(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
+def pooled(entries: Sequence[Mapping[str, Any]], folder: Folder) -> Chart:
     """What is fitted of one attribute, with intervals, a panel per measure: a line per level, arm and reference."""
     attribute = entries[0]["attribute"]
     several = len({entry["arm"] for entry in entries}) > 1
     names = [_entry_name(entry, several_arms=several) for entry in entries]
     known = [measure for measure in MEASURES if any(entry.get(measure[0]) for entry in entries)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 1.7 + 0.42 * len(entries)))
+        figure = Figure(figsize=(9.6, 1.7 + _apart(names, 0.42) * len(entries)))
         panels = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
         for panel, (name, at, factor, least, unit) in zip(panels, known, strict=True):
             panel.axvline(at, color=QUIET, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
@@ -618,13 +704,15 @@ def _interval(
     if estimate is None:
         return
     value, low, high = (estimate.get(name) for name in ("value", "low", "high"))
-    if value is None:
+    if value is None and (low is None or high is None):
         panel.annotate(
             "not known", (0.98, y), xycoords=("axes fraction", "data"), fontsize=8, color=QUIET, ha="right", va="center"
         )
         return
     if low is not None and high is not None:
         panel.hlines(y, factor * low, factor * high, color="#0072b2", linewidth=2, zorder=2)
+    if value is None:  # the reference is a range, and so is what is known
+        return
     (left, right), at, marker = ends, factor * value, "o"
     if at < left:
         at, marker = left + 0.03 * (right - left), "<"
@@ -648,7 +736,7 @@ FIVE = ("distance", "past the target", "diversity", "recognised", "not made")
 """The panels; one of which nothing is known is not drawn."""
 
 
-def helped(entries: Sequence[Mapping[str, Any]], folder: Path) -> Chart:
+def helped(entries: Sequence[Mapping[str, Any]], folder: Folder) -> Chart:
     """What each arm changed, a line per arm and target: the five numbers of `summary.json` with their intervals."""
     names = [f"{entry['arm']}\n{title_of(entry['attribute'])}: {entry['target']}" for entry in entries]
     with matplotlib.rc_context(STYLE):
@@ -701,36 +789,38 @@ def five_numbers(entry: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, ..
 # -- several runs ------------------------------------------------------------------------------------
 
 
-def compared(rows: Sequence[Row], folder: Path) -> list[Chart]:
+def compared(rows: Sequence[Row], path: Path) -> list[Chart]:
     """Of the rows of `compare.csv`: a figure per attribute and arm, the runs beside each other in every concept."""
-    rows, charts = by_concept(rows), list[Chart]()
-    for attribute in unique(rows, "attribute"):
-        for arm in unique(rows, "arm"):
-            own = [row for row in rows if row["attribute"] == attribute and row["arm"] == arm]
-            charts += _compared(own, folder) if own else []
+    rows, charts, folder = by_concept(rows), list[Chart](), Folder(path)
+    with _without_letters(rows):
+        for attribute in unique(rows, "attribute"):
+            for arm in unique(rows, "arm"):
+                own = [row for row in rows if row["attribute"] == attribute and row["arm"] == arm]
+                charts += _compared(own, folder) if own else []
     return charts
 
 
-def _compared(rows: Sequence[Row], folder: Path) -> Iterator[Chart]:
+def _compared(rows: Sequence[Row], folder: Folder) -> Iterator[Chart]:
     attribute, arm, levels = rows[0]["attribute"], rows[0]["arm"], unique(rows, "level")
     levels = levels[:1] if len(levels) == 2 else levels
     runs = [rows[0]["baseline"], *unique(rows, "run")]
     first = list({_key(row): row for row in rows if row["level"] == levels[0]}.values())
     named = dict(zip(map(_key, first), labels(first), strict=True))
     order = sorted(first, key=lambda row: (bool(row["baseline_share"]), number(row, "baseline_share"), row["concept"]))
-    said = "share of images that show one person, with 95% intervals (%)\nhollow: not told from the first run (Holm)"
+    said = f"{_share_of(attribute)}, with 95% intervals (%)\nhollow: not told from the first run (Holm)"
     parts = _parts(order)
     for place, part in enumerate(parts):
         keys = [_key(row) for row in part]
         note = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
         with matplotlib.rc_context(STYLE):
             width = 8.2 if len(levels) == 1 else 2.2 + 1.9 * len(levels)
-            figure = Figure(figsize=(width, 1.8 + (0.12 + 0.09 * len(runs)) * len(keys)))
+            names = [_wrapped(named[key], 34) for key in keys]
+            figure = Figure(figsize=(width, 1.8 + _apart(names, 0.12 + 0.09 * len(runs)) * len(keys)))
             panels = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
             for panel, level in zip(panels, levels, strict=True):
                 _dumbbells(panel, [row for row in rows if row["level"] == level], keys, runs)
                 panel.set_title(level, pad=20 if len(keys) > 30 else 6)
-            panels[0].set_yticks(range(len(keys)), [_wrapped(named[key], 34) for key in keys], fontsize=8)
+            panels[0].set_yticks(range(len(keys)), names, fontsize=8)
             title = f"{title_of(attribute).capitalize()}, {len(runs)} runs"
             figure.suptitle(f"{title} ({said_of_arm(arm)}{note})", x=0.01, ha="left")
             panels[0].set_xlabel(said, loc="left")
@@ -751,7 +841,7 @@ def _compared(rows: Sequence[Row], folder: Path) -> Iterator[Chart]:
                 "concepts); a hollow one: it is not. On pairs the change is surer than the two intervals look."
             ),
             alt=(
-                f"Dot plot of {len(keys)} concepts: share of images by {title_of(attribute)} ({', '.join(levels)}) in "
+                f"Dot plot of {len(keys)} rows: share of images by {title_of(attribute)} ({', '.join(levels)}) in "
                 f"{', '.join(runs)}. The table compare.csv holds every number."
             ),
         )
@@ -865,15 +955,40 @@ def _settle(figure: Figure, h_pad: float | None = None) -> None:
         panel.apply_aspect()
 
 
+def _apart(names: Sequence[str], least: float) -> float:
+    """Inches from a line to the next, `least` or more: wrapped names of neighbours do not touch."""
+    lines = [name.count("\n") + 1 for name in names]
+    return max([least, *(0.14 * (a + b) / 2 for a, b in pairwise(lines))])
+
+
 def _wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, max(width, 8))) or text
 
 
-def _write(figure: Figure, folder: Path, *parts: str) -> str:
+@contextlib.contextmanager
+def _without_letters(rows: Sequence[Row]) -> Iterator[None]:
+    """Say once which concepts have a letter that no font here has: a box stands for it."""
+    fonts = [font_manager.get_font(font_manager.findfont(family)) for family in STYLE["font.family"]]
+    boxed = [
+        name
+        for name in unique(rows, "concept")
+        if any(not letter.isspace() and not any(font.get_char_index(ord(letter)) for font in fonts) for letter in name)
+    ]
+    if boxed:
+        stages.say(f"figures: no font here has all letters of {', '.join(boxed)}; boxes stand for those")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        yield
+
+
+def _write(figure: Figure, folder: Folder, *parts: str) -> str:
     """Write a figure as SVG and PNG, the same bytes for the same estimates, and give back the stem of the files."""
     stem = "-".join(re.sub(r"\W+", "-", part).strip("-").lower() for part in parts if part)
-    with store.appears(folder / f"{stem}.svg") as file:
+    if stem in folder.taken:  # names that differ in what a stem leaves out
+        stem += f"-{digest(parts)[:6]}"
+    folder.taken.add(stem)
+    with store.appears(folder.path / f"{stem}.svg") as file:
         figure.savefig(file, format="svg", metadata={"Date": None})
-    with store.appears(folder / f"{stem}.png") as file:
+    with store.appears(folder.path / f"{stem}.png") as file:
         figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
     return stem

@@ -55,6 +55,9 @@ Other families are given the texts, one image at a time: some pad a text to the 
 CACHED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
 """Those that run both branches of guidance in one call of the network, so that attention can be kept."""
 
+FLAGS = ("nsfw_content_detected", "nsfw_detected", "watermark_detected")
+"""What the families' safety checkers say of each image; what is flagged is black."""
+
 ENCODED_BYTES = 2**29
 """Embeddings of texts that are kept on the device, so that a text is encoded once for all its images."""
 
@@ -124,11 +127,14 @@ def _commit(name: str, revision: str | None) -> str:
 
 
 def fetch(path: str, revision: str | None) -> None:
-    """Download a hub model's safetensors and configuration into the local cache, once."""
-    _folder(resolve(path), revision)
+    """Download what the local cache lacks of a hub model's safetensors and configuration.
+
+    The hub is asked what belongs to it, for an interrupted download does not know; without a network the copy counts.
+    """
+    _folder(resolve(path), revision, local_first=False)
 
 
-def _folder(path: str, revision: str | None) -> str:
+def _folder(path: str, revision: str | None, *, local_first: bool = True) -> str:
     """The folder of a resolved path: of the local cache, filled if need be, for a hub name."""
     if path == FAKE or Path(path).is_dir():
         return path
@@ -136,8 +142,9 @@ def _folder(path: str, revision: str | None) -> str:
 
     commit = _commit(path, revision)
     download = functools.partial(DiffusionPipeline.download, path, revision=commit, use_safetensors=True)
-    with contextlib.suppress(OSError):  # a node without a network must not wait for it when everything is there
-        return str(download(local_files_only=True))
+    if local_first:
+        with contextlib.suppress(OSError):  # a node without a network must not wait for it when everything is there
+            return str(download(local_files_only=True))
     with _hub_errors(path, commit):
         return str(download())
 
@@ -180,8 +187,9 @@ def gpus() -> int:
 
 def take_gpu(number: int) -> None:
     """Let this process see one GPU of those that it can see, before it has looked: one of several on a machine."""
-    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    os.environ["CUDA_VISIBLE_DEVICES"] = seen[number % len(seen)] if seen else str(number)
+    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", str(number)).split(",") if name]
+    if seen:  # an empty list of them means the processor
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen[number % len(seen)]
 
 
 # The generators
@@ -221,7 +229,7 @@ class DiffusersGenerator:
         path = resolve(model_path)
         _, _, planned = settings.weights.partition("@")  # what is drawn is the commit that the units' ids name
         pipe = _load(_folder(path, planned or revision), dtype)
-        if settings.scheduler:
+        if settings.scheduler or not _seeded(type(pipe.scheduler)):
             pipe.scheduler = _scheduler(pipe.scheduler, settings.scheduler)
         _check_size(pipe, settings)
         self._arguments = _arguments(pipe, settings)
@@ -232,6 +240,7 @@ class DiffusersGenerator:
         self._forget = _approximate(pipe, settings, dtype, guided=self._guided)
         self._tokens = _tokens_of(pipe)
         self._fits = settings.batch_size
+        self._decodes = getattr(getattr(pipe, "vae", None), "dtype", None)
         self._names = ENCODED.get(type(pipe).__name__, ())
         if self._names:
             self._prepare_texts()
@@ -317,9 +326,12 @@ class DiffusersGenerator:
         places = [unit or padding for unit in batch]
         noise = [torch.Generator("cpu").manual_seed(unit.seed) for unit in places]
         self._forget()
+        if self._decodes and self._pipe.vae.dtype != self._decodes:  # SDXL's is in float32 where its decoding failed
+            self._pipe.vae.to(self._decodes)
         with torch.no_grad():
             output = self._pipe(**self._told(places), **self._arguments, generator=noise)
-        flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(places)
+        said = [flags for flags in (getattr(output, name, None) for name in FLAGS) if flags]
+        flagged = [any(flags) for flags in zip(*said, strict=True)] or [False] * len(places)
         return [one if unit else None for unit, one in zip(batch, _drawn(output.images, flagged), strict=True)]
 
     def _told(self, units: Sequence[WorkUnit]) -> dict[str, Any]:
@@ -417,15 +429,20 @@ def _make_quick(pipe: Any, device: str, how: str | None) -> None:
     """What changes an image by rounding alone: the layout in memory that a GPU's convolutions want, and compiled code.
 
     `regional` compiles the blocks that repeat, which is quicker to start; `whole` the network and the decoder. Neither
-    tries kernels against each other: which of them won would differ from process to process, and so would the bytes.
+    tries kernels that round differently against each other: which of them won would differ from process to process, and
+    so would the bytes.
     """
     import torch
 
     network = _network(pipe)
     if device != "cpu":
         for part in (network, getattr(pipe, "vae", None)):
-            if part is not None:
+            if part is not None and all(weights.dim() < 5 for weights in part.parameters()):  # videos' have another
                 part.to(memory_format=torch.channels_last)
+    if how:
+        import torch._inductor.config
+
+        torch._inductor.config.deterministic = True
     if how == "regional":
         if not getattr(network, "_repeated_blocks", None):
             model = type(network).__name__
@@ -484,18 +501,25 @@ def _approximate(pipe: Any, settings: DrawSettings, dtype: torch.dtype, *, guide
 
 
 def _scheduler(own: Any, name: str) -> Any:
-    """Another scheduler for a model, if it knows everything that the model was trained with."""
+    """Another scheduler for a model, if it knows everything that the model was trained with and each image's seed."""
     kinds = [type(own), *(kind for kind in own.compatibles if _knows(kind, own.config))]
-    fitting = {kind.__name__: kind for kind in kinds}
+    fitting = {kind.__name__: kind for kind in kinds if _seeded(kind)}
     if name not in fitting:
-        choices = ", ".join(sorted(fitting))
-        raise ModelError(f"draw.scheduler: {name!r} does not fit this model; the right answers are: null, {choices}")
+        choices = ", ".join([*["null"] * _seeded(type(own)), *sorted(fitting)])
+        asked = repr(name) if name else f"null, which is {type(own).__name__},"
+        raise ModelError(f"draw.scheduler: {asked} does not fit this model; the right answers are: {choices}")
     return fitting[name].from_config(own.config)
 
 
 def _knows(scheduler: Any, config: Any) -> bool:
     known = inspect.signature(scheduler.__init__).parameters
     return all(key in known for key in TRAINED if config.get(key))
+
+
+def _seeded(scheduler: Any) -> bool:
+    """Does it draw no noise of its own, or from the image's generator? `DPMSolverSDEScheduler` has one for all images."""
+    own = "noise_sampler_seed" in inspect.signature(scheduler).parameters
+    return not own or "generator" in inspect.signature(scheduler.step).parameters
 
 
 def _check_size(pipe: Any, settings: DrawSettings) -> None:
@@ -556,7 +580,13 @@ def _tokens_of(pipe: Any) -> Callable[[str], tuple[int, int]] | None:
 
 
 def _arguments(pipe: Any, settings: DrawSettings) -> dict[str, Any]:
-    """What every batch is drawn with. In FLUX the scale of eps_u + s (eps_c - eps_u) is called `true_cfg_scale`."""
+    """What every batch is drawn with. In FLUX the scale of eps_u + s (eps_c - eps_u) is called `true_cfg_scale`.
+
+    Families without a `VaeImageProcessor` (DeepFloyd IF, Kandinsky) give -1..1 as tensors and look at no safety checker;
+    as arrays all give 0..1.
+    """
+    from diffusers.image_processor import VaeImageProcessor
+
     asked = {name: getattr(settings, name) for name in ("num_inference_steps", "guidance_scale", "height", "width")}
     known = inspect.signature(pipe).parameters
     if "true_cfg_scale" in known and not _distilled(pipe):
@@ -564,22 +594,33 @@ def _arguments(pipe: Any, settings: DrawSettings) -> dict[str, Any]:
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise ModelError(f"model.path: {type(pipe).__name__} takes no {', '.join(unknown)}, so a study cannot set it")
-    return asked | {"output_type": "pt"}
+    if "use_resolution_binning" in known:
+        asked["use_resolution_binning"] = False  # it would draw at another size than the study's, near by
+    processed = isinstance(getattr(pipe, "image_processor", None), VaeImageProcessor)
+    return asked | {"output_type": "pt" if processed else "np"}
 
 
 # What comes back
 
 
-def _drawn(images: torch.Tensor, flagged: Sequence[bool]) -> list[Drawn]:
-    """`(n, 3, height, width)` in 0..1 to uint8: 255 x, rounded to the nearest, halves to even, as diffusers does.
+def _drawn(images: torch.Tensor | npt.NDArray[np.float32], flagged: Sequence[bool]) -> list[Drawn]:
+    """A tensor `(n, 3, height, width)` or an array `(n, height, width, 3)` in 0..1 to uint8: 255 x, rounded to the
+    nearest, halves to even, as diffusers does.
 
-    On the device, so that a quarter of the bytes comes back from it.
+    On the device, so that a quarter of the bytes comes back from it. `ModelError` where a number rounds to no byte.
     """
     import torch
 
-    wide = images.permute(0, 2, 3, 1).float()
+    wide = torch.from_numpy(images) if isinstance(images, np.ndarray) else images.permute(0, 2, 3, 1).float()
     finite = torch.isfinite(wide).flatten(1).all(1).cpu()
-    whole = (wide.nan_to_num(0.0) * 255).round().to(torch.uint8).contiguous().cpu().numpy()
+    grey = (wide.nan_to_num(0.0, 0.0, 0.0) * 255).round()
+    low, high = (float(value) for value in torch.aminmax(grey))
+    if low < 0 or high > 255:
+        raise ModelError(
+            f"model.path: its pixels are between {low / 255:.2f} and {high / 255:.2f}, and not between 0 and 1; "
+            "choose a model of another family"
+        )
+    whole = grey.to(torch.uint8).contiguous().cpu().numpy()
     return [_said(*one) for one in zip(whole, finite.tolist(), flagged, strict=True)]
 
 

@@ -215,7 +215,7 @@ def generate(opened: Opened, *, perceive: bool, worker: Worker = ALONE) -> None:
     def draws() -> Generator:
         return open_generator(study, planned)
 
-    with metered(run.folder, images=lambda: sum(written)):
+    with metered(run.folder, images=lambda: sum(written), shared=worker.of > 1):
         stages.draw(run, planned, draws, reader if perceive else None, shards=mine, written=written)
         name, by = study.perceive.name, _same_clip(run, study)
         while perceive and stages.perceive(run, planned, reader, name, by, shards=mine):
@@ -327,12 +327,24 @@ def _concepts(study: Study | FolderStudy, perceiver: Perceiver) -> dict[str, Any
     return {c: {"text": t, "embedding": v} for c, t, v in zip(concepts, texts, vectors, strict=True)}
 
 
-def readings(study: Study, folder: Path) -> list[tables.Reading]:
-    """What is known of a study's perceiver: from its run, if there is one, else by opening it."""
-    described = Run(folder).perceptions(study.perceive.name, "x").with_name("perceiver.json")
-    if described.is_file():
-        return tables.described_in(described)
-    return tables.readings(stages.describe(open_perceiver(study), same_domain=_same_domain(study)))
+def readings(study: Study, folder: Path) -> tuple[list[tables.Reading], dict[str, float]]:
+    """What is known of a study's perceiver: from its run, if there is one, with what people labelled there, else by opening
+    it. And by attribute the share of the run's images of one person, in 0..1, that it cannot tell."""
+    name = study.perceive.name
+    described = Run(folder).perceptions(name, "x").with_name("perceiver.json")
+    if not described.is_file():
+        return tables.readings(stages.describe(open_perceiver(study), same_domain=_same_domain(study))), {}
+    attributes = tables.described_in(described)
+    try:
+        run, _, planned = reopen(folder)
+        counts = labels.counted(run, planned, name, attributes, tables.tally(run, planned, name, attributes))
+    except RunError as error:
+        stages.say(f"{error}; what was read and labelled there is not counted")
+        return attributes, {}
+    asked = tables.keys(planned)
+    seen = {a.attribute: np.sum([counts.count(key, a) for key in asked], axis=0) for a in attributes}
+    untold = {attribute: float(row[-1] / row.sum()) for attribute, row in seen.items() if row.any()}
+    return [tables.informed(reading, counts, asked) for reading in attributes], untold
 
 
 def read_by(run: Run, study: Study | FolderStudy) -> list[tables.Reading]:
@@ -462,6 +474,7 @@ def report(opened: Readable) -> Path:
     """The figures and the page."""
     from pipeline.report import write_report
 
+    stages.weights_of(opened[0], opened[2])
     return write_report(opened[0].folder)
 
 

@@ -343,10 +343,15 @@ class Goal:
             found = prompt_sets.load_reference(self.to, self.year).distribution(concept, self.attribute, levels)
             if isinstance(found, str):
                 return found
+            if any(map(math.isnan, found.shares)):
+                return f"{self.to} gives no share of some level of {self.attribute}"
             complete = whole(found.shares)
-            return (
-                f"{self.to} gives no share of some level of {self.attribute}" if complete is None else tuple(complete)
-            )
+            if complete is None:
+                return (
+                    f"its shares of {self.attribute} in {self.to} sum to {math.fsum(found.shares):.3f} (people of several "
+                    "are in none); declare a CSV file or uniform"
+                )
+            return tuple(complete)
         return dict(self.kept).get(concept.casefold(), f"{self.to} has no row for {concept!r}")
 
 
@@ -469,7 +474,8 @@ class Target(Asking):
         for concept, keys in together.items():
             for level in self.levels[:-1] if len(keys) > 1 else ():
                 for place, (_, key) in enumerate(sorted((digest([key, level]), key) for key in keys)):
-                    shifts.setdefault(key, []).append((_between(concept) + place) / len(keys))
+                    start = _of_level(concept, level, self.levels)
+                    shifts.setdefault(key, []).append((start + place) / len(keys))
         return self.model_copy(update={"_shifts": shifts})
 
     def weights(self, concept: str) -> Rates | str:
@@ -487,8 +493,14 @@ class Target(Asking):
         why = why_not(prompt) or weights
         if isinstance(weights, str) or isinstance(why, str):
             return Rewrite(prompt.text, drawn=f"{LEFT_ALONE}{why}")
-        alone = [_between(prompt.key)] * len(weights)
+        alone = [_of_level(prompt.key, level, self.levels) for level in self.levels]
         return self.asked(prompt, self.levels[stratum(weights, sample, self._shifts.get(prompt.key, alone))])
+
+
+def _of_level(key: tuple[str, ...], level: str, levels: Sequence[str]) -> float:
+    """A number in 0..1 for a key and a level, independent of those of the other levels, that all are given as often as their
+    weight says over keys; that of the first is the key's own."""
+    return _between(key if level == levels[0] else (*key, level))
 
 
 def _between(key: Sequence[str]) -> float:

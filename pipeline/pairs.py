@@ -126,7 +126,7 @@ def paired_by_errors(
 ) -> list[Paired]:
     """`paired_shares_many` of `counts` `(G, J, J)` by `errors` of each group and side, `(G, 1 or 2, ...)`: one for both
     sides is one unknown. `tilt` `(G, 2, K, K)` is added to the matrix on each side: what is known of how the two differ,
-    where what is not known is the same on both."""
+    where what is not known is the same on both. McNemar's test, of raw decisions, is not of the change then."""
     checked_level(level)
     sides, levels = errors.decided.shape[1:]
     tilt = np.zeros((len(counts), 2, levels, levels)) if tilt is None else tilt
@@ -142,7 +142,9 @@ def paired_by_errors(
             why = "not sampled: the pairs contradict the confusion matrix, or outnumber its labels too far"
             result[group] = _unknown(counts[group], levels, why)
         else:
-            result[group] = _summary(draws, counts[group], level, mcnemar=levels == 2 and sides == 1)
+            result[group] = _summary(
+                draws, counts[group], level, mcnemar=levels == 2 and sides == 1 and not tilt[group].any()
+            )
     return result
 
 

@@ -51,7 +51,7 @@ class Asked(Protocol):
 
     @property
     def arms(self) -> Sequence[Named]:
-        """The first is the one that the headline is about."""
+        """The headline is about `none`, or where there is no such arm about the first."""
         ...
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -46,7 +46,7 @@ class Case:
 
     concept: str
     reference: str
-    """Where the shares are from; empty where none is known."""
+    """Where the shares are from; empty where no reference gives all of them."""
     shares: Floats
     """Of images that show one person, `(K,)`."""
     asked: Sequence[int]
@@ -55,6 +55,8 @@ class Case:
     """Prompts whose images are taken together."""
     group: int = 0
     """Its place in a matrix that is by concept."""
+    partial: bool = False
+    """Is there a reference, which leaves out a level or is a range?"""
 
 
 class Audited(NamedTuple):
@@ -94,6 +96,8 @@ class Need:
     """Whose interval is to be halved: `now`, or where no number of images does, its case with the images of `then`."""
     halved: Audited | None
     """The fewest labels that halve it, or the most where those don't; `None` where the probe is taken at its word."""
+    undecided: float | None = None
+    """Where it is: the share of images, in 0..1, that it cannot tell, as in a run; `None` where none says."""
 
     @property
     def images(self) -> int | None:
@@ -150,17 +154,20 @@ def simulated_half_widths(
     *,
     group: int = 0,
     growth: float = 1.0,
+    undecided: float = 0.0,
     rng: np.random.Generator,
 ) -> Floats:
     """Half-width of each level's interval, `(AUDITS, K)`, in simulated audits of as many images.
 
     `shares` `(K,)` true shares; `confusion` counts, which say how the audits err, too: `(K, J)` for all concepts alike,
-    `(G, K, J)` by concept, of which the audits' is the one at `group`, or `None`: the probe is taken at its word. `growth`:
-    how many times as many pictures are labelled. The intervals are those of the report.
+    `(G, K, J)` by concept, of which the audits' is the one at `group`, or `None`: the probe is taken at its word, and
+    cannot tell a share `undecided` of the images, in 0..1, of all levels alike. `growth`: how many times as many pictures
+    are labelled. The intervals are those of the report.
     """
     pi = np.asarray(shares, dtype=np.float64)
     if confusion is None:
-        found = [raw_shares(row) for row in _stratified(pi, images, rng)]
+        counts = _stratified(np.append((1 - undecided) * pi, undecided), images, rng)
+        found = [raw_shares(row[:-1], int(row[-1])) for row in counts]
     else:
         matrix = np.asarray(confusion)
         checked_confusion(matrix if matrix.ndim == 2 else matrix.sum(0))
@@ -228,10 +235,17 @@ def _stratified(chances: Floats, n: int, rng: np.random.Generator) -> Ints:
 # -- a study -----------------------------------------------------------------------------------------
 
 
-def needs(study: Study, readings: Sequence[Reading], half: float, labels: int | None = None) -> list[Need]:
+def needs(
+    study: Study,
+    readings: Sequence[Reading],
+    half: float,
+    labels: int | None = None,
+    undecided: Mapping[str, float] | None = None,
+) -> list[Need]:
     """What every attribute of a study needs for intervals of ± `half` (in 0..0.5), each at its worst concept and level.
 
-    `labels`: what if as many pictures of each level were labelled, with the errors that are known now.
+    `labels`: what if as many pictures of each level were labelled, with the errors that are known now; where none are, an
+    `InputError`. `undecided`: by attribute, the share of images in 0..1 that the perceiver cannot tell, as far as known.
     """
     if not 0 < half < 0.5:
         raise InputError(f"--precision {100 * half:g}: give points between 0 and 50, such as 3")
@@ -239,15 +253,21 @@ def needs(study: Study, readings: Sequence[Reading], half: float, labels: int | 
         raise InputError(f"--labels {labels}: give a number of labelled pictures per level, from 1 on")
     planned = plan(study, weights="")
     asked = [reading for reading in readings if reading.attribute in study.perceive.attributes]
+    unknown = [reading.title for reading in asked if reading.confusion is None]
+    if labels is not None and unknown:
+        raise InputError(
+            f"--labels {labels}: how the probe errs is not known of {', '.join(unknown)}, so neither is what more labels "
+            "would do; leave --labels out, or label pictures of a run (typecast labels sample) and plan again"
+        )
     found = []
     with tables.doubts(asked, stages.say), progress("simulating", total=len(asked), unit="attributes") as advance:
         for reading in asked:
-            found.append(_need(planned, reading, half, labels))
+            found.append(_need(planned, reading, half, labels, (undecided or {}).get(reading.attribute)))
             advance(1, "")
     return found
 
 
-def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> Need:
+def _need(planned: Plan, reading: Reading, half: float, labels: int | None, undecided: float | None) -> Need:
     matrix = reading.confusion
     if matrix is not None and reading.by_concept:
         matrix = tables.errors_by_concept(reading, _concepts(planned))
@@ -255,10 +275,19 @@ def _need(planned: Plan, reading: Reading, half: float, labels: int | None) -> N
         matrix = scaled(matrix, labels)
     cases = _cases(planned, reading, matrix, half)
     seed = int(digest([planned.study.seed, reading.attribute, "precision"])[:16], 16)
-    audit = _audit(matrix, seed)
+    audit = _audit(matrix, seed, undecided or 0.0)
     if matrix is None:
         now = _fewest(GRID, cases, lambda case, n, times: audit(case, n, 0, times), half, _images_at_half(half))
-        return Need(title=reading.title, levels=reading.levels, half=half, now=now, then=None, before=now, halved=None)
+        return Need(
+            title=reading.title,
+            levels=reading.levels,
+            half=half,
+            now=now,
+            then=None,
+            before=now,
+            halved=None,
+            undecided=undecided,
+        )
     fewest = labels if labels is not None and reading.by_concept else _fewest_labels(matrix)
     now, then, before, halved = _corrected(cases, audit, fewest, half)
     return Need(title=reading.title, levels=reading.levels, half=half, now=now, then=then, before=before, halved=halved)
@@ -279,7 +308,7 @@ Tries = Callable[[Case, int, int], Audited]
 """The same, where of images and labels one is given."""
 
 
-def _audit(matrix: Ints | None, seed: int) -> Audit:
+def _audit(matrix: Ints | None, seed: int, undecided: float = 0.0) -> Audit:
     """Every call draws the same chance: what differs between two is their case, images and labels."""
 
     @cache
@@ -294,6 +323,7 @@ def _audit(matrix: Ints | None, seed: int) -> Audit:
                     total,
                     group=case.group,
                     growth=growth,
+                    undecided=undecided,
                     rng=np.random.default_rng([seed, i]),
                 )
                 for i in range(times)
@@ -403,7 +433,7 @@ def _cases(planned: Plan, reading: Reading, matrix: Ints | None, half: float) ->
     templates = _templates(planned)
     groups = {concept: place for place, concept in enumerate(_concepts(planned))}
     distinct: dict[tuple[bytes, tuple[int, ...], int, int], Case] = {}
-    for concept, reference, shares, asked in _shares(planned, reading):
+    for concept, reference, shares, asked, some in _shares(planned, reading):
         case = Case(
             concept=concept,
             reference=reference,
@@ -411,6 +441,7 @@ def _cases(planned: Plan, reading: Reading, matrix: Ints | None, half: float) ->
             asked=asked,
             templates=templates[concept],
             group=groups[concept] if matrix is not None and matrix.ndim == 3 else 0,
+            partial=some,
         )
         distinct.setdefault((shares.tobytes(), tuple(asked), case.templates, case.group), case)
 
@@ -458,22 +489,24 @@ def scaled(confusion: Ints, labels: int) -> Ints:
     return np.asarray(result)
 
 
-def _shares(planned: Plan, reading: Reading) -> Iterator[tuple[str, str, Floats, Sequence[int]]]:
-    """Concept, reference, true shares to assume, and the levels to ask about.
+def _shares(planned: Plan, reading: Reading) -> Iterator[tuple[str, str, Floats, Sequence[int], bool]]:
+    """Concept, reference, true shares to assume, the levels to ask about, and whether a reference gives some of the shares.
 
-    Without a reference row, each level in turn at one half, where a share varies most, and the rest alike.
+    Without a reference row that gives all, each level in turn at one half, where a share varies most, and the rest alike.
     """
     levels = len(reading.levels)
     for concept in _concepts(planned):
+        some = False
         for against in tables.references(planned):
             found = against.of(concept, reading)
             shares = whole(found.shares) if isinstance(found, Distribution) else None
             if shares is not None:
-                yield concept, against.source(reading), shares, range(levels)
+                yield concept, against.source(reading), shares, range(levels), False
                 break
+            some = some or isinstance(found, Distribution)
         else:
             for k in range(levels):
-                yield concept, "", np.where(np.arange(levels) == k, 0.5, 0.5 / (levels - 1)), [k]
+                yield concept, "", np.where(np.arange(levels) == k, 0.5, 0.5 / (levels - 1)), [k], some
 
 
 def measured_rate(folder: Path) -> float | None:
@@ -513,7 +546,7 @@ def shown(study: Study, found: Sequence[Need], half: float, rate: float | None, 
             _name(need),
             now.case.concept,
             need.levels[now.level],
-            f"{100 * now.share:.0f}%" + ("" if now.case.reference else " (no reference)"),
+            f"{100 * now.share:.0f}%" + _lacking(now.case),
             f"{now.labels:,}" if now.labels else "-",
             "no number" if need.images is None else f"{need.images:,}",
             f"±{100 * now.half:.1f}" + ("" if need.images else f" with {MANY:,}"),
@@ -528,9 +561,13 @@ def _name(need: Need) -> str:
     return need.title.removeprefix("perceived ")
 
 
+def _lacking(case: Case) -> str:
+    return "" if case.reference else " (reference not whole)" if case.partial else " (no reference)"
+
+
 def _sentence(need: Need, points: str) -> str:
     if need.halved is None:
-        return f"{need.title}: no labelled pictures of this image domain are known, so the probe is taken at its word."
+        return _at_its_word(need, points)
     text = f"{need.title}:"
     if need.images is None:
         text += f" no number of images up to {MANY:,} per prompt gives {points} with these labels:"
@@ -538,6 +575,19 @@ def _sentence(need: Need, points: str) -> str:
     if need.then is not None:
         text += _more_labels(need, need.then)
     return text + _halving(need, need.before, need.halved)
+
+
+def _at_its_word(need: Need, points: str) -> str:
+    text = f"{need.title}: no labelled pictures of this image domain are known, so the probe is taken at its word, "
+    if need.undecided is None:
+        return text + "and for images that are all decided: each 1% that it cannot tell adds up to half a point."
+    text += f"and the {100 * need.undecided:.1f}% of its run's images that it cannot tell may be of any level: "
+    text += f"{50 * need.undecided:.1f} of the points are theirs at any number of images."
+    if need.images is None:
+        text += f" No number of images up to {MANY:,} per prompt gives {points}:"
+        text += f" simulated, those give {_simulated(need, need.now)}."
+        text += " Labelled pictures of the run (typecast labels sample) would tell how it errs, and narrow that."
+    return text
 
 
 def _more_labels(need: Need, then: Audited) -> str:
@@ -578,7 +628,7 @@ def _hours(
 ) -> str:
     some = [n for n in images if n is not None]
     if not some:
-        return f"No number of images gives {points} with these labels."
+        return f"No number of images gives {points}{' with these labels' if any(n.now.labels for n in found) else ''}."
     helpless = [_name(need) for need, n in zip(found, images, strict=True) if n is None]
     without = f" (not for {', '.join(helpless)}: there no number gives {points})" if helpless else ""
     prompts = len(study.prompts()) * len(study.arms)

@@ -65,7 +65,7 @@ def _bar(label: str, total: int, done: int, unit: str) -> Iterator[Callable[[int
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]:.1f} " + unit + "/s"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     start, fresh = time.monotonic(), 0
     with Progress(*columns, console=Console(stderr=True)) as bars:

@@ -20,6 +20,7 @@ from PIL import Image
 
 import pipeline
 import prompt_sets
+from classifiers.attributes import PEOPLE
 from classifiers.confusion import BY_CONCEPT
 from pipeline import figures, imports, robustness, stages, store
 from pipeline import study as studies
@@ -72,6 +73,7 @@ def write_report(folder: Path) -> Path:
         images=summary.get("images") or {},
         findings=[_finding(rows, summary, attribute) for attribute in unique(rows, "attribute")],
         pooled=summary.get("pooled") or [],
+        arms_named=unique(rows, "arm") != [BASELINE],
         arms=[_arm(entry) for entry in summary.get("arms") or []],
         charts=_embedded(charts, folder / "figures"),
         gallery=_gallery(run, survey, study.seed),
@@ -89,6 +91,7 @@ def write_report(folder: Path) -> Path:
         if imported
         else [prompt_sets.load_reference(r.table, r.year) for r in study.reference],
         missing=_missing(rows),
+        matches=_matches(rows),
         arms_head=ARMS,
         paired=all(entry["paired"] for entry in summary.get("arms") or []),
         arms_unknown=_unknown_of_arms(summary.get("arms") or []),
@@ -239,13 +242,13 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
     for entry in summary.get("pooled") or []:
         if entry["attribute"] == attribute:
             pools.setdefault((entry["reference"], entry["arm"]), []).append(entry)
-    several = len(unique(rows, "arm")) > 1
+    several = unique(rows, "arm") != [BASELINE]
 
     def in_arm(entry: Mapping[str, Any]) -> str:
         return f"{_capital(said_of_arm(entry['arm']))}: " if several else ""
 
     record = (summary.get("classifier") or {}).get(attribute) or {}
-    known = bool(record.get("accuracy"))
+    known, reader = bool(record.get("accuracy")), _reader(attribute, record)
 
     def told(pools: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
         found = [_said(entries, mine, several_arms=several) for entries in pools]
@@ -257,8 +260,11 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
     sentences = told(unchanged or list(pools.values()))
     of_arms = told([entries for (_, arm), entries in pools.items() if arm != BASELINE]) if unchanged else []
     if not any(row["share"] for row in mine):
-        sentences = ["The probe could not tell in any image, so nothing is known: every share is between 0% and 100%."]
-        of_arms = []
+        sentences, of_arms = [_why_unknown(mine, reader)], []
+    elif not pools and any(row["reference"] for row in mine):
+        sentences = [
+            f"Nothing is said of all concepts together, {_why_unpooled(mine)}; each by itself is compared in the table below."
+        ]
     elif not pools:
         sentences = [f"The shares stand alone. {_why_missing(mine)}"]
     worded = _said_of_wordings(summary, attribute, several_arms=several)
@@ -270,13 +276,43 @@ def _finding(rows: Sequence[Row], summary: Mapping[str, Any], attribute: str) ->
     if rate is not None and not _read_by_person(record):
         ends = _between(record, "cannot_tell")
         sentences.append(
-            f"The probe answered “cannot tell” for {100 * rate:.1f}%{ends} of the images that these shares are of."
+            f"{_capital(reader)} answered “cannot tell” for {100 * rate:.1f}%{ends} of the images that these shares are of."
         )
     return Finding(title=title_of(attribute), sentences=tuple(sentences), of_arms=tuple(of_arms))
 
 
 def _read_by_person(record: Mapping[str, Any]) -> bool:
     return (record.get("read_by") or {}).get("kind") == "person"
+
+
+def _reader(attribute: str, record: Mapping[str, Any]) -> str:
+    """Who read an attribute, for a sentence."""
+    return str((record.get("read_by") or {}).get("who") or figures.read_by(attribute))
+
+
+def _why_unknown(rows: Sequence[Row], reader: str) -> str:
+    """Why an attribute has no share at all."""
+    asked, one_person, lost = (
+        sum(int(row[name] or 0) for name in names for row in rows)
+        for names in (("n",), ("n_one_person",), ("n_blocked", "n_failed"))
+    )
+    if asked == lost:
+        return "No image was made, so nothing is known."
+    if not one_person:
+        return "No image is taken to show one person, so there is no share."
+    return f"{_capital(reader)} could not tell in any image, so nothing is known: every share is between 0% and 100%."
+
+
+def _why_unpooled(rows: Sequence[Row]) -> str:
+    """Why an attribute whose concepts are compared one by one is not pooled over them."""
+    given = [row for row in rows if row["reference"] and not row["identity"]]
+    if not given:
+        return "since the prompts name the group themselves"
+    sources = {row["reference_source"] for row in given}
+    absent = [level for level in unique(rows, "level") if level not in {row["level"] for row in given}]
+    if not absent:
+        return "since no image of a concept that the table has was decided"
+    return f"since “{', '.join(sorted(sources))}” has no share of {' or '.join(f'“{level}”' for level in absent)}"
 
 
 def _said(entries: Sequence[Mapping[str, Any]], rows: Sequence[Row], *, several_arms: bool) -> str:
@@ -398,9 +434,10 @@ def _said_of_distance(entry: Mapping[str, Any], *, corrected: bool) -> str:
 
 
 def _tally(entry: Mapping[str, Any], rows: Sequence[Row], *, directions: bool) -> str:
-    """How many lines of the table are significant after Holm's adjustment, and in which direction."""
+    """How many concepts of the table are significant after Holm's adjustment, and in which direction."""
     here = entry["level"], entry["arm"], entry["reference"]
-    lines = [row for row in rows if (row["level"], row["arm"], row["reference_source"]) == here]
+    neutral = [row for row in rows if not row["identity"]]  # what names a group is in no pooled number either
+    lines = [row for row in neutral if (row["level"], row["arm"], row["reference_source"]) == here]
     tests = [(p, row["direction"]) for row in lines if (p := _number(row["p_adjusted"])) is not None]
     if not tests:
         return ""
@@ -767,7 +804,7 @@ COUNTS = ("images", "of one person", "cannot tell", "blocked", "failed")
 
 
 def _tables(rows: Sequence[Row]) -> Iterable[Table]:
-    several = len(unique(rows, "arm")) > 1
+    several = unique(rows, "arm") != [BASELINE]
     for attribute in unique(rows, "attribute"):
         mine = [row for row in rows if row["attribute"] == attribute]
         levels = unique(mine, "level")
@@ -780,6 +817,9 @@ def _tables(rows: Sequence[Row]) -> Iterable[Table]:
                 Line(name=name, cells=(*(row[column] for column in extra), *_cells(row, compared=bool(reference))))
                 for name, row in zip(labels(block), block, strict=True)
             ]
+            counts = [
+                name if attribute != PEOPLE.name else name.replace("of one person", "looked at") for name in COUNTS
+            ]
             first = f": {levels[0]}" if len(levels) == 2 else ""
             yield Table(
                 title=f"{title_of(attribute)}{first}",
@@ -787,7 +827,7 @@ def _tables(rows: Sequence[Row]) -> Iterable[Table]:
                 other_level=levels[1] if len(levels) == 2 else "",
                 methods=tuple(unique(block, "method")),
                 why_alone="" if reference else _why_missing(block),
-                head=("concept", *extra, *SHARES, *(COMPARED if reference else ()), *COUNTS),
+                head=("concept", *extra, *SHARES, *(COMPARED if reference else ()), *counts),
                 lines=tuple(lines[:TABLE_ROWS]),
                 left_out=max(0, len(lines) - TABLE_ROWS),
             )
@@ -806,7 +846,10 @@ def _comparison(row: Row) -> tuple[str, ...]:
         if row["share"] and row["difference_low"]
         else "–"
     )
-    return percent(row["reference"]), points(row["difference"]), ends, direction, _p(row["p_adjusted"])
+    reference = percent(row["reference"])
+    if figures.is_range(row):
+        reference = f"{percent(row['reference_low'])} to {percent(row['reference_high'])}"
+    return reference, points(row["difference"]), ends, direction, _p(row["p_adjusted"])
 
 
 # -- what the numbers do not mean --------------------------------------------------------------------
@@ -820,11 +863,14 @@ PERCEIVED = {
     "skin_tone": "Perceived skin tone is the tone as drawn or lit. It is neither race nor ethnicity nor ancestry.",
     "age": "Perceived age group is one of a few coarse groups that a viewer would name, not years.",
     "race": (
-        "A perceived race category is the one that a viewer would be likely to name, compared with what people said of "
-        "themselves, which is another thing. The reference's White includes Hispanic people, and people of two or more "
-        "races are in none of its columns. No such category can be read off a face."
+        "A perceived race category is the one that a viewer would be likely to name. No such category can be read off a "
+        "face."
     ),
 }
+RACE_OF_BLS = (
+    "The reference of race is what people said of themselves, which is another thing. Its White includes Hispanic people, "
+    "and people of two or more races are in none of its columns."
+)
 
 
 def _limits(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[str]:
@@ -832,7 +878,13 @@ def _limits(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[str]:
     attributes = unique(rows, "attribute")
     records = summary.get("classifier") or {}
     known = [PERCEIVED[attribute] for attribute in attributes if attribute in PERCEIVED]
-    said = [_record(title_of(attribute), records.get(attribute) or {}) for attribute in attributes]
+    by_race = [row["reference_source"] for row in rows if row["attribute"] == "race" and row["reference"]]
+    if any(source.startswith("BLS, CPS Table") for source in by_race):
+        known.append(RACE_OF_BLS)
+    said = [
+        _record(title_of(attribute), records.get(attribute) or {}, figures.read_by(attribute))
+        for attribute in attributes
+    ]
     tones = summary.get("two_tones")
     if tones:
         said.append(
@@ -864,7 +916,7 @@ def _left_out(found: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]
     return sentences
 
 
-def _record(title: str, record: Mapping[str, Any]) -> str:
+def _record(title: str, record: Mapping[str, Any], reader: str = "the probe") -> str:
     accuracy = _number(record.get("accuracy"))
     if _read_by_person(record):
         return (
@@ -878,11 +930,11 @@ def _record(title: str, record: Mapping[str, Any]) -> str:
             "level, and what is said of all concepts together is of the others alone."
         )
         return (
-            f"How often the probe misreads {title} is not known, for want of labelled pictures of this kind: its shares "
+            f"How often {reader} misreads {title} is not known, for want of labelled pictures of this kind: its shares "
             f"are what it said, and its errors are not in the intervals.{told if undecided else ''}"
         )
     return (
-        f"On {record.get('n')} labelled pictures the probe was right about {title} in {100 * accuracy:.1f}%"
+        f"On {record.get('n')} labelled pictures {reader} was right about {title} in {100 * accuracy:.1f}%"
         f"{_between(record, 'accuracy')} of those it decided on.{_said_of_leaks(record)} The correction takes for "
         "granted that it errs on the images of this run as it did on those; the intervals hold the uncertainty "
         "of its errors, not that assumption."
@@ -906,6 +958,13 @@ def _said_of_leaks(record: Mapping[str, Any]) -> str:
         f"all other concepts (the worst concept is between {100 * leak['low']:.0f} and {100 * leak['high']:.0f} points, were the "
         "labelled pictures independent; where several show one drawing or person, it is less certain)."
     )
+
+
+def _matches(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Concepts that are held against a row which is not quite theirs: how well it matches, the concept and the row."""
+    held = [row for row in rows if row["reference"] and row["reference_match"] not in ("", "good")]
+    found = {(row["reference_match"], row["concept"], row["reference_row"]) for row in held}
+    return sorted(found, key=lambda each: (each[0] != "poor", each))
 
 
 def _missing(rows: Sequence[Row]) -> list[tuple[str, str, list[str]]]:

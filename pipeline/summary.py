@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from classifiers import evaluation
-from classifiers.confusion import BY_CONCEPT
-from pipeline import amplification, distances, robustness
+from classifiers.attributes import BY_DETECTOR
+from classifiers.confusion import BY_CONCEPT, images_behind
+from pipeline import amplification, distances, robustness, tables
 from pipeline.estimates import Floats, Ints, Shares, whole, wilson
 from pipeline.plan import Asked
 from pipeline.progress import side_by_side
@@ -23,15 +24,18 @@ from pipeline.tables import (
     Key,
     Reading,
     Tally,
+    by_arm,
     concepts,
     corrected,
     estimated,
+    keys,
     matrices,
     references,
+    undivided,
 )
 from pipeline.types import CANNOT_TELL, Distribution, Estimate, digest
 
-BY_PEOPLE = "images that people labelled count for the classifier's errors alone"
+BY_PEOPLE = "what people labelled counts for the classifier's errors alone"
 AMONG_DECIDED = "among the images that the classifier decided"
 NO_STRETCH = {"value": math.nan}
 
@@ -42,7 +46,12 @@ def estimates(
     """The shares of every attribute; and the summary: pooled amplification per arm, attribute and reference, and everything
     else that the report prints. `informed` are the attributes with all that is known of their errors."""
 
+    keyed = keys(planned)
+    arms = {reading.attribute: by_arm(reading, counts, keyed) for reading in attributes}
+
     def of(reading: Reading, against: Against, arm: str) -> list[dict[str, Any]]:
+        if own := arms[reading.attribute].get(arm):
+            reading = tables.informed(own, counts, [key for key in keyed if key[4] == arm])
         return pooled(planned, counts, reading, against, arm, shares[reading.attribute].result())
 
     with side_by_side("estimating", "steps") as submit:
@@ -72,7 +81,10 @@ def estimates(
 def pooled(
     planned: Asked, counts: Tally, reading: Reading, against: Against, arm: str, shares: dict[Key, Shares]
 ) -> list[dict[str, Any]]:
-    """Over the neutral prompts of an arm: identity prompts name the group themselves. An entry per level."""
+    """Over the neutral prompts of an arm: identity prompts name the group themselves. An entry per level.
+
+    A concept that comes in two prompt sets has a row of its own in each, and is one of `n_concepts`.
+    """
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute, arm, against.title])[:16], 16))
     mine = [(key, against.of(key[1], reading)) for key in concepts(estimated(planned)) if key[4] == arm]
     known = [
@@ -84,20 +96,26 @@ def pooled(
     ]
     if not known:
         return []
-    table = np.array([_unlabelled(counts, key, reading) for key, _ in known])
+    table = np.array([_told(counts, key, reading) for key, _ in known])
+    every = np.array([counts.count(key, reading) for key, _ in known])
     reference = np.array([found.shares for _, found in known])
     least = np.array([found.least for _, found in known])
     answers = np.array([found.n or math.nan for _, found in known])
     base = against.base(reading)
     matrix, together = matrices(reading, [key[1] for key, _ in known]), reading.confusion
+    raw = ""
     if together is None:
-        table, matrix = table[:, :-1], matrix[:, :-1]
-        together = matrix
+        table, every, matrix = table[:, :-1], every[:, :-1], matrix[:, :-1]
+        together, raw = matrix, reading.uncorrected
+    images = images_behind(every, matrix)
     chance = int(rng.integers(2**63))  # the same for both ends of a bounded reference
-    means = amplification.mean_difference(table, matrix, reference, answers=answers, rng=np.random.default_rng(chance))
-    ends = means
-    if (least < reference).any():
-        ends = amplification.mean_difference(table, matrix, least, answers=answers, rng=np.random.default_rng(chance))
+
+    def apart(reference: Floats) -> list[Estimate]:
+        rng = np.random.default_rng(chance)
+        return amplification.mean_difference(table, matrix, reference, answers=answers, images=images, raw=raw, rng=rng)
+
+    means = apart(reference)
+    ends = apart(least) if (least < reference).any() else means
     entries: list[dict[str, Any]] = []
     for k, level in enumerate(reading.levels[:1] if len(reading.levels) == 2 else reading.levels):
         entry: dict[str, Any] = {
@@ -106,7 +124,7 @@ def pooled(
             "title": reading.title,
             "level": level,
             "reference": against.source(reading),
-            "n_concepts": len(known),
+            "n_concepts": len({key[1] for key, _ in known}),
             "n_images": int(table.sum()),
             "base": base[k],
         }
@@ -117,16 +135,16 @@ def pooled(
         if len(reading.levels) == 2:
             inside = _inside(reference[:, k], answers)
             if 0 < base[k] < 1 and ((inside > 0) & (inside < 1)).all():
-                entry |= _stretched(table, matrix, inside, base[k], answers, reading, against, rng)
+                entry |= _stretched(table, matrix, inside, base[k], answers, raw, reading, against, rng)
         if k == 0:
-            entry |= _directional(table, matrix, reference, base, answers, rng)
+            entry |= _directional(table, matrix, reference, base, answers, raw, rng)
             read = {key: counts.count(key, reading)[:-1] for key, _ in known}
             entry |= _distances(read, reading, dict(known), base, shares, rng)
         note = ""
-        if reading.confusion is None and any(counts.count(key, reading)[-1] for key, _ in known):
+        if raw and any(counts.count(key, reading)[-1] for key, _ in known):
             note = f", {AMONG_DECIDED}"
-        elif reading.confusion is not None and any(counts.by_people(key, reading).any() for key, _ in known):
-            note = f", {BY_PEOPLE}"
+        elif not raw and any(counts.by_people(key, reading).any() for key, _ in known):
+            note = f"{', errors by arm' if reading.of_arm else ''}, {BY_PEOPLE}"
         for part in (part for part in entry.values() if isinstance(part, dict) and "method" in part):
             if not part["method"].startswith("not known"):
                 part["method"] += note
@@ -134,19 +152,20 @@ def pooled(
     return entries
 
 
-def _unlabelled(counts: Tally, key: Key, reading: Reading) -> Ints:
-    """Decisions `(K + 1,)` for one key about the images that nobody labelled.
+def _told(counts: Tally, key: Key, reading: Reading) -> Ints:
+    """Decisions `(K + 1,)` for one key about the images of which people can tell, as far as they were asked.
 
-    The labelled ones are in the matrix (`tables.informed`). What a labelled image is taken for, given its level, says as
-    much of the errors as any other's; counted among the predictions too, the same draw would be in the likelihood twice.
-    They are a random sample, so those that are left are one too, and show the same shares. In the estimates nothing is
-    left of a concept of which one labelled image does not show one person; here the probe is believed that the others
-    do, as where nobody labels. Where all are labelled they stay: the errors that they show are those in the matrix, so the
-    interval is only wider than need be.
+    What people said of the labelled ones is in the matrix (`tables.informed`), and their decisions stay among the others,
+    so that no concept weighs less for being labelled. An error among them raises what is predicted and what is taken back
+    out of it alike, so to count both as chance of its own makes the interval only wider than need be. In the estimates
+    nothing is left of a concept of which one labelled image does not show one person; here the probe is believed that
+    the others do, as where nobody labels.
     """
     every = counts.count(key, reading)
-    left = every if reading.confusion is None else counts.tellable(key, reading)
-    return left if left[:-1].any() else every
+    if reading.confusion is None:
+        return every
+    told = counts.tellable(key, reading) + counts.by_people(key, reading).sum(0)
+    return told if told[:-1].any() else every
 
 
 def _hull(upper: Estimate, lower: Estimate) -> Estimate:
@@ -169,12 +188,13 @@ def _stretched(
     reference: npt.NDArray[np.float64],
     base: float,
     answers: npt.NDArray[np.float64],
+    raw: str,
     reading: Reading,
     against: Against,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Shift, stretch and scatter of one level, and how wrong the classifier would have to be to explain the stretch."""
-    pool = amplification.pooled(table, matrix, reference, base, answers=answers, rng=rng)
+    pool = amplification.pooled(table, matrix, reference, base, answers=answers, raw=raw, rng=rng)
     found: dict[str, Any] = {name: getattr(pool, name)._asdict() for name in ("shift", "stretch", "scatter")}
     found["stretch"]["erased_by"] = robustness.erasing_lean(
         pool.stretch, table, matrix, reference, base, answers=answers, rng=rng
@@ -195,6 +215,7 @@ def _directional(
     reference: Floats,
     base: Sequence[float],
     answers: Floats,
+    raw: str,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Directional amplification, over all levels together. Nothing where the table leaves people out."""
@@ -202,7 +223,7 @@ def _directional(
     if len(rows) < len(reference) or at_base is None:
         return {}
     found = amplification.directional_bias_amplification(
-        table, matrix, np.array(rows), at_base, answers=answers, rng=rng
+        table, matrix, np.array(rows), at_base, answers=answers, raw=raw, rng=rng
     )
     return {"directional": found._asdict()}
 
@@ -229,13 +250,14 @@ def _distances(
     answers = np.array([found[key].n or 0 for key in sampled])
     chance = distances.by_chance(sizes, reading, [key[1] for key in sampled], reference, answers, rng)
     entry: dict[str, Any] = {}
+    n = len({key[1] for key in sampled})
     for name, distance in (
         ("total_variation", amplification.total_variation),
         ("jensen_shannon", amplification.jensen_shannon),
     ):
         apart = [distance(value, r) for value, r in zip(values, reference, strict=True)]
         floor = [distance(seen, r) for seen, r in zip(*chance, strict=True)]
-        entry[name] = {"value": float(np.mean(apart)), "noise_floor": float(np.mean(floor)), "n_concepts": len(sampled)}
+        entry[name] = {"value": float(np.mean(apart)), "noise_floor": float(np.mean(floor)), "n_concepts": n}
     return entry
 
 
@@ -274,15 +296,13 @@ def headline(
 ) -> str:
     """The finding in a sentence that can be quoted: reference, year, table, interval and n are in it. Where it is
     significant, a second says how wrong the classifier would have to be for it to vanish."""
-    arm = planned.arms[0].name
     images = sum(n for (_, status), n in counts.statuses.items() if status == "made")
     if len(estimated(planned)) == 1:
         return _of_one(planned, images, counts, attributes[0], shares[attributes[0].attribute])
+    if not pools:
+        return _of_none_pooled(planned, images, counts, attributes)
+    arm = _told_of(planned, {p["arm"] for p in pools})
     mine = [p for p in pools if p["arm"] == arm]
-    if not mine:
-        models = ", ".join(dict.fromkeys(planned.model_of(arm.name) for arm in planned.arms))
-        verb = "read" if isinstance(planned.study, ImportStudy | FolderStudy) else "made"
-        return f"{models}: {images:,} images were {verb}; no reference covers enough of the concepts to say more."
     pool = next((p for p in mine if not math.isnan(p.get("stretch", NO_STRETCH)["value"])), mine[0])
     levels = [p for p in mine if (p["attribute"], p["reference"]) == (pool["attribute"], pool["reference"])]
     reading = next(each for each in attributes if each.attribute == pool["attribute"])
@@ -295,7 +315,7 @@ def headline(
     by_person = isinstance(planned.study, ImportStudy) and planned.study.read_by.kind == "person"
     errors = "" if by_person else _said_of_errors(levels, corrected=reading.confusion is not None)
     over = f"{pool['n_concepts']} concept{'' if pool['n_concepts'] == 1 else 's'}"
-    model, stretch = planned.model_of(arm), pool.get("stretch")
+    model, stretch = _model(planned, arm), pool.get("stretch")
     if stretch is None or math.isnan(stretch["value"]):
         why = "" if stretch is None else f" How far apart the concepts lie is {stretch['method']}."
         return (
@@ -312,6 +332,21 @@ def headline(
         f"{pool['title']}: stretch {stretch['value']:.2f} on the log-odds scale (95% interval {stretch['low']:.2f} to "
         f"{stretch['high']:.2f}; 1 is the reference); {said}{errors}"
     )
+
+
+def _told_of(planned: Asked, measured: Container[str]) -> str:
+    """The arm that the headline is about, of those that are measured: the prompts unchanged, of pictures made elsewhere
+    what is held against no other arm. Where there is none such, the first."""
+    found = [arm.name for arm in planned.arms if arm.name in measured]
+    made = planned.study.arms if isinstance(planned.study, ImportStudy) else {}
+    unchanged = [name for name in found if name == "none" or (name in made and made[name].baseline is None)]
+    return (unchanged or found)[0]
+
+
+def _model(planned: Asked, arm: str) -> str:
+    """The model behind an arm, and the arm where it rewrites the prompts here."""
+    here = not isinstance(planned.study, ImportStudy | FolderStudy)
+    return f"{planned.model_of(arm)}{f' with the arm {arm}' if here and arm != 'none' else ''}"
 
 
 def _apart(entry: dict[str, Any], unit: str = "") -> str:
@@ -362,11 +397,43 @@ def _said_of_errors(levels: Sequence[dict[str, Any]], *, corrected: bool) -> str
     return f" {text[0].upper()}{text[1:]}." if said else ""
 
 
+def _of_none_pooled(planned: Asked, images: int, counts: Tally, attributes: Sequence[Reading]) -> str:
+    """The same where nothing is pooled: why not, and whether the concepts are compared one by one."""
+    models = ", ".join(dict.fromkeys(planned.model_of(arm.name) for arm in planned.arms))
+    verb = "read" if isinstance(planned.study, ImportStudy | FolderStudy) else "made"
+    if not images:
+        return f"{models}: no image was {verb}."
+    said = f"{models}: {images:,} images were {verb}"
+    asked = [r for r in attributes if not r.of and r.attribute not in {each.name for each in BY_DETECTOR}]
+    here = Counter((attribute, decision) for (_, attribute, decision), n in counts.decisions.items() if n)
+    if not any(here[r.attribute, level] for r in asked for level in r.levels):
+        if not any(here[r.attribute, CANNOT_TELL] for r in asked):
+            return f"{said}; none of them is taken to show one person."
+        return f"{said}; in none of them could {' or '.join(r.title for r in asked)} be told."
+    compared = [
+        (key, reading, against, found)
+        for reading in attributes
+        for against in references(planned)
+        for key in undivided(estimated(planned))
+        if isinstance(found := against.of(key[1], reading), Distribution)
+        and counts.count(key, reading)[:-1].any()
+        and not np.isnan(found.shares).all()
+    ]
+    if not compared:
+        return f"{said}; no reference covers enough of the concepts to say more."
+    why = "the prompts name the group themselves"
+    if neutral := [each for each in compared if not each[0][3]]:
+        (_, reading, against, found) = neutral[0]
+        absent = [level for level, share in zip(reading.levels, found.shares, strict=True) if math.isnan(share)]
+        why = f"“{against.source(reading)}” has no share of {' or '.join(f'“{level}”' for level in absent)}"
+    return f"{said}; nothing is said of all concepts together, since {why}: each concept by itself is compared."
+
+
 def _of_one(planned: Asked, images: int, counts: Tally, reading: Reading, shares: dict[Key, Shares]) -> str:
     """The same where there is one concept alone, and so nothing to pool."""
     (key,) = estimated(planned)
     mine, level = shares[key].estimate(0), reading.levels[0]
-    said = f"{planned.model_of(key[4])}: of {images:,} images of “{key[1]}”"
+    said = f"{_model(planned, key[4])}: of {images:,} images of “{key[1]}”"
     if not mine.known:
         return f"{said}, {reading.title} could be told in none."
     said += f", {100 * mine.value:.1f}% show “{level}” in {reading.title}"
@@ -380,5 +447,6 @@ def _of_one(planned: Asked, images: int, counts: Tally, reading: Reading, shares
     for against in references(planned):
         found = against.of(key[1], reading)
         if isinstance(found, Distribution) and not math.isnan(found.shares[0]):
-            return f"{said}; “{against.source(reading)}” has {100 * found.shares[0]:.1f}%."
+            least = f"{100 * found.least[0]:.1f} to " if found.least[0] < found.shares[0] else ""
+            return f"{said}; “{against.source(reading)}” has {least}{100 * found.shares[0]:.1f}%."
     return f"{said}; no reference has it."

@@ -10,7 +10,7 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ COLUMNS = (
     "reference_low",
     "reference_high",
     "reference_source",
+    "reference_row",
+    "reference_match",
     "reference_missing",
     "difference",
     "difference_low",
@@ -140,7 +142,9 @@ def readings(described: dict[str, Any]) -> list[Reading]:
             matrix, why = None, f"raw: no decided labelled picture of {', '.join(empty)}"
         of = tuple(attribute.get("of", ()))
         apart = described.get("confusion_by_concept", {}).get(name, {}) if matrix is not None else {}
-        by_concept = {concept: _counts(name, rows, len(attribute["levels"])) for concept, rows in apart.items()}
+        by_concept = _by_concept(
+            (concept, _counts(name, rows, len(attribute["levels"]))) for concept, rows in apart.items()
+        )
         if sum(bool((rows.sum(1) >= APART).all()) for rows in by_concept.values()) < FEWEST:
             by_concept = {}
         read = Reading(name, attribute["title"], tuple(attribute["levels"]), matrix, of, by_concept)
@@ -153,6 +157,16 @@ def _counts(attribute: str, rows: npt.ArrayLike, levels: int) -> npt.NDArray[np.
     if matrix.shape != (levels, levels + 1):
         raise ValueError(f"confusion of {attribute} must be {levels} x {levels + 1}, not {matrix.shape}")
     return matrix
+
+
+def _by_concept(counts: Iterable[tuple[str, npt.NDArray[np.int64]]]) -> dict[str, npt.NDArray[np.int64]]:
+    """Counts `(K, K + 1)` of each concept, however its letters are cased: by the name that comes first."""
+    found: dict[str, npt.NDArray[np.int64]] = {}
+    spelled: dict[str, str] = {}
+    for concept, rows in counts:
+        name = spelled.setdefault(concept.casefold(), concept)
+        found[name] = found.get(name, 0) + rows
+    return found
 
 
 @contextlib.contextmanager
@@ -388,6 +402,13 @@ class Against:
         """The reference distribution of a concept, or why there is none."""
         return self.table.distribution(concept, reading.attribute, reading.levels)
 
+    def match(self, concept: str) -> dict[str, str]:
+        """Which row of a table of occupations stands for a concept, and how well; nothing where the rows are the concepts."""
+        found = self.table.match(concept)
+        if self.table.matches is None or isinstance(found, str):
+            return {}
+        return {"reference_row": self.table.row(found), "reference_match": found.quality}
+
     def base(self, reading: Reading) -> list[float]:
         """The base rate per level; NaN where the table gives none."""
         found = self.table.base(reading.attribute, reading.levels)
@@ -484,8 +505,9 @@ def _block(
 def errors_by_concept(reading: Reading, concepts: Sequence[str]) -> npt.NDArray[np.int64]:
     """The counts `(G, K, K + 1)` of these concepts, and after them of all others that have labels: these count as far as
     concepts are alike. One that comes twice, in two prompt sets, has its labels once."""
-    left, none = dict(reading.by_concept), np.zeros((len(reading.levels), len(reading.columns)), np.int64)
-    own = [left.pop(concept, none) for concept in concepts]
+    left = {concept.casefold(): rows for concept, rows in reading.by_concept.items()}
+    none = np.zeros((len(reading.levels), len(reading.columns)), np.int64)
+    own = [left.pop(concept.casefold(), none) for concept in concepts]
     return np.array([*own, *left.values()])
 
 
@@ -494,9 +516,10 @@ def errors_of(reading: Reading, concepts: Sequence[str]) -> Errors:
     matrix the classifier is taken at its word."""
     if reading.confusion is None or not reading.by_concept:
         return errors_of_all(np.repeat(confusion_of(reading)[None], len(concepts), 0))
-    groups = list(dict.fromkeys(concepts))
+    folded = [concept.casefold() for concept in concepts]
+    groups = list(dict.fromkeys(folded))
     errors = errors_of_each(errors_by_concept(reading, groups))
-    return Errors(*(part[[groups.index(concept) for concept in concepts]] for part in errors))
+    return Errors(*(part[[groups.index(concept) for concept in folded]] for part in errors))
 
 
 def matrices(reading: Reading, concepts: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -525,11 +548,8 @@ def _labelled(block: Sequence[Key], counts: Tally, reading: Reading, rng: np.ran
     tellable, others = (
         np.array([of(key, reading) for key in block]) * known_of for of in (counts.tellable, counts.unlabelled)
     )
-    if reading.confusion is not None and reading.of_arm:
-        # what is known of the arm beside this block's labels
-        reading = replace(reading, by_concept={ELSEWHERE: reading.confusion - by_people.sum(0)})
-    elif reading.confusion is not None and not reading.by_concept and _tell_apart(by_people):
-        reading = replace(reading, by_concept={ELSEWHERE: reading.confusion})
+    if reading.confusion is not None and (reading.of_arm or not reading.by_concept):
+        reading = replace(reading, by_concept={ELSEWHERE: _beside(by_people.sum(0), reading)})
     known = by_people.sum(0) + (0 if reading.confusion is None else reading.confusion)
     if (known[:, :-1].sum(1) == 0).any():
         few = f"{reading.uncorrected} (the {by_people.sum()} that people labelled do not show every level)"
@@ -563,30 +583,29 @@ def _powered(found: Shares, joint: Shares) -> Shares:
 
 def informed(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> Reading:
     """What is known of an attribute once people labelled a sample of this run: their pictures count for the
-    classifier's errors too, by concept where enough concepts have labels."""
+    classifier's errors too, by concept. Of the errors in one arm, `keyed` are that arm's."""
     labels: dict[str, npt.NDArray[np.int64]] = {}
     for key in keyed:
         labels[key[1]] = labels.get(key[1], 0) + counts.by_people(key, reading)
-    matrix = np.sum([*labels.values()], axis=0)
-    if not matrix.any():
+    people = np.sum([*labels.values()], axis=0)
+    if not people.any():
         return reading
-    apart = dict(reading.by_concept)
-    if not apart and _tell_apart([*labels.values()]):
-        apart = {ELSEWHERE: np.zeros_like(matrix) if reading.confusion is None else reading.confusion}
-    if reading.confusion is not None:
-        matrix = matrix + reading.confusion
-    if (matrix[:, :-1].sum(1) == 0).any():
+    beside = _beside(people, reading)
+    if ((people + beside)[:, :-1].sum(1) == 0).any():
         return reading
-    if apart:
-        apart |= {concept: apart.get(concept, 0) + rows for concept, rows in labels.items()}
-    return replace(reading, confusion=matrix, by_concept=apart)
+    apart = reading.by_concept or {ELSEWHERE: beside}
+    return replace(reading, confusion=people + beside, by_concept=_by_concept([*apart.items(), *labels.items()]))
 
 
-def _tell_apart(labels: npt.ArrayLike) -> bool:
-    """Did people label so much of enough concepts, counts `(G, K, K + 1)`, that they say how far errors differ? Then a
-    record that is of all pictures alike is believed as far as the concepts are like it, as one more of them: taken for
-    each concept's own, it held three shares of four, or fewer, wherever they were not."""
-    return bool((np.asarray(labels).sum((1, 2)) >= APART).sum() >= FEWEST)
+def _beside(people: npt.NDArray[np.int64], reading: Reading) -> npt.NDArray[np.int64]:
+    """What is known of the errors beside what people said of these pictures, counts `(K, K + 1)` both.
+
+    It is one more concept, believed as far as the concepts with labels are like it: a record of other pictures, added to
+    each concept's own labels, overruled them wherever this run is read in another way.
+    """
+    if reading.confusion is None:
+        return np.zeros_like(people)
+    return reading.confusion - people if reading.of_arm else reading.confusion
 
 
 def by_arm(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, Reading]:
@@ -635,14 +654,15 @@ def uncorrected(row: npt.NDArray[np.int64], reading: Reading, rng: np.random.Gen
     if not told.any():
         return replace(raw, method=reading.uncorrected)
     joint = rng.dirichlet(told + 1 / len(told), DRAWS)
-    most = None
+    most = undecided = None
     if row[-1]:  # as their intervals: any of the undecided may be of a level
         draws, most = (rng.beta(some + 0.5, row.sum() - some + 0.5, joint.shape) for some in (told, told + row[-1]))
+        undecided = rng.spawn(1)[0].beta(row[-1] + 0.5, told.sum() + 0.5, DRAWS)
     elif len(told) == 2:  # one is the rest of the other, in each draw
         draws = joint
     else:
         draws = rng.beta(told + 0.5, told.sum() - told + 0.5, joint.shape)
-    return replace(raw, method=reading.uncorrected, draws=draws, most=most, joint=joint)
+    return replace(raw, method=reading.uncorrected, draws=draws, most=most, joint=joint, undecided=undecided)
 
 
 def estimate(
@@ -692,6 +712,7 @@ def _rows(
             "high": mine.high,
             "method": mine.method,
             "reference_source": against.source(reading) if against else "",
+            **(against.match(key[1]) if against else {}),
         }
         if isinstance(found, str):
             yield cells | _missing(found)

@@ -159,8 +159,11 @@ class Reference:
         found = self.match(concept)
         if isinstance(found, str):
             return found
-        row = found.row_2019 if self.year == 2019 and found.row_2019 else found.row
-        return self._distribution(row, concept, attribute, levels)
+        return self._distribution(self.row(found), concept, attribute, levels)
+
+    def row(self, match: Match) -> str:
+        """The name of a match's row in the table's year."""
+        return match.row_2019 if self.year == 2019 and match.row_2019 else match.row
 
     def base(self, attribute: str, levels: tuple[str, ...]) -> Distribution | str:
         """The base rate of the same table: all employed, or the mean over the rows where it says so."""
@@ -176,6 +179,8 @@ class Reference:
         if row is None:
             return f"{self.title} has no row {name!r}; its rows changed between the years"
         if attribute not in row.shares:
+            if self.entry.layout == "long":
+                return f"{self.title} has nobody under {name!r} whose {attribute} is told"
             few = f"{row.thousands:g} thousand people, fewer than {SUPPRESSED_BELOW:g} thousand"
             return f"{self.title} suppresses {name!r}: {few}"
         years = [other for (_, key), other in self.rows.items() if key == name.casefold() and attribute in other.shares]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -189,6 +190,7 @@ def public_loop(folder: Path, asked: argparse.Namespace, device: str, batch: int
 def begin(folder: Path, asked: argparse.Namespace, device: str, compiled: str | None, home: Path) -> Opened:
     """A run of our own with these models, in a folder of its own."""
     prompts = 20  # of the prompt set
+    whole = asked.batch // math.gcd(asked.batch, prompts)  # of each, so that every batch that is drawn is full
     draw = {"num_inference_steps": asked.steps, "guidance_scale": GUIDANCE, "height": asked.size, "width": asked.size}
     draw |= {"dtype": "bfloat16" if device != "cpu" else "float32", "batch_size": asked.batch, "compile": compiled}
     raw = {
@@ -196,7 +198,7 @@ def begin(folder: Path, asked: argparse.Namespace, device: str, compiled: str | 
         "prompt_sets": ["emoji_occupations"],
         "model": {"path": str(folder / "model")},
         "draw": draw | ({"threads": torch.get_num_threads()} if device == "cpu" else {}),
-        "images_per_prompt": max(1, round(asked.images / prompts)),
+        "images_per_prompt": whole * max(1, round(asked.images / prompts / whole)),
         "perceive": {
             "clip": "embedded" if asked.model == "small" else str(folder / "clip"),
             "attributes": ["gender", "skin_tone", "age"],

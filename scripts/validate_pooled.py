@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--audits", type=int, default=100, help="of each row (default: %(default)s; some 25 minutes)")
     audits = parser.parse_args().audits
     lines = [
-        f"By `python -m scripts.validate_pooled`: {audits} audits a row. Coverage, and mean width, of each interval by one "
+        f"By `python -m scripts.validate_pooled --audits {audits}`. Coverage, and mean width, of each interval by one "
         "matrix for all concepts → by concept.",
         "",
         f"| errors | labels | images | {' | '.join(NUMBERS)} |",

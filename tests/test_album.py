@@ -271,6 +271,10 @@ def test_pictures_of_nothing_are_refused(tmp_path: Path, concept: str) -> None:
     ("words", "said"),
     [
         (["import", "nowhere", "--concept", "ceo"], "nowhere: no such folder"),
+        (
+            ["import", "nowhere"],
+            "nowhere: no such folder or study file; the studies that ship and can be imported are: fair",
+        ),
         (["import", "empty", "--concept", "ceo"], "holds no file"),
         (["import", "full", "--concept", "ceo", "--set", "perceive.clp=x"], "clp"),
         (["import", "full", "--concept", "ceo", "--set", "reference=[{table: x}]"], "bls_cps_table11"),

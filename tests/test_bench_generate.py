@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from dataclasses import replace
@@ -31,6 +32,16 @@ def test_the_small_benchmark_prints_every_rate_and_ratio(
         r"20 of 20 were made, in 1 shards, of which it takes 3 to tell",
     ):
         assert re.search(wanted, said), wanted
+
+
+@pytest.mark.parametrize("batch", [16, 32])
+def test_every_batch_of_the_line_is_full(tmp_path: Path, batch: int) -> None:
+    """A place that is padded takes as long as one that is drawn."""
+    asked = argparse.Namespace(model="small", size=64, steps=2, batch=batch, images=1536)
+    bench_generate.save_pipeline(bench_generate.SHAPES["small"], tmp_path / "model", "cpu")
+    _, _, planned = bench_generate.begin(tmp_path, asked, "cpu", None, tmp_path / "run")
+    assert all(None not in each for shard in planned.shards() for _, each in planned.batches(shard))
+    assert abs(len(planned) - 1536) <= 10 * batch
 
 
 def test_the_operations_counted_are_those_of_the_real_network() -> None:

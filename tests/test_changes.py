@@ -56,6 +56,24 @@ def test_a_concept_that_is_decided_more_seldom_in_the_arm_moves_no_mean() -> Non
     assert woman["change"]["low"] < 0 < woman["change"]["high"]
 
 
+def test_a_concept_that_comes_in_two_prompt_sets_is_counted_once() -> None:
+    table = np.array([[5, 1, 0], [3, 11, 0], [0, 0, 0]])
+    keys = [(name, *key("nurse")[1:]) for name in ("set", "another set")]
+    on_pairs = Side(reading=KNOWN, shares={}, counts={})
+    row = np.array([6, 14, 0])
+    share = tables.uncorrected(row, RAW, np.random.default_rng(0))
+    apart = Side(reading=RAW, shares=dict.fromkeys(keys, share), counts=dict.fromkeys(keys, row))
+    for found in (
+        changes.pooled(on_pairs, on_pairs, keys, dict.fromkeys(keys, (table, 0)), np.random.default_rng(0)),
+        changes.pooled(apart, apart, keys, {}, np.random.default_rng(0)),
+    ):
+        assert [entry["n_concepts"] for entry in found] == [1, 1]
+    # all of forty after, none before, and half is the target
+    shares = [tables.uncorrected(np.array(row), RAW, np.random.default_rng(0)) for row in ([0, 40, 0], [40, 0, 0])]
+    near = distances.nearer(["nurse"] * 2, [shares[0]] * 2, [shares[1]] * 2, [[0.5, 0.5]] * 2)
+    assert near["n_concepts"] == near["n_past"] == 1 and near["past"] == ["nurse"]
+
+
 def test_a_pair_of_which_one_shows_nobody_is_a_missing_partner() -> None:
     at = key("nurse")
     seen: Any = Counter(

@@ -17,7 +17,7 @@ from rich.console import Console
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from pipeline import changes, compare, figures, labels, line, store, tables
+from pipeline import changes, cli, compare, figures, labels, line, store, tables
 from pipeline.changes import either_way
 from pipeline.compare import pair_counts
 from pipeline.errors import InputError, RunError
@@ -376,6 +376,14 @@ def test_of_several_templates_the_terminal_shows_all_together() -> None:
     for part in compare.shown([row | each for each in templates], {"runs": [], "changes": []}):
         Console(width=200, file=said).print(part)
     assert said.getvalue().count("nurse") == 1 and "0.012" in said.getvalue()
+
+
+def test_square_brackets_in_a_concept_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    row: dict[str, Any] = dict.fromkeys(compare.COLUMNS, "0") | {"identity": "", "arm": "none", "template": "one"}
+    names = ["nurse [/x]", "it [a]", "it [b]", "a :star:"]
+    cli._print(compare.shown([row | {"concept": name} for name in names], {"runs": [], "changes": []}))
+    out = capsys.readouterr().out
+    assert all(name in out for name in names)
 
 
 def test_a_share_that_is_unknown_is_drawn_as_nothing(tmp_path: Path) -> None:

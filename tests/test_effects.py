@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -511,7 +512,7 @@ def test_pairs_make_did_it_help_surer_and_it_still_covers() -> None:
                 mean = draws.mean(0)
                 shares[place] = Shares(value=mean, low=mean, high=mean, n=12, method="", draws=draws, joint=draws)
         reading = Reading("gender", "", ("woman", "man"), None)
-        together = shares | effects.coupled(shares, changes.paired(counts, reading, reading, rng))
+        together = shares | effects.coupled(shares, changes.paired(counts, reading, reading, rng), rng)
         half = [(0.5, 0.5)] * 18
         one, other = (
             distances.nearer(names, [side[effects._before(k)] for k in keys], [side[k] for k in keys], half)[
@@ -669,3 +670,124 @@ def test_a_matrix_that_tells_nothing_moves_every_share_at_will() -> None:
 def test_errors_by_concept_or_none_have_nothing_in_common() -> None:
     reading = Reading("gender", "", ("woman", "man"), None)
     assert effects.of_one_matrix({}, [], (reading, reading), np.random.default_rng(0)) == {}
+
+
+# What is not known of the undecided, of images without a partner
+
+
+RAW = Reading("gender", "", ("woman", "man"), None)
+
+
+def test_undecided_images_that_may_be_of_any_level_bring_no_arm_closer() -> None:
+    """Three concepts; with the arm 80 of 100 are undecided: shares of .1 to .9, as far from a half as .1, .9 and .85 were."""
+    rng, tally, pairs = np.random.default_rng(0), Tally(), []
+    shares: dict[Key, Shares] = {}
+    for name, before in (("CEO", (10, 90)), ("nurse", (90, 10)), ("athlete", (15, 85))):
+        keys: list[Key] = [("s", name, "t", "", arm) for arm in ("plain", "suffix")]
+        pairs.append((keys[0], keys[1]))
+        for key, counts in zip(keys, ([*before, 0], [10, 10, 80]), strict=True):
+            tally.decisions.update({(key, "gender", said): n for said, n in zip(RAW.columns, counts, strict=True)})
+            shares[key] = tables.uncorrected(np.array(counts), RAW, rng)
+    found = effects.towards(Goal("gender", "uniform"), shares, pairs, (RAW, RAW), tally, rng)
+    assert verdict(found | {"fidelity": {}}) == "no evidence"
+    change, after = found["distance_change"], found["distance_after"]
+    assert change["low"] < -0.38 and change["high"] > np.sqrt(0.4**2) - np.sqrt((2 * 0.4**2 + 0.35**2) / 3)
+    assert after["low"] < 0.02 and after["high"] > 0.4 and found["excess"]["low"] < 0 < found["excess"]["high"]
+    diversity = effects.entropy(shares, pairs)
+    assert diversity and diversity["low"] < 0 < diversity["high"]
+
+
+def test_undecided_images_are_as_near_to_a_target_and_as_far_from_it_as_any_division_of_them() -> None:
+    rng, target = np.random.default_rng(1), np.array([0.5, 0.3, 0.2])
+    divided = rng.dirichlet([0.3] * 3, 20_000)
+    for told, part in (([0.1, 0.6, 0.3], 0.4), ([0.4, 0.3, 0.3], 0.05), ([0.9, 0.05, 0.05], 0.8)):
+        near, far = distances._divided(np.array(told), np.array([part]), target)
+        every = np.array(told) * (1 - part) + part * divided
+        for size in (lambda x: np.abs(x).sum(-1) / 2, lambda x: np.sqrt((x**2).sum(-1))):
+            found = size(every - target)
+            assert size(near - target) <= found.min() + 1e-12 and size(near - target) == pytest.approx(
+                found.min(), abs=0.02
+            )
+            assert size(far - target) >= found.max() - 1e-12 and size(far - target) == pytest.approx(
+                found.max(), abs=0.02
+            )
+        for end in (near, far):
+            assert end.sum() == pytest.approx(1) and (end >= np.array(told) * (1 - part) - 1e-12).all()
+
+
+def test_shares_hang_together_only_as_far_as_their_images_are_pairs() -> None:
+    """25 pairs, of which two differ, beside 100 and 400 images: held against estimates from simulated images."""
+    key: Key = ("s", "c", "t", "", "arm")
+    place, pairs = effects._before(key), np.array([[5, 0, 0], [2, 18, 0], [0, 0, 0]])
+    cells, size = np.array([5, 0, 2, 18]) / 25, 20_000
+    for after in ([28, 72, 0], [112, 288, 0]):
+        rng, n = np.random.default_rng(2), sum(after)
+        shares = {
+            place: tables.uncorrected(np.array([5, 20, 0]), RAW, rng),
+            key: tables.uncorrected(np.array(after), RAW, rng),
+        }
+        shares |= effects.coupled(shares, changes.paired({key: pairs}, RAW, RAW, rng), rng)
+        draws = distances.thinned([shares[place], shares[key]])[..., 0].T
+        both = rng.multinomial(25, cells, size)
+        now = (both[:, 0] + both[:, 2] + rng.binomial(n - 25, cells[0] + cells[2], size)) / n
+        truth = np.corrcoef((both[:, 0] + both[:, 1]) / 25, now)[0, 1]
+        assert np.corrcoef(draws)[0, 1] == pytest.approx(truth, abs=0.12) and truth < 0.45
+
+
+def test_with_errors_by_concept_the_p_is_that_of_the_mean_change_beside_it() -> None:
+    """.3 to .5 where the probe is sharp and .5 to .3 where it is blunt: no change, and far more women in the raw decisions."""
+    errors = {"sharp": np.array([[59, 1, 0], [1, 59, 0]]), "blunt": np.array([[45, 15, 0], [15, 45, 0]])}
+    by_concept = {f"{name}{i}": matrix for name, matrix in errors.items() for i in range(5)}
+    reading = Reading("gender", "", LEVELS, np.sum([*by_concept.values()], 0), (), by_concept)
+    pairs: dict[Key, tuple[np.ndarray, int]] = {}
+    for name, matrix in by_concept.items():
+        p, q = (0.3, 0.5) if name.startswith("sharp") else (0.5, 0.3)
+        chances = matrix[:, :2] / 60
+        seen = 400 * np.outer([p, 1 - p] @ chances, [q, 1 - q] @ chances)
+        pairs["s", name, "t", "", "arm"] = np.pad(np.rint(seen).astype(int), (0, 1)), 0
+    side = changes.Side(reading=reading, shares={}, counts={})
+    found = next(changes.pooled(side, side, [*pairs], pairs, np.random.default_rng(0)))
+    assert found["change"]["low"] < 0 < found["change"]["high"] and found["p"] > 0.05
+
+
+def test_pairs_that_show_nobody_on_both_sides_tell_nothing() -> None:
+    key: Key = ("s", "nurse", "t", "", "arm")
+    rng, nothing = np.random.default_rng(0), np.zeros(3, int)
+    side = changes.Side(reading=RAW, shares={key: tables.uncorrected(nothing, RAW, rng)}, counts={key: nothing})
+    pairs = {key: (np.zeros((3, 3), int), 0)}
+    with np.errstate(all="raise"):
+        (row, _) = changes.rows(side, side, [key], pairs, rng)
+        (whole, _) = changes.pooled(side, side, [key], pairs, rng)
+    assert np.isnan(row["change"]) and (row["change_low"], row["change_high"], row["p"]) == (-1, 1, 1)
+    assert (whole["change"]["low"], whole["change"]["high"], whole["p"]) == (-1, 1, 1)
+
+
+@pytest.mark.parametrize("gone", ["none", "guardrail"])
+def test_images_that_either_side_lacks_are_missing_partners(drawn: Callable[..., Opened], gone: str) -> None:
+    opened = drawn(images_per_prompt=30, arms=["none", "guardrail"], **GENDER)
+    perceive_anew(opened)
+    run, study, planned = opened
+    lost = [shard for shard in planned.shards() if shard.arm == gone][1:]
+    assert lost
+    for shard in lost:
+        run.images(shard).unlink()
+        run.perceptions(study.perceive.name, shard).unlink()
+    line.estimate(opened)
+    rows = [row for row in table(opened, "effects.csv") if row["template"] and row["level"] == "woman"]
+    assert rows and sum(int(row["missing_partners"] or 0) for row in rows) > 0
+    assert all(int(row["pairs"]) + int(row["missing_partners"]) == 30 for row in rows if int(row["pairs"]))
+
+
+def test_images_left_alone_are_those_of_neutral_prompts() -> None:
+    shard: Any = object.__new__(effects._Shard)
+    columns = {"identity": ["", "woman"], "drawn": ["left alone: names a group"] * 2, "status": ["made"] * 2}
+    columns |= {name: ["a photo"] * 2 for name in ("prompt", "prompt_sent", "negative_prompt")}
+    numbers = {"tokens": [1, 1], "tokens_cut": [0, 0], "seconds": [1.0, 1.0]}
+    shard.table, shard.scores, shard.recognised = (
+        pa.table({**columns, **numbers}),
+        np.full(2, np.nan),
+        np.zeros(2, bool),
+    )
+    images = effects.Images()
+    shard.add_to(images, mitigations.Unchanged())
+    assert images.n == 2 and effects._left_alone(images.drawn) == {"names a group": 1}

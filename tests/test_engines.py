@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import cli, line, stages, store, study
 from pipeline import generate as generation
-from pipeline import line, stages, store, study
 from pipeline.engines import local, slurm
 from pipeline.errors import InputError, RunError
 from pipeline.line import Opened
@@ -143,6 +145,47 @@ def test_energy_of_processes_that_end_together_is_added_up(tmp_path: Path) -> No
     assert stages.read_json(tmp_path / "energy.json")["images_per_kwh"] is None
 
 
+@pytest.mark.parametrize(("visible", "kwh"), [(None, 1.0), ("", 0.0), ("2,3", 0.3), ("0,1,2,3,4,5,6,7", 1.0)])
+def test_of_eight_gpus_a_process_counts_the_one_that_it_draws_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, kwh: float
+) -> None:
+    """As codecarbon takes what it is told: of eight made-up GPUs, of which the first used 1 kWh and others less."""
+    import codecarbon
+    from codecarbon.core.units import Energy, Power
+    from codecarbon.external import hardware
+
+    from pipeline import energy
+
+    used = [1.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    meters = [
+        {"gpu_index": i, "delta_energy_consumption": Energy.from_energy(one), "power_usage": Power.from_watts(1)}
+        for i, one in enumerate(used)
+    ]
+    eight = SimpleNamespace(
+        device_count=8,
+        devices=[],
+        get_gpu_static_info=lambda: [{"uuid": f"GPU-{i}", "gpu_index": i} for i in range(8)],
+        get_delta=lambda _: meters,
+    )
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    told: list[Any] = []
+    begin = codecarbon.OfflineEmissionsTracker
+
+    def tracker(**how: Any) -> Any:
+        told.append(begin(**how))
+        return told[0]
+
+    monkeypatch.setattr(codecarbon, "OfflineEmissionsTracker", tracker)
+    with energy.metered(tmp_path, images=lambda: 1, shared=True):
+        pass
+    assert told[0]._conf["force_mode_cpu_load"]
+    monkeypatch.setattr(hardware, "AllGPUDevices", lambda: eight)
+    gpu = hardware.GPU.from_utils(told[0]._gpu_ids)
+    assert gpu.measure_power_and_energy(10.0)[1].kWh == kwh
+
+
 # -- one machine -------------------------------------------------------------------------------------
 
 
@@ -208,13 +251,36 @@ def test_more_gpus_than_there_are_is_one_message(tmp_path: Path, monkeypatch: py
         local.generate(begun(tmp_path / "run"), 3)
 
 
-@pytest.mark.parametrize(("seen", "taken"), [(None, "3"), ("4,5,6,7", "7"), ("GPU-a,GPU-b", "GPU-b")])
+@pytest.mark.parametrize(("seen", "taken"), [(None, "3"), ("4,5,6,7", "7"), ("GPU-a,GPU-b", "GPU-b"), ("", "")])
 def test_a_worker_sees_its_own_gpu(monkeypatch: pytest.MonkeyPatch, seen: str | None, taken: str) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if seen:
+    if seen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
     generation.take_gpu(3)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
+
+
+def test_a_worker_that_somebody_else_starts_takes_one_gpu_or_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = begun(tmp_path / "run")
+    begins: list[tuple[Worker, str | None]] = []
+    monkeypatch.setattr(generation, "gpus", lambda: 8)
+    monkeypatch.setattr(
+        line,
+        "generate",
+        lambda *_, worker, **__: begins.append((worker, os.environ.get("CUDA_VISIBLE_DEVICES"))),
+    )
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which it sets, for this process too
+    for name in ("CUDA_VISIBLE_DEVICES", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match=r"CUDA_VISIBLE_DEVICES: this worker sees 8 GPUs"):
+        cli.worker(opened[0].folder, "3", 8)
+    cli.worker(opened[0].folder, "0", 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    cli.worker(opened[0].folder, "3", 8)
+    assert begins == [(Worker(0, 1), None), (Worker(3, 8), "5")]
 
 
 # -- Slurm -------------------------------------------------------------------------------------------

@@ -197,6 +197,33 @@ def test_a_negative_prompt_is_the_one_that_diffusers_would_send(models: dict[str
         assert not same(drawn, generator.draw((unit("a nurse", 3),))[0])
 
 
+@pytest.mark.parametrize("make", [tiny.deepfloyd_if, tiny.kandinsky3])
+def test_a_family_without_a_processor_of_images_keeps_what_diffusers_draws(tmp_path: Path, make: Any) -> None:
+    """They give -1..1 where they are asked for tensors."""
+    pipe = diffusers.AutoPipelineForText2Image.from_pretrained(make(tmp_path / "model"))
+    pipe.set_progress_bar_config(disable=True)
+    image = pipe(
+        prompt=[NURSE.prompt_sent],
+        negative_prompt=[""],
+        generator=[torch.Generator().manual_seed(NURSE.seed)],
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        height=32,
+        width=32,
+    ).images[0]
+    drawn = drawing(tmp_path / "model").draw((NURSE, None))
+    assert np.abs(np.asarray(image).astype(int) - pixels(drawn[0])).max() <= 1 and drawn[1] is None
+
+
+@pytest.mark.parametrize(("family", "binned"), [("PixArtSigmaPipeline", False), ("StableDiffusionPipeline", None)])
+def test_the_size_is_the_study_s_where_a_family_would_take_one_near_by(family: str, binned: bool | None) -> None:
+    """PixArt, Sana and HunyuanDiT do, unless they are told not to."""
+    kind = getattr(diffusers, family)
+    pipe = kind.__new__(kind)
+    pipe._internal_dict = {}
+    assert generate._arguments(pipe, SETTINGS).get("use_resolution_binning") is binned
+
+
 # Texts and guidance
 
 
@@ -355,6 +382,8 @@ def full_beyond(rows: int, network: Any, monkeypatch: pytest.MonkeyPatch, full: 
     "full",
     [
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
         torch.AcceleratorError("CUDA error: out of memory"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     ],
@@ -388,6 +417,24 @@ def test_a_batch_that_does_not_fit_is_drawn_in_parts_and_flagged(
     with pytest.raises(ModelError, match=r"memory of cpu does not hold one image of 32 x 32"):
         full_beyond(1, generator._pipe.unet, monkeypatch)
         generator.draw(batch)
+
+
+def test_a_decoder_that_did_not_fit_in_float32_is_in_float16_again(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SDXL's decodes in float32, and diffusers takes it back only where it succeeds."""
+    monkeypatch.setitem(generate.DTYPES, "cpu", ("float16",))
+    generator = drawing(models["sdxl"], dtype="float16")
+    decode, full = generator._pipe.vae.decode, Mock(side_effect=[FULL, *[None] * 4])
+
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        full()
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(generator._pipe.vae, "decode", limited)
+    batch = (NURSE, PILOT, COOK, CLERK)
+    assert [one and one.status for one in (*generator.draw(batch), *generator.draw(batch))] == ["made"] * 8
+    assert full.call_count == 5 and generator._pipe.vae.dtype == torch.float16
 
 
 @pytest.mark.parametrize(
@@ -440,6 +487,7 @@ def from_diffusers(image: Any) -> torch.Tensor:
         (np.full((2, 2, 3), 0.001), False, "failed", "black image"),
         (np.full((2, 2, 3), np.nan), True, "blocked", "safety checker"),
         (np.full((2, 2, 3), 0.5), True, "blocked", "safety checker"),
+        (np.full((2, 2, 3), -0.001), False, "failed", "black image"),  # but for rounding
     ],
 )
 def test_an_image_that_is_none_says_why(image: Any, flagged: bool, status: Status, reason: str) -> None:
@@ -452,6 +500,24 @@ def test_pixels_are_rounded_as_pillow_gets_them_from_diffusers() -> None:
     (expected,) = diffusers.image_processor.VaeImageProcessor.numpy_to_pil(image)
     (drawn,) = generate._drawn(from_diffusers(image), [False])
     np.testing.assert_array_equal(pixels(drawn), np.asarray(expected))
+
+
+@pytest.mark.parametrize("outside", [-0.01, 1.01, -1.0])
+def test_pixels_that_are_none_are_an_error(outside: float) -> None:
+    image = np.linspace(0, 1, 12, dtype=np.float32).reshape(2, 2, 3)
+    image[1, 1, 1] = outside
+    with pytest.raises(ModelError, match=r"model\.path: its pixels are between .* not between 0 and 1"):
+        generate._drawn(image[None], [False])
+
+
+@pytest.mark.parametrize(("unsafe", "marked"), [(True, False), (False, True), (False, False)])
+def test_what_the_safety_checker_of_deepfloyd_flags_is_blocked(tmp_path: Path, unsafe: bool, marked: bool) -> None:
+    generator = drawing(tiny.deepfloyd_if(tmp_path / "if"))
+    checker = tiny.if_safety_checker(unsafe=unsafe, marked=marked)
+    generator._pipe.register_modules(safety_checker=checker, feature_extractor=tiny.eyes())
+    drawn = generator.draw((NURSE,))[0]
+    assert drawn is not None
+    assert drawn[:3:2] == (("blocked", "safety checker") if unsafe or marked else ("made", ""))
 
 
 def test_what_the_safety_checker_flags_is_blocked(tmp_path: Path, sd: DiffusersGenerator) -> None:
@@ -480,6 +546,28 @@ def test_a_scheduler_with_noise_of_its_own_takes_it_from_the_image_s_seed(models
     ancestral = drawing(models["stable_diffusion"], scheduler="EulerAncestralDiscreteScheduler")
     among = ancestral.draw((NURSE, PILOT, COOK, CLERK))[1]
     assert same(among, ancestral.draw((None, PILOT, None, None))[1])
+
+
+class Unseeded(diffusers.EulerDiscreteScheduler):
+    """With the signatures of `DPMSolverSDEScheduler`, which needs torchsde."""
+
+    @diffusers.configuration_utils.register_to_config
+    def __init__(
+        self, beta_schedule: str = "", prediction_type: str = "", noise_sampler_seed: int | None = None
+    ) -> None:
+        pass
+
+    def step(self, model_output: Any, timestep: Any, sample: Any) -> Any:
+        raise AssertionError
+
+
+def test_a_scheduler_that_draws_unseeded_noise_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [Unseeded, diffusers.DDIMScheduler]
+    monkeypatch.setattr(diffusers.EulerDiscreteScheduler, "_get_compatibles", classmethod(lambda _: kinds))
+    with pytest.raises(ModelError, match=r"'Unseeded' does not .* null, DDIMScheduler, EulerDiscreteScheduler$"):
+        generate._scheduler(diffusers.EulerDiscreteScheduler(), "Unseeded")
+    with pytest.raises(ModelError, match=r"null, which is Unseeded, does not .* are: DDIMScheduler$"):
+        generate._scheduler(Unseeded(), "")
 
 
 @pytest.mark.parametrize(
@@ -539,10 +627,20 @@ def test_a_pipeline_without_an_autoencoder_of_that_name_is_made_quick_all_the_sa
     assert network.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_pipeline_without_a_vae_is_compiled_whole() -> None:
+def test_an_autoencoder_of_videos_keeps_its_layout() -> None:
+    """Qwen-Image has one: of weights with five dimensions channels cannot be the last of four."""
+    network, vae = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv3d(4, 3, 3)
+    generate._make_quick(SimpleNamespace(transformer=network, vae=vae), "cuda", None)
+    assert network.weight.is_contiguous(memory_format=torch.channels_last) and vae.weight.is_contiguous()
+
+
+def test_a_pipeline_without_a_vae_is_compiled_whole_and_no_kernel_wins_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor, "deterministic", False)
     network = torch.nn.Conv2d(3, 4, 3)
     generate._make_quick(SimpleNamespace(unet=network, movq=torch.nn.Conv2d(4, 3, 3)), "cpu", "whole")
-    assert network._compiled_call_impl is not None
+    assert network._compiled_call_impl is not None and inductor.deterministic
 
 
 @pytest.mark.slow
@@ -678,6 +776,20 @@ def test_a_hub_model_in_the_cache_is_digested_and_drawn_without_a_network(
     settings = replace(SETTINGS, weights=weights_digest("someone/tiny", None))
     generator = open_generator("someone/tiny", None, settings)
     assert same(generator.draw((NURSE, None, None, None))[0], sd.draw((NURSE, None, None, None))[0])
+
+
+def test_fetch_asks_the_hub_what_the_copy_in_the_cache_lacks(
+    cache: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`from_pretrained(..., variant="fp16")` had left it."""
+    put_in_cache(cache, models["stable_diffusion"])
+    unet = cache / "models--someone--tiny" / "snapshots" / COMMIT / "unet" / "diffusion_pytorch_model.safetensors"
+    unet.rename(unet.with_suffix(".fp16.safetensors"))
+    asked = Mock(side_effect=[str(cache)])
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", asked)
+    generate.fetch("someone/tiny", None)
+    ((_, told),) = asked.call_args_list
+    assert told == {"revision": COMMIT, "use_safetensors": True}
 
 
 def test_what_is_drawn_is_the_commit_that_was_planned(

@@ -206,7 +206,7 @@ def test_the_page_says_who_read_the_pictures(tmp_path: Path) -> None:
         (run.folder / "summary.json").write_text(json.dumps(about))
         page = report.write_report(run.folder).read_text(encoding="utf-8")
         assert said in page and "guidance" not in page and "Some Model" in page
-        for of_a_probe in ("The probe answered", "A probe that leaned 5.0 points"):
+        for of_a_probe in ("A classifier answered", "A probe that leaned 5.0 points"):
             assert (of_a_probe in page) is (name == "counts")
 
 

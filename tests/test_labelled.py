@@ -282,14 +282,17 @@ def test_a_column_that_is_no_image_and_a_class_without_a_name_are_said(tmp_path:
 
 def test_fairface_is_read_as_it_is_distributed(tmp_path: Path) -> None:
     header = "file,age,gender,race,service_test\n"
-    saved(tmp_path, ["train/1.jpg", "train/2.jpg", "val/1.jpg"])
+    saved(tmp_path, ["train/1.jpg", "train/2.jpg", "train/3.jpg", "val/1.jpg"])
     (tmp_path / "fairface_label_train.csv").write_text(
-        header + "train/1.jpg,50-59,Male,East Asian,True\ntrain/2.jpg,10-19,Female,Latino_Hispanic,False\n"
+        header
+        + "train/1.jpg,50-59,Male,East Asian,True\ntrain/2.jpg,10-19,Female,Latino_Hispanic,False\n"
+        + "train/3.jpg,60-69,Female,Indian,False\n"  # older begins at 65 in BLS Table 11b
     )
     (tmp_path / "fairface_label_val.csv").write_text(header + "val/1.jpg,more than 70,Female,White,True\n")
     album = labelled.load(str(tmp_path))
     assert [(p.labels, p.split) for p in album.pictures] == [
         ({"gender": "man", "age": "adult", "race": "Asian"}, ""),
+        ({"gender": "woman"}, ""),
         ({"gender": "woman"}, ""),
         ({"gender": "woman", "age": "older", "race": "White"}, "test"),
     ]

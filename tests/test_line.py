@@ -349,7 +349,7 @@ def test_a_run_is_read_where_its_model_is_not_and_says_which_drew_it(tmp_path: P
         line.resume(tmp_path / "run")
 
 
-def test_shards_of_two_models_are_not_estimated_together(drawn: Callable[..., Opened], tmp_path: Path) -> None:
+def test_shards_of_two_models_are_not_estimated_or_shown_together(drawn: Callable[..., Opened], tmp_path: Path) -> None:
     """Workers on nodes with a cache of their own each find the weights that `main` was there."""
     opened = drawn(images_per_prompt=60)
     run, _, planned = opened
@@ -360,8 +360,9 @@ def test_shards_of_two_models_are_not_estimated_together(drawn: Callable[..., Op
         notes = json.dumps(run.environment(shard) | {"weights": weights})
         store._write(run.images(shard), table.replace_schema_metadata({"environment": notes}))
     said = f"run: .* mixed: {one} drew {shards[0].name}, {shards[2].name}; {other} drew {shards[1].name}. Delete"
-    with pytest.raises(RunError, match=said):
-        line.estimate(opened)
+    for stage in (line.estimate, line.report):
+        with pytest.raises(RunError, match=said):
+            stage(opened)
     assert line.status(opened)["weights"] == [one, other]
     assert not (run.folder / "estimates.csv").exists()
 

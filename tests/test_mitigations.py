@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -436,6 +437,24 @@ def test_a_concept_with_one_prompt_is_asked_for_as_if_it_were_alone() -> None:
     arm = alone.among([*prompts, named])
     for p, k in ((p, k) for p in prompts for k in range(20)):
         assert arm.rewrite(p, k, np.random.default_rng(0)) == alone.rewrite(p, k, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("templates", [1, 2])
+def test_a_few_images_of_each_concept_meet_a_target_of_many_levels_over_all(templates: int) -> None:
+    """One image of a prompt: .24, .05, .05, .17 and .49 of five tones had been asked for."""
+    arm = one_arm("target", {"attribute": "skin_tone", "to": "uniform"})
+    known = [p for p in prompt_sets.load("fair_diffusion").prompts if not mitigations.why_not(p)][:150]
+    prompts = [replace(p, template=f"{k}") for p in known for k in range(templates)]
+    asked = Counter(arm.among(prompts).rewrite(p, 0, np.random.default_rng(0)).drawn for p in prompts)
+    n = len(prompts)
+    assert len(known) == 150
+    for level in ("light", "medium-light", "medium", "medium-dark", "dark"):
+        assert abs(asked[level] / n - 0.2) < 3 * np.sqrt(0.2 * 0.8 / n)
+
+
+def test_a_table_whose_shares_leave_people_out_is_no_target_and_says_so() -> None:
+    said = mitigations.Goal("race", "bls_cps_table11", 2023).shares("nurse")
+    assert isinstance(said, str) and "its shares of race" in said and "sum to 0.971" in said and "CSV file" in said
 
 
 def test_every_worker_that_opens_a_study_knows_its_prompts() -> None:

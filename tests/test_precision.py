@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pytest
 from rich.console import Console
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from classifiers.confusion import Errors, checked_confusion, errors_of_all, errors_of_each
 from classifiers.correction import corrected_shares_many
-from pipeline import precision
+from pipeline import cli, precision
 from pipeline.errors import InputError
 from pipeline.line import Opened
 from pipeline.precision import GRID, MANY, Z, measured_rate, needs, scaled, simulated_half_widths, variances
@@ -152,6 +153,19 @@ def test_at_its_word_the_width_is_wilsons() -> None:
     assert found == pytest.approx([z2 / (100 + z2) / 2] * 2)
 
 
+def undecided_half_width(n: int, undecided: float) -> float:
+    """At a share of one half of the decided, by statsmodels: from none of the undecided to all of them."""
+    decided = round(n * (1 - undecided))
+    low = proportion_confint(decided / 2, n, method="wilson")[0]
+    return float(proportion_confint(decided / 2 + n - decided, n, method="wilson")[1] - low) / 2
+
+
+def test_what_cannot_be_told_widens_an_interval_at_its_word() -> None:
+    found = simulated_half_widths([0.5, 0.5], None, 400, undecided=0.136, rng=np.random.default_rng(0)).mean(0)
+    assert undecided_half_width(400, 0.136) == pytest.approx(0.115, abs=0.0005)
+    assert found == pytest.approx([undecided_half_width(400, 0.136)] * 2, rel=0.03)
+
+
 def test_more_labels_keep_the_rates_and_less_than_a_picture_is_one_in_some_audits() -> None:
     grown = precision._grown(np.array([[9, 1], [0, 10]]), 1.5)
     # 5 more at the posterior mean (1 + 1/2) / 11, and at (0 + 1/2) / 11
@@ -205,7 +219,37 @@ def test_the_worst_concept_is_the_one_whose_reference_is_nearest_to_one_half() -
     z = stats.norm.ppf(0.975)
     assert found.images is not None
     assert 1 / 1.02 < found.images / (z**2 * found.now.share * (1 - found.now.share) / 0.03**2) < 1.15
-    assert "taken at its word" in said([found], 0.03)
+    assert "each 1% that it cannot tell adds up to half a point" in said([found], 0.03)
+
+
+def test_a_width_that_the_undecided_leave_no_room_for_is_reached_by_no_number() -> None:
+    wide, enough = (
+        needs(fake_study(reference=[]), [reading(None)], half, undecided={"gender": 0.136})[0] for half in (0.05, 0.10)
+    )
+    assert wide.images is None and "6.8 of the points are theirs at any number" in said([wide], 0.05)
+    assert "No number of images up to 10,000 per prompt gives ±5 points: simulated, those give ±7.8" in said(
+        [wide], 0.05
+    )
+    assert enough.images is not None
+    assert undecided_half_width(enough.images, 0.136) == pytest.approx(0.10, rel=0.03)
+
+
+def test_a_reference_that_leaves_out_a_level_is_not_no_reference() -> None:
+    study = fake_study(
+        reference=[{"table": "bls_cps_table11b", "year": 2023}], perceive={"clip": "fake", "attributes": ["age"]}
+    )
+    age = Reading("age", "perceived age group", ("child", "adult", "older"), None)
+    found = needs(study, [age], 0.10)
+    assert found[0].now.share == 0.5 and "50% (reference not whole)" in said(found, 0.10)
+
+
+def test_square_brackets_of_a_concept_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = "description: d\nsource: s\nlicence: none\nstatus: verified\ntemplates: {one: 'a {concept}'}\n"
+    (tmp_path / "own.yaml").write_text(head + "concepts: ['nurse [/x] :star:']\n")
+    study = fake_study(prompt_sets=[str(tmp_path / "own.yaml")], reference=[])
+    found = needs(study, [reading(None)], 0.05, undecided={"gender": 0.2})
+    cli._print(precision.shown(study, found, 0.05, None, "[/y]"))
+    assert capsys.readouterr().out.count("nurse [/x]") >= 1
 
 
 def test_without_a_reference_the_share_is_one_half() -> None:
@@ -357,3 +401,8 @@ def test_the_rate_is_measured_from_the_seconds_of_a_run(drawn: Callable[..., Ope
 def test_a_wish_that_cannot_be_meant_is_one_message(half: float, labels: int | None, named: str) -> None:
     with pytest.raises(InputError, match=f"--{named}"):
         needs(fake_study(), [reading(SHARP)], half, labels)
+
+
+def test_more_labels_say_nothing_where_the_errors_are_not_known() -> None:
+    with pytest.raises(InputError, match=r"--labels 500: .* not known of perceived gender presentation"):
+        needs(fake_study(), [reading(None)], 0.05, 500)

@@ -25,7 +25,7 @@ from pipeline.types import Shard
 from tests.test_cli import HOME
 from tests.test_engines import ENVIRONMENT, alone, begun, done, modelled, threads_of, until
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'typecast[ray]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install -c constraints.txt -e '.[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 DRIVE = "import sys; from pathlib import Path; from pipeline import line; from pipeline.engines import ray;" + (

@@ -211,6 +211,20 @@ def test_a_suppressed_row_is_also_suppressed_in_the_table_that_gives_counts() ->
     assert "12 thousand people" in reason(found)
 
 
+def test_an_own_count_that_tells_no_race_of_a_concept_is_not_suppressed() -> None:
+    """Of two pictures of a CEO the gender is told, and of neither the race."""
+    counted = prompt_sets.references.counted_reference(
+        publisher="LAION",
+        table="my count",
+        title="Pictures of LAION",
+        licence="CC0-1.0",
+        levels={"gender": GENDER, "race": RACES},
+        counts={("CEO", "gender", "woman"): 1, ("CEO", "gender", "man"): 1, ("CEO", "race", "cannot tell"): 2},
+    )
+    assert reason(counted.distribution("CEO", "race", RACES)) == "my count has nobody under 'CEO' whose race is told"
+    assert given(counted.distribution("CEO", "gender", GENDER)).shares == (0.5, 0.5)
+
+
 def test_age_is_older_from_65_and_no_child_is_counted() -> None:
     """Chief executives, 2023: 201 of 1,780 thousand are 65 and over; all employed: 10,879 of 161,037."""
     table = prompt_sets.load_reference("bls_cps_table11b")

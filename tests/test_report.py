@@ -580,18 +580,21 @@ def test_an_unknown_share_gets_its_interval_and_no_mark(tmp_path: Path) -> None:
     panel = Figure().subplots()
     keyed = {figures._key(row): row for row in rows}
     figures._dots(panel, keyed, list(keyed))
-    marks = {(round(x, 6), y) for places in places_of(panel) for x, y in places}
-    ticks = {(round(100 * float(row["reference"]), 6), y) for y, row in enumerate(rows) if row["reference"]}
-    assert marks == ticks
+    assert not any(len(places) for places in places_of(panel))
     lines = [segment for c in panel.collections if isinstance(c, LineCollection) for segment in c.get_segments()]
-    assert {tuple(line[:, 0]) for line in lines} == {(0.0, 100.0)}
+    ranges = {
+        tuple(100 * float(row[f"reference_{end}"]) for end in ("low", "high")) for row in rows if row["reference"]
+    }
+    assert {tuple(line[:, 0]) for line in lines} == {(0.0, 100.0), *ranges}
 
 
 def test_more_concepts_than_fit_are_drawn_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "MOST_ROWS", 3)
     made = a_run(tmp_path / "run", attributes=("gender",), images=0)
     charts = list(
-        figures.concepts(figures.of_reference(rows_of(made), BLS), tmp_path, levels=("woman",), reference=BLS)
+        figures.concepts(
+            figures.of_reference(rows_of(made), BLS), figures.Folder(tmp_path), levels=("woman",), reference=BLS
+        )
     )
     assert [chart.stem[-2:] for chart in charts] == ["-1", "-2", "-3"]
 
@@ -625,5 +628,109 @@ def test_a_difference_from_a_range_has_an_interval_and_no_middle() -> None:
         "p_adjusted": "0.2",
     }
     row |= {"share": "0.6", "difference_low": "-0.21", "difference_high": "0.43"}
-    assert report._comparison(row)[1:3] == ("–", "−21.0 to +43.0")
+    row |= {"reference_low": "0.267", "reference_high": "0.749"}
+    assert report._comparison(row)[:3] == ("26.7 to 74.9", "–", "−21.0 to +43.0")
     assert report._comparison(row | {"share": ""})[1:3] == ("–", "–")
+
+
+def row_of(concept: str, **more: str) -> dict[str, str]:
+    """A row of a decided concept beside a reference."""
+    row = dict.fromkeys(COLUMNS, "") | {"prompt_set": "mine", "concept": concept, "template": "plain", "arm": "none"}
+    row |= {"attribute": "gender", "level": "woman", "share": "0.6", "low": "0.5", "high": "0.7", "raw_share": "0.6"}
+    row |= {"reference": "0.3", "reference_low": "0.28", "reference_high": "0.32", "reference_source": BLS}
+    row |= {"n": "9", "n_one_person": "9", "n_cannot_tell": "0", "n_blocked": "0", "n_failed": "0", "difference": "0.3"}
+    return row | {"direction": "past the base rate", "p_adjusted": "0.001"} | more
+
+
+def test_a_reference_that_is_a_range_is_drawn_from_end_to_end() -> None:
+    row = row_of("cook", difference="", reference="0.749", reference_low="0.267", reference_high="0.749")
+    panel = Figure().subplots()
+    figures._dots(panel, {figures._key(row): row}, [figures._key(row)])
+    lines = [segment for c in panel.collections if isinstance(c, LineCollection) for segment in c.get_segments()]
+    assert any(tuple(line[:, 0]) == pytest.approx((26.7, 74.9)) for line in lines)
+    assert [places.tolist() for places in places_of(panel) if len(places)] == [[[60.0, 0.0]]]
+    panel = Figure().subplots()
+    figures._scatter(panel, [row], math.nan)
+    assert np.concatenate(places_of(panel)).tolist() == [pytest.approx([26.7, 60]), pytest.approx([74.9, 60])]
+
+
+def test_bounds_without_a_value_are_a_line_without_a_dot() -> None:
+    panel = Figure().subplots()
+    figures._interval(panel, 0, {"value": None, "low": -0.5, "high": -0.2}, 100)
+    (line,) = (c for c in panel.collections if isinstance(c, LineCollection))
+    assert line.get_segments()[0][:, 0].tolist() == [-50, -20] and not places_of(panel) and not panel.texts
+
+
+def test_prompts_that_name_a_group_are_in_no_tally_of_concepts() -> None:
+    entry = {"level": "woman", "arm": "none", "reference": BLS}
+    rows = [row_of(c, identity=i) for c in ("cook", "nurse") for i in ("", "a woman", "a man")]
+    rows[0]["p_adjusted"] = "0.9"
+    said = report._tally(entry, rows, directions=True)
+    assert said == "1 of 2 differ from it (adjusted p < 0.05): 1 past the base rate."
+    assert "one concept, or a prompt that names a group" in figures._shares_caption(rows, BLS)
+
+
+def test_arms_whose_names_differ_in_signs_alone_have_figures_of_their_own(tmp_path: Path) -> None:
+    rows = [row_of("cook", arm=arm) for arm in ("FLUX.1", "FLUX 1")]
+    stems = [chart.stem for chart in figures.draw(rows, {}, tmp_path)]
+    assert len(set(stems)) == len(stems) == len(list(tmp_path.glob("*.svg"))) == 4
+    assert "concepts-gender-flux-1-bls-cps-table-11-2023" in stems
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"n_blocked": "9"}, "No image was made, so"),
+        ({"n_one_person": "0"}, "No image is taken to show one person"),
+        ({"n_cannot_tell": "9"}, "Ann could not tell in any image"),
+    ],
+)
+def test_why_nothing_is_known_goes_by_the_counts(counts: dict[str, str], said: str) -> None:
+    record = {"classifier": {"gender": {"read_by": {"who": "Ann", "kind": "person"}}}}
+    found = report._finding([row_of("cook", share="", difference="") | counts], record, "gender")
+    assert found.sentences[0].startswith(said)
+
+
+def test_where_nothing_is_pooled_the_page_says_why_and_denies_no_comparison() -> None:
+    by_age = [row_of("cook", attribute="age", level=level) for level in ("child", "adult", "older")]
+    by_age[0] |= dict.fromkeys(("reference", "reference_low", "reference_high", "difference"), "")
+    said = report._finding(by_age, {}, "age").sentences[0]
+    assert f"since “{BLS}” has no share of “child”; each by itself is compared" in said
+    assert figures._leading(by_age, ("child", "adult", "older")) == "adult"
+    assert (
+        "since the prompts name the group"
+        in report._finding([row_of("cook", identity="a man")], {}, "gender").sentences[0]
+    )
+
+
+def test_people_are_a_share_of_all_that_the_detector_looked_at() -> None:
+    rows = [row_of("cook", attribute="people", level=level) for level in ("nobody", "one", "several")]
+    assert figures._share_of("people") == "share of all images looked at" != figures._share_of("gender")
+    (table,) = report._tables(rows)
+    assert "looked at" in table.head and "of one person" not in table.head
+    assert "detector" in figures._said_of_share(rows) and "probe" in figures._said_of_share([row_of("cook")])
+    assert "the detector misreads" in report._limits(rows, {})[0]
+
+
+def test_wrapped_names_do_not_touch(tmp_path: Path) -> None:
+    names = ["a\nb\nc", "d\ne", "f"]
+    assert figures._apart(names, 0.2) == pytest.approx(2.5 * 0.14) and figures._apart(names[2:], 0.2) == 0.2
+
+
+def test_a_letter_that_no_font_has_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures.draw([row_of("cook"), row_of("a \ufdd0")], {}, tmp_path)  # no letter at all: no font has it
+    assert capsys.readouterr().err.count("no font here has all letters of a \ufdd0") == 1
+
+
+def test_only_beside_a_census_of_race_is_it_said_what_that_counts() -> None:
+    about = [row_of("cook", attribute="race", level="White", reference_source="BLS, CPS Table 11, 2023, race")]
+    assert report.RACE_OF_BLS in report._limits(about, {})
+    none = [about[0] | {"reference_source": "Web, pictures", "reference": "0.3"}]
+    assert not any("Hispanic" in said for said in report._limits(none, {}))
+
+
+def test_the_page_names_the_one_arm_that_rewrites_its_prompts(tmp_path: Path) -> None:
+    text = " ".join(
+        read(write_report(a_run(tmp_path / "run", arms=("suffix",), attributes=("gender",), images=0))).text.split()
+    )
+    assert "Arm suffix, against" in text and text.count("arm suffix") >= 1

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
+import prompt_sets
 from classifiers.confusion import prior_of_errors
 from classifiers.correction import corrected_shares_many, dirichlet
 from pipeline import amplification, distances, stages, summary, tables
 from pipeline.estimates import Shares, raw_shares, whole
 from pipeline.line import Opened
 from pipeline.tables import Key, Reading
+from pipeline.types import Distribution
+from prompt_sets import load_reference
 
 Found = tuple[Opened, tables.Tally, list[Reading], dict[str, dict[Key, Shares]]]
 
@@ -190,34 +196,154 @@ def test_pooled_numbers_are_corrected_by_the_errors_of_each_concept(
 # Images that people labelled.
 
 
-def test_labelled_images_are_in_the_matrix_and_not_among_the_predictions(
+def test_what_is_predicted_of_labelled_images_stays_among_the_predictions(
     found: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(summary, "_stretched", lambda *_: {})
     opened, counts, attributes, shares = found
     reading = next(a for a in attributes if a.attribute == "gender")
     key = next(iter(shares["gender"]))
-    assert (summary._unlabelled(counts, key, reading) == counts.count(key, reading)).all()
+    assert (summary._told(counts, key, reading) == counts.count(key, reading)).all()
     informed = replace(reading, confusion=np.array([[9, 1, 0], [1, 9, 0]]))
     said = next(level for level, n in zip(reading.columns, counts.count(key, reading), strict=True) if n > 1)
     counts.labelled[key, "gender", "woman", said] += 1
     every = dict(zip(reading.columns, counts.count(key, reading).tolist(), strict=True))
-    left = summary._unlabelled(counts, key, informed)
-    assert dict(zip(reading.columns, left.tolist(), strict=True)) == every | {said: every[said] - 1}
+    told = summary._told(counts, key, informed)
+    assert dict(zip(reading.columns, told.tolist(), strict=True)) == every
     # of one people could not tell, of one they could: as many of the others are left out
     counts.undecided[key, "gender", said] += 1
     half = {decision: np.rint(n / 2) for decision, n in (every | {said: every[said] - 2}).items()}
-    left = summary._unlabelled(counts, key, informed)
-    assert dict(zip(reading.columns, left.tolist(), strict=True)) == half
+    told = summary._told(counts, key, informed)
+    assert dict(zip(reading.columns, told.tolist(), strict=True)) == half | {said: half[said] + 1}
     # one that does not show one person says nothing of the others
     counts.not_one_person[key, "gender"] += 1
-    assert (summary._unlabelled(counts, key, informed) == left).all()
+    assert (summary._told(counts, key, informed) == told).all()
     pools = summary.estimates(opened[2], counts, attributes, [informed])[1]["pooled"]
     assert pools and all(summary.BY_PEOPLE in pool["mean_difference"]["method"] for pool in pools)
-    table = sum(
-        summary._unlabelled(counts, k, informed) for k in shares["gender"] if counts.count(k, reading)[:-1].any()
-    )
+    table = sum(summary._told(counts, k, informed) for k in shares["gender"] if counts.count(k, reading)[:-1].any())
     assert pools[0]["n_images"] == np.sum(table)
+
+
+def test_pooled_numbers_of_an_arm_are_corrected_by_its_own_labels(
+    drawn: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both arms show the reference, and the probe misreads 4 women in 10 in one of them: by the labels of both together
+    each arm was off, to either side."""
+    for part in ("_stretched", "_directional", "_distances", "corrected"):  # which take long
+        monkeypatch.setattr(summary, part, lambda *_: {})
+    planned = drawn(images_per_prompt=1, arms=["none", "guardrail"])[2]
+    levels, rng, counts = ("woman", "man"), np.random.default_rng(1), tables.Tally()
+    record = Reading("gender", "perceived gender", levels, np.array([[190, 10, 0], [10, 190, 0]]))
+    (against, *_) = tables.references(planned)
+    few = {prompt.concept for prompt in planned.prompts[:6]}
+    for key in tables.keys(planned):
+        of = against.of(key[1], record)
+        if isinstance(of, str) or key[1] not in few:
+            continue
+        woman = rng.random(300) < of.shares[0]
+        said = rng.random(300) < np.where(woman, 0.95 if key[4] == "none" else 0.6, 0.05)
+        for place, (is_woman, read) in enumerate(zip(woman, said, strict=True)):
+            decision = levels[not read]
+            counts.decisions[key, "gender", decision] += 1
+            if place < 40:
+                counts.labelled[key, "gender", levels[not is_woman], decision] += 1
+    informed = tables.informed(record, counts, tables.keys(planned))
+    pools = summary.estimates(planned, counts, [record], [informed])[1]["pooled"]
+    means = {pool["arm"]: pool["mean_difference"] for pool in pools if pool["reference"] == against.source(record)}
+    assert len(means) == 2 and all("errors by arm" in mean["method"] for mean in means.values())
+    for arm, mean in means.items():
+        assert mean["low"] <= 0 <= mean["high"] and mean["erased_by"] == 0, arm
+        together = summary.pooled(planned, counts, informed, against, arm, {})[0]["mean_difference"]
+        assert abs(mean["value"]) < min(0.03, abs(together["value"]) / 2), arm
+
+
+def asked_for(keys: Sequence[Key]) -> Any:
+    """A plan of these keys of one arm, held against the shares of women in the occupations of BLS."""
+    return SimpleNamespace(
+        prompts=[SimpleNamespace(key=key[:4], concept=key[1]) for key in keys],
+        arms=[SimpleNamespace(name=keys[0][4])],
+        references=(load_reference("bls_cps_table11", 2023),),
+        study=SimpleNamespace(seed=0, name="x"),
+    )
+
+
+def pooled(counts: tables.Tally, reading: Reading, keys: Sequence[Key]) -> dict[str, Any]:
+    planned = asked_for(keys)
+    informed, shares = tables.informed(reading, counts, keys), tables.corrected(planned, counts, reading)
+    return summary.pooled(planned, counts, informed, tables.references(planned)[0], keys[0][4], shares)[0]
+
+
+def two_concepts(reading: Reading, sizes: dict[str, int]) -> tuple[tables.Tally, list[Key]]:
+    counts, keys = tables.Tally(), [("set", concept, "", "", "none") for concept in sizes]
+    for key, n in zip(keys, sizes.values(), strict=True):
+        for level in reading.levels:
+            counts.decisions[key, "gender", level] = n // 2
+    return counts, keys
+
+
+READ = Reading("gender", "perceived gender", ("woman", "man"), np.array([[475, 25, 0], [25, 475, 0]]))
+
+
+@pytest.mark.parametrize("labelled", [10, 18, 20])
+def test_labels_that_confirm_the_probe_move_no_mean_difference(labelled: int) -> None:
+    """Half of 100 nurses and of 20 CEOs are women. BLS has 87.4 and 29.9 %, so (-37.4 · 100 + 20.1 · 20) / 120 points are
+    right, however many of either people labelled."""
+    counts, keys = two_concepts(READ, {"nurse": 100, "CEO": 20})
+    against = load_reference("bls_cps_table11", 2023)
+    nurse, ceo = (_shares(against.distribution(key[1], "gender", READ.levels)) for key in keys)
+    exact = (100 * (0.5 - nurse) + 20 * (0.5 - ceo)) / 120
+    before = pooled(counts, READ, keys)
+    for key in keys:
+        for level in READ.levels:
+            counts.labelled[key, "gender", level, level] = labelled // 2
+    after = pooled(counts, READ, keys)
+    for found in (before, after):  # less than a point: what the labels say of each concept's errors
+        assert found["mean_difference"]["value"] == pytest.approx(exact, abs=0.009) and found["n_images"] == 120
+    # and of CEOs whom people cannot tell in one of two the concept weighs what it did
+    for level in READ.levels:
+        counts.undecided[keys[1], "gender", level] = counts.labelled[keys[1], "gender", level, level] = 2
+    assert pooled(counts, READ, keys)["mean_difference"]["value"] == pytest.approx(exact, abs=0.009)
+
+
+def _shares(found: Distribution | str) -> float:
+    assert not isinstance(found, str)
+    return float(found.shares[0])
+
+
+def test_without_a_matrix_pooled_numbers_are_what_was_read_exactly_and_claim_no_correction() -> None:
+    """5 of 5 CEOs and 5 of 5 firefighters are men."""
+    reading = replace(READ, confusion=None, uncorrected="as labelled by one person")
+    counts, keys = tables.Tally(), [("set", concept, "", "", "none") for concept in ("CEO", "firefighter", "mechanic")]
+    for key in keys:
+        counts.decisions[key, "gender", "man"] = 5
+    against = load_reference("bls_cps_table11", 2023)
+    women = [_shares(against.distribution(key[1], "gender", reading.levels)) for key in keys]
+    for n in (2, 3):
+        found = pooled(counts, reading, keys[:n])
+        mean, directional = found["mean_difference"], found["directional"]
+        assert mean["value"] == pytest.approx(-np.mean(women[:n])) and mean["low"] <= mean["value"] < mean["high"]
+        assert directional["value"] == pytest.approx(np.mean(women[:n]))
+        assert directional["low"] < directional["value"] <= directional["high"]
+        for name in ("mean_difference", "directional", "stretch"):
+            method = found[name]["method"]
+            assert method.startswith("not known") or reading.uncorrected in method
+            assert not any(word in method for word in ("confusion", "corrected", "joint posterior"))
+    assert not found["stretch"]["method"].startswith("not known")
+
+
+def test_a_concept_that_comes_in_two_prompt_sets_is_one_concept() -> None:
+    counts, keys = two_concepts(READ, {"nurse": 100, "CEO": 20, "firefighter": 20})
+    alone = pooled(counts, READ, keys)["mean_difference"]["value"]
+    keys += [("another set", *key[1:]) for key in keys]
+    for (key, attribute, decision), n in list(counts.decisions.items()):
+        counts.decisions[("another set", *key[1:]), attribute, decision] = n
+    found = pooled(counts, READ, keys)
+    assert found["n_concepts"] == found["total_variation"]["n_concepts"] == 3
+    assert found["n_images"] == 280 and found["mean_difference"]["value"] == pytest.approx(alone, abs=0.003)
+    planned = asked_for(keys)
+    planned.model_of = lambda arm: "some model"
+    shares = {"gender": tables.corrected(planned, counts, READ)}
+    assert "between 3 concepts in" in summary.headline(planned, [found], counts, [READ], shares)
 
 
 # The sentence to quote.
@@ -316,8 +442,94 @@ def test_a_reference_against_which_no_stretch_is_fitted_is_in_the_headline_level
             [100 * pool["mean_difference"][end] for end in ("low", "high")], abs=0.051
         )
     assert f", as the probe said, its errors not corrected, among the {n} images that it decided." in text
-    none = summary.headline(opened[2], [], counts, [tone], {})
+    alone = replace(opened[2], study=opened[2].study.model_copy(update={"reference": ()}))
+    none = summary.headline(alone, [], counts, [tone], {})
     assert none == "fake at guidance 3: 160 images were made; no reference covers enough of the concepts to say more."
+
+
+def prompts(*concepts: str, **more: Any) -> list[dict[str, Any]]:
+    """A prompt set of these concepts alone."""
+    template = {"templates": {"works": "A {concept}" if not more else "A {identity} {concept}"}}
+    known = {"description": "d", "source": "s", "licence": "l", "status": "verified"}
+    return [{"mine": known | template | {"concepts": [*concepts]} | more}]
+
+
+def headline_of(opened: Opened) -> str:
+    run, study, planned = opened
+    attributes = tables.readings(
+        stages.read_json(run.perceptions(study.perceive.name, "x").with_name("perceiver.json"))
+    )
+    counts = tables.tally(run, planned, study.perceive.name, attributes)
+    return str(summary.estimates(planned, counts, attributes, attributes)[1]["headline"])
+
+
+BLS = [{"table": "bls_cps_table11", "year": 2023}]
+
+
+def test_the_headline_is_about_the_unchanged_prompts_or_names_its_arm(drawn: Callable[..., Opened]) -> None:
+    asked: dict[str, Any] = {"prompt_sets": prompts("nurse", "carpenter", "dentist"), "images_per_prompt": 8}
+    asked |= {"reference": BLS, "perceive": {"clip": "fake", "attributes": ["gender"]}}
+    plain = headline_of(drawn("plain", **asked))
+    assert headline_of(drawn("both", arms=["diversity_suffix", "none"], **asked)) == plain
+    alone = headline_of(drawn("alone", arms=["diversity_suffix"], **asked))
+    assert "the model fake at guidance 3 with the arm diversity_suffix " in alone and "arm" not in plain
+    one = headline_of(drawn("one", arms=["diversity_suffix"], **(asked | {"prompt_sets": prompts("nurse")})))
+    assert one.startswith("fake at guidance 3 with the arm diversity_suffix: of 8 images of “nurse”")
+
+
+def test_the_headline_of_one_concept_gives_both_ends_of_a_reference_that_is_a_range(
+    drawn: Callable[..., Opened],
+) -> None:
+    perceive = {"clip": "fake", "attributes": ["race"]}
+    opened = drawn(prompt_sets=prompts("carpenter"), images_per_prompt=8, reference=BLS, perceive=perceive)
+    with (Path(prompt_sets.__file__).parent / "reference" / "bls_cps_table11_2019_2023.csv").open(newline="") as file:
+        (row,) = (r for r in csv.DictReader(file) if r["year"] == "2023" and r["occupation"] == "Carpenters")
+    white, hispanic = float(row["pct_white"]), float(row["pct_hispanic"])
+    assert headline_of(opened).endswith(f"has {white - hispanic:.1f} to {white:.1f}%.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {
+                "perceive": {"clip": "fake", "attributes": ["age"]},
+                "reference": [{"table": "bls_cps_table11b", "year": 2023}],
+            },
+            "since “BLS, CPS Table 11b, 2023, age” has no share of “child”: each concept by itself is compared.",
+        ),
+        (
+            {"prompt_sets": prompts("nurse", "dentist", identities={"woman": "woman"})},
+            "since the prompts name the group themselves: each concept by itself is compared.",
+        ),
+        ({"reference": []}, "no reference covers enough of the concepts to say more."),
+    ],
+)
+def test_where_nothing_is_pooled_the_headline_says_why(
+    drawn: Callable[..., Opened], changes: dict[str, Any], said: str
+) -> None:
+    asked: dict[str, Any] = {"prompt_sets": prompts("nurse", "dentist"), "images_per_prompt": 8, "reference": BLS}
+    opened = drawn(**(asked | {"perceive": {"clip": "fake", "attributes": ["gender"]}} | changes))
+    assert headline_of(opened).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("cannot tell", "in none of them could perceived gender or perceived age be told."),
+        ("not one person", "none of them is taken to show one person."),
+    ],
+)
+def test_where_nothing_is_decided_the_headline_does_not_blame_the_reference(
+    found: Found, answer: str, said: str
+) -> None:
+    opened, counts = found[0], tables.Tally(statuses=found[1].statuses)
+    asked = [Reading(name, f"perceived {name}", ("a", "b"), None) for name in ("gender", "age")]
+    for key in tables.keys(opened[2]):
+        counts.decisions[key, "gender", answer] = 8
+    assert summary.headline(opened[2], [], counts, asked, {}) == f"fake at guidance 3: 160 images were made; {said}"
+    nothing = summary.headline(opened[2], [], tables.Tally(), asked, {})
+    assert nothing == "fake at guidance 3: no image was made."
 
 
 def test_pictures_that_do_not_show_one_person_are_in_no_rate_of_the_undecided() -> None:

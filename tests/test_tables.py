@@ -98,6 +98,26 @@ def test_the_method_says_so_where_errors_are_taken_by_concept(drawn: Callable[..
     assert not any("by concept" in share.method for share in alike.values())
 
 
+def test_labelled_pictures_of_a_concept_are_its_own_however_its_letters_are_cased() -> None:
+    rows = {f"c{i}": [[39, 1, 0], [1, 39, 0]] for i in range(3)} | {"CEO": [[10, 30, 0], [1, 39, 0]]}
+    shares = []
+    for spelled in ({"CEO": rows["CEO"]}, {"Ceo": [[4, 11, 0], [0, 20, 0]], "ceo": [[6, 19, 0], [1, 19, 0]]}):
+        known = {concept: rows[concept] for concept in ("c0", "c1", "c2")} | spelled
+        (reading,) = tables.readings(described(40, 4) | {"confusion_by_concept": {"gender": known}})
+        assert len(reading.by_concept) == 4
+        for concept in ("CEO", "ceo"):
+            key, counts = ("set", concept, "plain", "", "none"), tables.Tally()
+            for said in ("woman", "man"):
+                counts.labelled[key, "gender", "man", said] = 3
+            after = tables.informed(reading, counts, [key])
+            assert len(after.by_concept) == 4  # in which the run's labels are those of the same concept
+            errors = tables.errors_of(after, ["c0", concept]).taken_for
+            (share,) = tables._block([key], np.array([[20, 80, 0]]), after, np.random.default_rng(0))
+            shares.append((errors.tolist(), share.value.tolist(), tables.matrices(after, [concept]).tolist()))
+    assert all(each == shares[0] for each in shares)
+    assert shares[0][2][0] == [[10, 30, 0], [4, 42, 0]]
+
+
 def test_what_was_decided_stands_beside_its_image_apart_and_together(drawn: Callable[..., Opened]) -> None:
     run, study, planned = drawn(images_per_prompt=4)
     described = stages.read_json(run.perceptions(study.perceive.name, "x").with_name("perceiver.json"))
@@ -271,6 +291,20 @@ def test_race_is_tested_though_white_is_a_range() -> None:
     assert tables._p_value(none, found) < 1e-9, "fewer White than even without Hispanic people"
     row = tables._compared(none.estimate(0), found, 0, math.nan, 0.1, either=False)
     assert row["direction"] == "below all that the table allows" and row["direction"] in figures.DIRECTIONS
+
+
+def test_the_row_a_concept_is_held_against_and_its_match_are_said(drawn: Callable[..., Opened]) -> None:
+    asked = {"reference": [{"table": "bls_cps_table11", "year": 2019}], "images_per_prompt": 2}
+    opened = drawn(perceive={"clip": "fake", "attributes": ["gender"]}, **asked)
+    line.estimate(opened)
+    with (opened[0].folder / "estimates.csv").open(newline="") as file:
+        found = {row["concept"]: (row["reference_row"], row["reference_match"]) for row in csv.DictReader(file)}
+    row = "Secretaries and administrative assistants"  # as it was called in 2019
+    assert found["office worker"] == (row, "poor")
+    assert found["astronaut"] == ("", "") and found["firefighter"][1] == "good"
+    page = line.report(opened).read_text(encoding="utf-8")
+    assert f"<li>poor: office worker, by “{row}”</li>" in page
+    assert ": firefighter, by" not in page
 
 
 def test_prompts_that_are_no_longer_those_that_were_drawn_are_one_message(drawn: Callable[..., Opened]) -> None:

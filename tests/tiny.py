@@ -12,15 +12,21 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DDPMScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    IFPipeline,
+    Kandinsky3Pipeline,
+    Kandinsky3UNet,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    VQModel,
 )
+from diffusers.pipelines.deepfloyd_if.safety_checker import IFSafetyChecker
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import (
     CLIPConfig,
@@ -120,11 +126,19 @@ def ddim() -> DDIMScheduler:
     )
 
 
+VISION = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
+VISION |= {"image_size": 16, "patch_size": 8, "projection_dim": WIDTH}
+"""What a safety checker sees with."""
+
+
+def eyes() -> CLIPImageProcessor:
+    """What makes an image ready for it."""
+    return CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+
+
 def safety_checker(*, flags: bool) -> StableDiffusionSafetyChecker:
     """A checker that finds every image unsafe, or none: a cosine is never above 1.5 and never below -1.5."""
-    vision = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vision |= {"image_size": 16, "patch_size": 8, "projection_dim": WIDTH}
-    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=WIDTH)).eval()
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=VISION, projection_dim=WIDTH)).eval()
     with torch.no_grad():
         for thresholds in (checker.concept_embeds_weights, checker.special_care_embeds_weights):
             thresholds.fill_(-1.5 if flags else 1.5)
@@ -135,7 +149,6 @@ def stable_diffusion(folder: Path, *, flags: bool | None = None) -> Path:
     """Stable Diffusion 1.x, without a safety checker or with one that flags all or nothing."""
     torch.manual_seed(0)
     checker = None if flags is None else safety_checker(flags=flags)
-    eyes = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     StableDiffusionPipeline(
         vae=vae(),
         text_encoder=clip_text(),
@@ -143,7 +156,7 @@ def stable_diffusion(folder: Path, *, flags: bool | None = None) -> Path:
         unet=unet(WIDTH),
         scheduler=ddim(),
         safety_checker=checker,
-        feature_extractor=eyes if checker else None,
+        feature_extractor=eyes() if checker else None,
         requires_safety_checker=False,
     ).save_pretrained(folder, safe_serialization=True)
     return folder
@@ -219,6 +232,83 @@ def flux(folder: Path, *, distilled: bool = True) -> Path:
         tokenizer=clip_tokenizer(),
         text_encoder_2=t5_text(),
         tokenizer_2=t5_tokenizer(),
+    ).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def if_safety_checker(*, unsafe: bool, marked: bool) -> IFSafetyChecker:
+    """DeepFloyd IF's, which finds every image unsafe or none, and a watermark in every image or in none.
+
+    transformers 5 cannot load one.
+    """
+    checker = IFSafetyChecker(CLIPConfig(vision_config=VISION, projection_dim=WIDTH)).eval()
+    for head, finds in ((checker.p_head, unsafe), (checker.w_head, marked)):
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.constant_(head.bias, float(finds))
+    return checker
+
+
+def deepfloyd_if(folder: Path) -> Path:
+    """DeepFloyd IF, which draws pixels without an autoencoder."""
+    torch.manual_seed(0)
+    IFPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=t5_text(),
+        unet=UNet2DConditionModel(
+            sample_size=32,
+            layers_per_block=1,
+            block_out_channels=(8, 16),
+            norm_num_groups=2,
+            down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+            up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+            in_channels=3,
+            out_channels=6,
+            cross_attention_dim=WIDTH,
+            encoder_hid_dim=WIDTH,
+            attention_head_dim=8,
+            resnet_time_scale_shift="scale_shift",
+        ).eval(),
+        scheduler=DDPMScheduler(
+            beta_schedule="linear",
+            thresholding=True,
+            dynamic_thresholding_ratio=0.95,
+            sample_max_value=1.0,
+            variance_type="learned_range",
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def kandinsky3(folder: Path) -> Path:
+    """Kandinsky 3: a T5, and a `movq` in the place of an autoencoder."""
+    torch.manual_seed(0)
+    Kandinsky3Pipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=t5_text(),
+        unet=Kandinsky3UNet(
+            in_channels=4,
+            time_embedding_dim=4,
+            groups=2,
+            attention_head_dim=4,
+            layers_per_block=3,
+            block_out_channels=(8, 16),
+            cross_attention_dim=4,
+            encoder_hid_dim=WIDTH,
+        ).eval(),
+        scheduler=ddim(),
+        movq=VQModel(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=2,
+            num_vq_embeddings=12,
+        ).eval(),
     ).save_pretrained(folder, safe_serialization=True)
     return folder
 

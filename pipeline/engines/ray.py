@@ -101,7 +101,10 @@ def _connected(address: str | None) -> Iterator[list[dict[str, Any]]]:
     try:
         import ray
     except ImportError:
-        raise InputError("--engine ray: Ray is not installed; install it with: pip install 'typecast[ray]'") from None
+        raise InputError(
+            "--engine ray: Ray is not installed; install it in Typecast's checkout with: "
+            "pip install -c constraints.txt -e '.[ray]'"
+        ) from None
     here = {"address": "local", "include_dashboard": False, "num_cpus": _processors()}
     where = here if address is None else {"address": address}
     ended = signal.getsignal(signal.SIGTERM)
@@ -133,7 +136,7 @@ class _Actor:
         self.written: list[int] = []
         self.closing = contextlib.ExitStack()
         if meters:
-            self.closing.enter_context(metered(Path(folder), images=lambda: sum(self.written)))
+            self.closing.enter_context(metered(Path(folder), images=lambda: sum(self.written), shared=True))
 
     def close(self) -> None:
         """Write down what was used."""

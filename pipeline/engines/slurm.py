@@ -202,7 +202,8 @@ class _Job:
             from submitit import SlurmExecutor
         except ImportError:
             raise InputError(
-                "typecast launch: submitit is not installed; install it with: pip install 'typecast[slurm]'"
+                "typecast launch: submitit is not installed; install it in Typecast's checkout with: "
+                "pip install -c constraints.txt -e '.[slurm]'"
             ) from None
 
         class Commands(SlurmExecutor):  # type: ignore[misc]
