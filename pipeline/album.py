@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import prompt_sets
-from pipeline import checks, stages, store, study
+from pipeline import checks, store, study
 from pipeline.errors import InputError, RunError
 from pipeline.pictures import bytes_of, decoded, files_below, quarters
 from pipeline.progress import progress
@@ -173,7 +173,7 @@ def begins(run: Run, chosen: FolderStudy) -> bool:
         if not isinstance(began, FolderStudy):
             raise RunError(f"{run.folder}: holds a study of another kind; name another folder with --out")
         may_change = {"pictures"} | (set() if any(run.folder.glob("perceptions/*/*.parquet")) else {"perceive"})
-        if different := stages.differences(began, chosen, may_change):
+        if different := study.differences(began, chosen, may_change):
             raise RunError(
                 f"{run.folder}: holds other pictures or another study: {'; '.join(different)}. Name another folder with "
                 "--out"

@@ -123,7 +123,7 @@ def load_run(folder: Path) -> tuple[Run, Study]:
 
 def _continued(began: Study, wanted: Study, run: Run) -> Study:
     """The study to go on with, in a folder where `began` was drawn."""
-    different = differences(began, wanted, {"images_per_prompt", "arms", "grown_from", "description", "prompt_sets"})
+    different = study.differences(began, wanted, {"images_per_prompt", "arms", "grown_from", "description", "prompt_sets"})
     there, here = began.prompts(), wanted.prompts()  # a description may change, and how the file is written
     if there != here:
         sets = [[*dict.fromkeys(prompt.prompt_set for prompt in prompts)] for prompts in (there, here)]
@@ -146,23 +146,6 @@ def _continued(began: Study, wanted: Study, run: Run) -> Study:
     if wanted.images_per_prompt > began.images_per_prompt:
         grown = (*grown, began.images_per_prompt)
     return wanted.model_copy(update={"grown_from": grown})
-
-
-def differences(there: Study | study.FolderStudy, here: Study | study.FolderStudy, may_change: set[str]) -> list[str]:
-    """What two studies of a kind say differently, by dotted key, in words."""
-    old, new = (_flat(s.model_dump(mode="json", exclude=may_change)) for s in (there, here))
-    return [
-        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
-        for key in old | new
-        if old.get(key) != new.get(key)
-    ]
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings as one mapping with dotted keys."""
-    if not isinstance(value, dict):
-        return {path: value}
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}" if path else key).items()}
 
 
 def plan_of(chosen: Study) -> Plan:

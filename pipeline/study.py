@@ -518,3 +518,20 @@ def dump(study: Study | ImportStudy | FolderStudy) -> str:
                 named = next(iter(one), one) if isinstance(one, dict) else one
                 raise InputError(f"{study.name}: {key}: {named}: {SECRET}")
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+
+
+def differences(there: Study | FolderStudy, here: Study | FolderStudy, may_change: set[str]) -> list[str]:
+    """What two studies of a kind say differently, by dotted key, in words."""
+    old, new = (_flat(s.model_dump(mode="json", exclude=may_change)) for s in (there, here))
+    return [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in old | new
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}" if path else key).items()}

@@ -491,7 +491,7 @@ def test_workers_that_will_have_nothing_to_do_are_told_before(tmp_path: Path, wo
 
 def test_a_launch_without_submitit_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(InputError, match=r"pip install 'typecast\[slurm\]'"):
+    with pytest.raises(InputError, match=r"pip install -c constraints\.txt -e '\.\[slurm\]'"):
         slurm.scripts(tmp_path, "mine", slurm.Asked({}))
 
 
