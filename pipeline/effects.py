@@ -97,13 +97,11 @@ class Read:
         return [key for key in tables.estimated(self.planned) if key[4] == arm]
 
     def errors(self, reading: Reading, arm: str) -> tuple[Reading, Reading]:
-        """An attribute with its errors in the baseline and in an arm: each its own where people labelled enough of both,
-        else the same, by the labels of all arms together."""
+        """An attribute with its errors in the baseline and in an arm, as the shares of each are corrected: its own where
+        people labelled enough of it (`tables.by_arm`), else those by the labels of all arms together."""
         keyed = tables.keys(self.planned)
-        own = tables.by_arm(reading, self.counts, keyed)
-        if BASELINE in own and arm in own:
-            return own[BASELINE], own[arm]
-        return (tables.informed(reading, self.counts, keyed),) * 2
+        own, known = tables.by_arm(reading, self.counts, keyed), tables.informed(reading, self.counts, keyed)
+        return own.get(BASELINE, known), own.get(arm, known)
 
     def chance(self, *what: str) -> np.random.Generator:
         """Of the study's seed and what it is for, so that the same run gives the same numbers."""
@@ -415,7 +413,7 @@ def towards(
         sizes = np.array([counts.count(pair[side], sides[side])[:-1].sum() for pair, _, _ in known])
         seen, at = by_chance(sizes, sides[side], concepts, targets, np.zeros_like(sizes), rng)
         found[f"distance_{when}"]["noise_floor"] = float(np.abs(seen - at).sum(-1).mean() / 2)
-    return found | {"errors": changes.said_of_errors(sides[1], sides[1], "arms")}
+    return found | {"errors": changes.said_of_errors(*sides, "arms")}
 
 
 def _basic(value: float, draws: Floats, n: int) -> Estimate:

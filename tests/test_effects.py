@@ -294,17 +294,24 @@ def test_an_arm_whose_labels_lack_a_level_is_corrected_by_what_people_said_of_th
     assert set(methods) == {"none", "guardrail"} and not any("raw" in method for method in methods.values())
 
 
-def test_the_errors_are_an_arms_own_from_five_labelled_pictures_of_every_level() -> None:
-    keys = [("set", "cook", "plain", "", arm) for arm in ("none", "other")]
+def test_the_errors_are_by_arm_from_five_labelled_pictures_of_every_level_in_two_arms_on() -> None:
+    keys = [("set", "cook", "plain", "", arm) for arm in ("none", "other", "third")]
     record = Reading("gender", "perceived gender presentation", LEVELS, np.array(MATRIX))
     counts = Tally()
     counts.labelled |= {(keys[0], "gender", "woman", "woman"): 5, (keys[0], "gender", "man", "man"): 5}
     counts.labelled |= {(keys[1], "gender", "woman", "woman"): 5, (keys[1], "gender", "man", "man"): 4}
-    assert [*tables.by_arm(record, counts, keys)] == ["none"]
+    assert tables.by_arm(record, counts, keys) == {}  # an arm by its own labels beside one by everybody's
     counts.labelled[keys[1], "gender", "man", "woman"] += 1
     own = tables.by_arm(record, counts, keys)
     assert [*own] == ["none", "other"] and all(reading.of_arm for reading in own.values())
     assert tables.by_arm(record, counts, keys[:1]) == {} == tables.by_arm(record, Tally(), keys)
+    everybodys = tables.informed(record, counts, keys)
+    assert changes.said_of_errors(own["none"], own["other"], "arms") == "errors by arm"
+    assert "of the baseline by its own labels" in changes.said_of_errors(own["none"], everybodys, "arms")
+    assert "of the arm by its own labels" in changes.said_of_errors(everybodys, own["other"], "arms")
+    assert "same in both arms" in changes.said_of_errors(everybodys, everybodys, "arms")
+    apart = changes.measured(own["none"], everybodys)
+    assert apart.method == "not measured" and changes.measured(own["none"], own["other"]).n
 
 
 def audited(rng: np.random.Generator, change: float, errors: Sequence[dict[str, float]]) -> tuple[bool, bool]:
