@@ -133,10 +133,11 @@ class Perceive(Part):
 
     @property
     def name(self) -> str:
-        """The folder of these perceptions."""
-        clip, probe = (Path(p).name if Path(p).is_dir() else p.removeprefix("hf-hub:") for p in (self.clip, self.probe))
+        """The folder of these perceptions: by what is written alone, whether or not it is on the disk here and now."""
+        at_home = self.clip.removeprefix("hf-hub:") == self.clip and not self.pretrained  # `embedded`, or a folder
+        clip = Path(self.clip).name if at_home else self.clip.removeprefix("hf-hub:")
         people = "" if self.people == "keep_all" else self.people
-        words = "-".join(word for word in (clip, self.pretrained, probe, people) if word)
+        words = "-".join(word for word in (clip, self.pretrained, Path(self.probe).name, people) if word)
         return re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-.")
 
 
