@@ -291,6 +291,18 @@ class ImportStudy(Part):
             raise ValueError(f"{path!r} leaves the folder of the study; put it beside the study and name it from there")
         return path
 
+    @field_validator("own_references")
+    @classmethod
+    def _told_apart(cls, references: tuple[Counted, ...]) -> tuple[Counted, ...]:
+        """By what every number that is held against one is quoted with."""
+        named = [f"{own.publisher}, {own.table}" for own in references]
+        if twice := [name for name in dict.fromkeys(named) if named.count(name) > 1]:
+            raise ValueError(
+                f"{'; '.join(twice)}: several references are called so, and no number says which it is held against; give "
+                "each a table of its own, such as the year or the source"
+            )
+        return references
+
     @model_validator(mode="after")
     def _known_levels(self) -> ImportStudy:
         if self.images is not None and self.columns.image is None:

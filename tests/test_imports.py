@@ -425,6 +425,14 @@ def test_data_outside_the_folder_of_the_study_is_refused(tmp_path: Path, key: st
         ({"guidance": 3}, "guidance"),
         ({"data": "nowhere.csv"}, "no such file"),
         ({"arms": {"a": {"model": "x", "lines": {"source": "model"}}, "b": {"model": "y"}}}, "of arm a and arm b"),
+        (
+            {
+                "own_references": [
+                    {**counts_study()["own_references"][0], "lines": {"source": s}} for s in ("web", "model")
+                ]
+            },
+            "own_references: Web, pictures: several references are called so",
+        ),
     ],
 )
 def test_a_wrong_study_is_one_message_that_names_the_key(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
