@@ -484,11 +484,24 @@ def parse_import(raw: dict[str, Any], *, where: str) -> ImportStudy:
     except ValidationError as error:
         raise checks.explain(error, where=where, model=ImportStudy) from None
     try:
-        study.prompts()
+        _put_to_concepts(study.concepts, study.prompts())
         _looked_up(study.reference)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return study.model_copy(update={"prompt_sets": tuple(map(prompt_sets.written_out, study.prompt_sets))})
+
+
+def _put_to_concepts(concepts: dict[str, str], prompts: tuple[Prompt, ...]) -> None:
+    """Every word is put to a concept that is asked for, and to one: upper and lower case do not matter."""
+    known = sorted({prompt.concept for prompt in prompts})
+    for word, concept in concepts.items():
+        if concept.casefold() not in {one.casefold() for one in known}:
+            raise InputError(f"concepts.{word}: {concept!r} is no concept of the prompts; they are: {', '.join(known)}")
+    folded = Counter(word.casefold() for word in concepts)
+    if twice := [word for word in concepts if folded[word.casefold()] > 1]:
+        raise InputError(
+            f"concepts: {', '.join(map(repr, twice))} are one word but for upper and lower case; put it once"
+        )
 
 
 def _looked_up(references: tuple[Reference, ...]) -> None:
