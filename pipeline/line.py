@@ -225,7 +225,6 @@ def generate(opened: Opened, *, perceive: bool, worker: Worker = ALONE) -> None:
 def perceive(opened: Readable, changes: Sequence[str] = ()) -> None:
     """Read what has been drawn and not read, with the perceiver of the study or, changed, with another beside it."""
     run, study, planned = opened
-    stages.weights_of(run, planned)
     by = other_perceiver(study, changes) if changes else study
     name = by.perceive.name
     if by.perceive != study.perceive and name == study.perceive.name:

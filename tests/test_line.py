@@ -360,7 +360,7 @@ def test_shards_of_two_models_are_not_estimated_or_shown_together(drawn: Callabl
         notes = json.dumps(run.environment(shard) | {"weights": weights})
         store._write(run.images(shard), table.replace_schema_metadata({"environment": notes}))
     said = f"run: .* mixed: {one} drew {shards[0].name}, {shards[2].name}; {other} drew {shards[1].name}. Delete"
-    for stage in (line.perceive, line.estimate, line.report):
+    for stage in (line.estimate, line.report):
         with pytest.raises(RunError, match=said):
             stage(opened)
     assert line.status(opened)["weights"] == [one, other]
