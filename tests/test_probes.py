@@ -868,6 +868,16 @@ def test_the_probe_that_ships_has_seen_no_test_picture(held_out: probes.Seen) ->
     assert len(seen) > 2000 and not set(held_out.sha256) & seen
 
 
+def test_the_record_of_the_probe_that_ships_has_the_counts_by_concept_that_correct_with_it() -> None:
+    described, counted = (
+        json.loads((line.EMBEDDED_PROBE / name).read_text(encoding="utf-8"))
+        for name in (probe.DESCRIPTION, probe.CONFUSION)
+    )
+    for name, entry in counted.items():
+        found = described["measured"][name]
+        assert (found["confusion"], found["confusion_by_concept"]) == (entry["rows"], entry["by_concept"])
+
+
 def test_folds_of_two_pictures_a_level_are_two() -> None:
     truth, groups = np.array([0, 0, 1, 1]), ["a", "b", "c", "d"]
     parts = list(linear.folds(truth, groups, np.ones(4, bool)))
