@@ -571,6 +571,8 @@ def fit_folder(
         )
     for name in attributes:
         one_of(name, album.attributes, where="--attributes")
+        if attributes.count(name) > 1:
+            raise InputError(f"--attributes: {name} is named twice; name each attribute once")
     chosen = [ATTRIBUTES[name] for name in attributes or album.attributes]
     model = ClipModel(clip, pretrained)
     seen = look(album, model)

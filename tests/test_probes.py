@@ -610,6 +610,7 @@ def test_weights_that_would_run_code_are_not_loaded(tiny: ClipModel, fitted: Pat
         ({"kind": "forest"}, "--kind: 'forest' is not known; the choices are: linear, prototype, zero_shot"),
         ({"risk": 5.0}, "--risk 5"),
         ({"attributes": ("age",)}, "--attributes: 'age' is not known; the choices are: gender"),
+        ({"attributes": ("gender", "gender")}, "--attributes: gender is named twice"),
     ],
 )
 def test_what_cannot_be_fitted_is_said_before_a_model_is_loaded(
