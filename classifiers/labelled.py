@@ -26,6 +26,8 @@ from pipeline.types import CANNOT_TELL, Pixels
 EMBEDDED = Path(__file__).parents[1] / "pipeline" / "embedded"
 TRAIN, CALIBRATION, TEST = "train", "calibration", "test"
 SPLITS = (TRAIN, CALIBRATION, TEST, "")
+VALIDATION = "validation"
+"""What most datasets call the split `calibration`."""
 TILE = 64
 MOST = 5
 """Names that an error lists."""
@@ -229,12 +231,11 @@ def _in_folder(file: Path, path: Path, attribute: str) -> Picture:
 
 
 def _dataset(path: Path) -> Album:
-    """A dataset that `datasets` saved to a folder: a column `image`, columns as in a CSV; splits may be named
-    `train`, `calibration` and `test`, and a dataset that has these three is read by them."""
+    """A dataset that `datasets` saved to a folder: a column `image`, columns as in a CSV, splits by their names."""
     import datasets
 
     parts = _parts(path)
-    by_split = set(parts) == {TRAIN, CALIBRATION, TEST}
+    meant = _meant(path, parts)
     pictures: list[Picture] = []
     for split, part in parts.items():
         names = part.column_names
@@ -255,12 +256,24 @@ def _dataset(path: Path) -> Album:
                 labels=_labels(row, attributes),
                 concept=row.get("concept", ""),
                 group=row.get("person", ""),
-                split=split if by_split else row.get("split", ""),
+                split=TEST if meant[split] == TEST else row.get("split") or meant[split],
                 pixels=functools.partial(_row_of, images, number),
             )
             for number, row in enumerate(rows)
         ]
     return Album(what=path.name, pictures=tuple(pictures))
+
+
+def _meant(path: Path, splits: Iterable[str]) -> dict[str, str]:
+    """What each split of a dataset is to a fit. `train` beside nothing to be judged by is judged too, in folds."""
+    known = {"": "", TRAIN: TRAIN, CALIBRATION: CALIBRATION, VALIDATION: CALIBRATION, TEST: TEST}
+    if unknown := [split for split in splits if split not in known]:
+        raise InputError(
+            f"{path}: split {', '.join(map(repr, unknown))}: may be learnt from or may not, nothing says; rename it to one of: "
+            f"{', '.join(name for name in known if name)}"
+        )
+    meant = {split: known[split] for split in splits}
+    return meant if CALIBRATION in meant.values() else {s: "" if to == TRAIN else to for s, to in meant.items()}
 
 
 def _parts(path: Path) -> dict[str, Any]:

@@ -151,14 +151,14 @@ def csv_lines(
         raise InputError(f"{path}: line {reader.line_num}: {error}") from None
 
 
-def all_wrong(path: Path, wrong: Problems) -> InputError:
-    """One message: each problem once, with its lines."""
+def all_wrong(path: Path, wrong: Problems, most: int = MOST_PROBLEMS) -> InputError:
+    """One message: each problem once, with its lines, the first `most` of them."""
     said = []
-    for problem, numbers in list(wrong.items())[:MOST_PROBLEMS]:
+    for problem, numbers in list(wrong.items())[:most]:
         some = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
         said.append(f"{path}: line{'s' if len(numbers) > 1 else ''} {some}: {problem}")
-    if len(wrong) > MOST_PROBLEMS:
-        said.append(f"{path}: and {len(wrong) - MOST_PROBLEMS} more")
+    if len(wrong) > most:
+        said.append(f"{path}: and {len(wrong) - most} more")
     return InputError("\n".join(said))
 
 

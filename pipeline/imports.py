@@ -281,8 +281,10 @@ def _wanted(chosen: ImportStudy) -> Iterator[tuple[str, str]]:
 
 
 def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concepts: set[str]) -> Iterator[Line]:
-    """The lines in the words of the study; at the end, one error with all that is wrong in them."""
+    """The lines in the words of the study; at the end, one error with all that is wrong in them: first every word that is
+    not declared, however many there are."""
     wrong: checks.Problems = {}
+    undeclared: checks.Problems = {}
     first: dict[tuple[str, ...], int] = {}
     named = {word.casefold(): concept.casefold() for word, concept in chosen.concepts.items()}
     combinations = [both for both in _readable(chosen) if isinstance(both, Intersection)]
@@ -292,17 +294,21 @@ def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concep
         word = cells[chosen.columns.concept]
         concept = named.get(word.casefold(), word.casefold())
         said = {name: its.levels.get(cells[its.column]) for name, its in chosen.attributes.items()}
-        problems = [*_not_declared(chosen, cells, said), *_not_taken(chosen, cells)]
+        words = [*_not_declared(chosen, cells, said)]
         if concept not in concepts:
-            problems.append(f"{chosen.columns.concept} {word!r} is no concept of {', '.join(sets)}")
+            words.append(
+                f"{chosen.columns.concept} {word!r} is no concept of {', '.join(sets)}; put it to one of them in concepts"
+            )
+        problems = [*_not_taken(chosen, cells)]
         n, picture, why = _pictures(chosen, folder, cells)
         problems += [why] if why else []
         earlier = first.setdefault(_identity(chosen, cells, picture), number)
         if earlier != number:
             problems.append(f"says the same as line {earlier} again")
-        for problem in problems:
-            wrong.setdefault(problem, []).append(number)
-        if not problems:
+        for found, listed in ((words, undeclared), (problems, wrong)):
+            for problem in found:
+                listed.setdefault(problem, []).append(number)
+        if not words and not problems:
             sure = {name: level for name, level in said.items() if level is not None}
             if NOT_ONE_PERSON in sure.values():  # which is said of the picture, and so in all its attributes
                 sure = dict.fromkeys(sure, NOT_ONE_PERSON)
@@ -310,8 +316,8 @@ def _lines(chosen: ImportStudy, folder: Path, path: Path, content: bytes, concep
             yield Line(number=number, cells=cells, concept=concept, n=n, picture=picture, said=sure)
     if empty:
         raise InputError(f"{path}: has no line but the first")
-    if wrong:
-        raise checks.all_wrong(path, wrong)
+    if undeclared or wrong:
+        raise checks.all_wrong(path, undeclared | wrong, len(undeclared) + checks.MOST_PROBLEMS)
 
 
 def _not_declared(chosen: ImportStudy, cells: dict[str, str], said: dict[str, str | None]) -> Iterator[str]:
@@ -324,12 +330,20 @@ def _not_declared(chosen: ImportStudy, cells: dict[str, str], said: dict[str, st
             )
 
 
+def _groups(chosen: ImportStudy) -> dict[str, dict[str, str]]:
+    """Every arm and own reference, and which lines are of it."""
+    arms = {f"arm {name}": made.lines for name, made in chosen.arms.items()}
+    return arms | {f"reference {own.publisher}, {own.table}": own.lines for own in chosen.own_references}
+
+
+def _takers(chosen: ImportStudy, cells: dict[str, str]) -> list[str]:
+    return [name for name, wanted in _groups(chosen).items() if _takes(wanted, cells)]
+
+
 def _not_taken(chosen: ImportStudy, cells: dict[str, str]) -> Iterator[str]:
     """A line is of one arm or of one reference."""
-    groups = [(f"arm {name}", made.lines) for name, made in chosen.arms.items()]
-    groups += [(f"reference {own.table}", own.lines) for own in chosen.own_references]
-    takers = [name for name, wanted in groups if _takes(wanted, cells)]
-    asked = {column: cells[column] for _, wanted in groups for column in wanted}
+    takers = _takers(chosen, cells)
+    asked = {column: cells[column] for wanted in _groups(chosen).values() for column in wanted}
     if len(takers) != 1:
         at = ", ".join(f"{column} {value!r}" for column, value in asked.items()) or "every line"
         yield f"{at} is of {' and '.join(takers)}; of one alone" if takers else f"{at} is of no arm and no reference"
@@ -358,9 +372,12 @@ def _pictures(chosen: ImportStudy, folder: Path, cells: dict[str, str]) -> tuple
 
 
 def _identity(chosen: ImportStudy, cells: dict[str, str], picture: str) -> tuple[str, ...]:
-    """What may be in a file once: a picture, by where it is if it is here, or a count of something."""
-    if chosen.columns.image is not None:
-        return (picture or cells[chosen.columns.image],)
+    """What may be in a file once: a picture, by where it is if it is here, else by its name in its arm; or a count of
+    something."""
+    if picture:
+        return (picture,)
+    if chosen.columns.image is not None:  # two models may each have a 1.png
+        return (cells[chosen.columns.image], *_takers(chosen, cells))
     return tuple(cell for column, cell in cells.items() if column != chosen.columns.count)
 
 

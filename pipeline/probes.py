@@ -355,19 +355,21 @@ def read_labelled(folder: Path, columns: Sequence[str] = ()) -> pa.Table | None:
 # -- measuring ---------------------------------------------------------------------------------------
 
 
-def evaluate(probe: Probe, seen: Seen, *, learnt_from: frozenset[str] = frozenset()) -> tuple[dict[str, Any], Seen]:
-    """How wrong a probe is, and the pictures that say so: those of the split `test` if there are any, else all.
+def evaluate(
+    probe: Probe, seen: Seen, *, learnt_from: frozenset[str] | None = frozenset()
+) -> tuple[dict[str, Any], Seen]:
+    """How wrong a probe is, and the pictures that say so: those of the split `test` if there are any, else all but those
+    of `train`.
 
-    A picture whose pixels are in `learnt_from` is left out.
+    A picture whose pixels are in `learnt_from` is left out; `None`: what the probe has learnt from is not known.
     """
-    tests = any(picture.split == TEST for picture in seen.album.pictures)
-    rows = [
-        i
-        for i, picture in enumerate(seen.album.pictures)
-        if (picture.split == TEST or not tests) and seen.sha256[i] not in learnt_from
-    ]
+    splits = [picture.split for picture in seen.album.pictures]
+    tests = TEST in splits
+    judged = [i for i, split in enumerate(splits) if (split == TEST if tests else split != TRAIN)]
+    rows = [i for i in judged if seen.sha256[i] not in (learnt_from or ())]
     if not rows:
-        raise InputError(f"{seen.album.what}: the probe has learnt from every picture of it; none is left to judge by")
+        why = "the probe has learnt from every picture of it" if judged else "all its pictures are of the split train"
+        raise InputError(f"{seen.album.what}: {why}; none is left to judge by")
     part = seen.chosen(rows)
     said = probe.from_embeddings(part.embeddings)
     found = measure(probe, part, said.decisions, said.probabilities)
@@ -377,16 +379,17 @@ def evaluate(probe: Probe, seen: Seen, *, learnt_from: frozenset[str] = frozense
         "split": TEST if tests else "",
         "n": len(rows),
         "left_out": len(seen.album.pictures) - len(rows),
+        "learnt_from_is_known": learnt_from is not None,
         "repeated": part.repeated(),
         "unreadable": seen.unreadable,
         "measured": found,
     }, part
 
 
-def learnt_from(folder: Path) -> frozenset[str]:
-    """Digests of the pixels that a fitted probe has seen; none where that file was taken away."""
+def learnt_from(folder: Path) -> frozenset[str] | None:
+    """Digests of the pixels that a fitted probe has seen; `None` where that file was taken away."""
     table = read_labelled(folder, ["sha256"])
-    return frozenset() if table is None else frozenset(table["sha256"].to_pylist())
+    return None if table is None else frozenset(table["sha256"].to_pylist())
 
 
 def measure(
@@ -522,6 +525,11 @@ def shown(found: Mapping[str, Any]) -> Iterator[Table | str]:
         yield f"{found['repeated']} pictures are the same as an earlier one, pixel by pixel; each of them counts"
     if found.get("left_out"):
         yield f"{found['left_out']} pictures are left out: they are not for testing, or the probe has learnt from them"
+    if not found.get("learnt_from_is_known", True):
+        yield (
+            f"the folder of the probe holds no {LABELLED}: it may have learnt from these pictures, and is then less right "
+            "about others"
+        )
     for name, why in found["unreadable"].items():
         yield f"cannot be read: {name}: {why}"
 
@@ -552,8 +560,19 @@ def fit_folder(
     if (out / DESCRIPTION).exists():
         raise InputError(f"{out}: holds a probe already; delete it, or name another folder with --out")
     album = labelled.load(source)
+    tested, others = ({p.group for p in album.pictures if (p.split == TEST) == test} - {""} for test in (True, False))
+    if both := sorted(tested & others):
+        some = ", ".join(both[: labelled.MOST]) + (
+            f" and {len(both) - labelled.MOST} more" if both[labelled.MOST :] else ""
+        )
+        raise InputError(
+            f"{source}: of the split {TEST} and of another: {some}; what has learnt from a person or drawing cannot be "
+            "tested on it: put all pictures of each into one of the two"
+        )
     for name in attributes:
         one_of(name, album.attributes, where="--attributes")
+        if attributes.count(name) > 1:
+            raise InputError(f"--attributes: {name} is named twice; name each attribute once")
     chosen = [ATTRIBUTES[name] for name in attributes or album.attributes]
     model = ClipModel(clip, pretrained)
     seen = look(album, model)

@@ -54,6 +54,7 @@ def write_report(folder: Path) -> Path:
     study = studies.of_run(run.study_file)
     imported = study if isinstance(study, ImportStudy) else None
     pictures = study if isinstance(study, FolderStudy) else None
+    people = "" if isinstance(study, ImportStudy) else study.perceive.people
     rows = figures.by_concept(_read_estimates(folder / "estimates.csv"))
     summary = stages.read_json(folder / "summary.json")
     charts = figures.draw(rows, summary, folder / "figures")
@@ -85,7 +86,7 @@ def write_report(folder: Path) -> Path:
         environments=survey.environments,
         unreadable=survey.unreadable,
         energy=stages.read_json(folder / "energy.json") if (folder / "energy.json").is_file() else None,
-        limits=_limits(rows, summary),
+        limits=[*_limits(rows, summary), *_left_out(summary, people)],
         sets=[prompt_sets.load(name) for name in study.prompt_sets],
         references=imports.references(imported)
         if imported
@@ -897,20 +898,21 @@ def _limits(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[str]:
         said.insert(
             0, f"Drawn with {' and '.join(how)}: what is said here is of the model so changed, not as it was released."
         )
-    return [*known, *said, *_left_out(summary.get("left_out") or {})]
+    return [*known, *said]
 
 
-def _left_out(found: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
-    """Whom the policy about faces leaves out, by attribute."""
+def _left_out(summary: Mapping[str, Any], people: str) -> list[str]:
+    """Whom the policy about faces, `perceive.people`, leaves out, by attribute."""
+    several = ", or with several," if people == "exactly_one" else ""
     sentences = []
-    for attribute, levels in found.items():
+    for attribute, levels in (summary.get("left_out") or {}).items():
         parts = [
             f"{n['left_out']} of {n['left_out'] + n['kept']} that look most like “{level}”"
             for level, n in levels.items()
             if n["left_out"] + n["kept"]
         ]
         sentences.append(
-            f"Pictures without a face that a detector finds, or with several, are in no share of {title_of(attribute)}: "
+            f"Pictures without a face that a detector finds{several} are in no share of {title_of(attribute)}: "
             f"{', '.join(parts)}. Where these parts differ, the choice of pictures moves the shares."
         )
     return sentences

@@ -467,8 +467,6 @@ def _retry_shard(
     environment["failed_drawn_again"] = str(int(environment.get("failed_drawn_again", 0)) + n)
     environment["drawn_again_in"] = [*environment.get("drawn_again_in", []), _environment(planned)]
     still_mine()
-    for stale in run.folder.glob(f"perceptions/*/{shard.name}.parquet"):
-        stale.unlink()
     run.write_images(shard, records, pngs, environment)
 
 

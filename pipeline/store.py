@@ -164,7 +164,8 @@ class Run:
     def write_images(
         self, shard: Shard, records: Sequence[ImageRecord], pngs: Sequence[bytes | None], environment: dict[str, Any]
     ) -> None:
-        """Write a finished image shard; a row per unit, made or not."""
+        """Write a finished image shard; a row per unit, made or not. What was read of pictures that were there before is
+        gone."""
         rows = {
             "unit_id": [r.unit.id for r in records],
             "concept": [r.unit.prompt.concept for r in records],
@@ -194,6 +195,8 @@ class Run:
             "huggingface": json.dumps({"info": {"features": features}}),
             "environment": json.dumps(environment, sort_keys=True),
         }
+        for stale in self.folder.glob(f"perceptions/*/{shard.name}.parquet"):
+            stale.unlink(missing_ok=True)
         _write(self.images(shard), pa.table(rows, schema=IMAGE_SCHEMA.with_metadata(notes)))
 
     def read_images(self, shard: Shard | str, columns: Sequence[str] | None = None) -> pa.Table:

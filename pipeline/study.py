@@ -133,10 +133,11 @@ class Perceive(Part):
 
     @property
     def name(self) -> str:
-        """The folder of these perceptions."""
-        clip, probe = (Path(p).name if Path(p).is_dir() else p.removeprefix("hf-hub:") for p in (self.clip, self.probe))
+        """The folder of these perceptions: by what is written alone, whether or not it is on the disk here and now."""
+        at_home = self.clip.removeprefix("hf-hub:") == self.clip and not self.pretrained  # `embedded`, or a folder
+        clip = Path(self.clip).name if at_home else self.clip.removeprefix("hf-hub:")
         people = "" if self.people == "keep_all" else self.people
-        words = "-".join(word for word in (clip, self.pretrained, probe, people) if word)
+        words = "-".join(word for word in (clip, self.pretrained, Path(self.probe).name, people) if word)
         return re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-.")
 
 
@@ -289,6 +290,18 @@ class ImportStudy(Part):
         if path is not None and not _inside(path):
             raise ValueError(f"{path!r} leaves the folder of the study; put it beside the study and name it from there")
         return path
+
+    @field_validator("own_references")
+    @classmethod
+    def _told_apart(cls, references: tuple[Counted, ...]) -> tuple[Counted, ...]:
+        """By what every number that is held against one is quoted with."""
+        named = [f"{own.publisher}, {own.table}" for own in references]
+        if twice := [name for name in dict.fromkeys(named) if named.count(name) > 1]:
+            raise ValueError(
+                f"{'; '.join(twice)}: several references are called so, and no number says which it is held against; give "
+                "each a table of its own, such as the year or the source"
+            )
+        return references
 
     @model_validator(mode="after")
     def _known_levels(self) -> ImportStudy:
@@ -471,11 +484,24 @@ def parse_import(raw: dict[str, Any], *, where: str) -> ImportStudy:
     except ValidationError as error:
         raise checks.explain(error, where=where, model=ImportStudy) from None
     try:
-        study.prompts()
+        _put_to_concepts(study.concepts, study.prompts())
         _looked_up(study.reference)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return study.model_copy(update={"prompt_sets": tuple(map(prompt_sets.written_out, study.prompt_sets))})
+
+
+def _put_to_concepts(concepts: dict[str, str], prompts: tuple[Prompt, ...]) -> None:
+    """Every word is put to a concept that is asked for, and to one: upper and lower case do not matter."""
+    known = sorted({prompt.concept for prompt in prompts})
+    for word, concept in concepts.items():
+        if concept.casefold() not in {one.casefold() for one in known}:
+            raise InputError(f"concepts.{word}: {concept!r} is no concept of the prompts; they are: {', '.join(known)}")
+    folded = Counter(word.casefold() for word in concepts)
+    if twice := [word for word in concepts if folded[word.casefold()] > 1]:
+        raise InputError(
+            f"concepts: {', '.join(map(repr, twice))} are one word but for upper and lower case; put it once"
+        )
 
 
 def _looked_up(references: tuple[Reference, ...]) -> None:

@@ -112,31 +112,43 @@ def test_no_face_is_no_tone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen.decisions[MONK_TONE.name] == [CANNOT_TELL]
 
 
-def test_a_run_counts_whom_its_policy_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("policy", "kept_of", "said_of"),
+    [
+        ("exactly_one", {"one"}, "a face that a detector finds, or with several, are in no share"),
+        ("largest_face", {"one", "several"}, "a face that a detector finds are in no share"),
+    ],
+)
+def test_a_run_counts_whom_its_policy_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, kept_of: set[str], said_of: str
+) -> None:
     fill(tmp_path / "mine", 40, size=(100, 100))
 
     def find(images: Any) -> list[tuple[Face, ...]]:
         return [FOUND[: int(image[0, 0, 0]) % 3] for image in images]
 
     monkeypatch.setattr(faces, "find", find)
-    changes = ("perceive.clip=fake", "perceive.attributes=[gender]", "perceive.people=exactly_one")
+    changes = ("perceive.clip=fake", "perceive.attributes=[gender]", f"perceive.people={policy}")
     run, chosen, planned = opened = imported(tmp_path / "mine", tmp_path / "run", changes=changes)
     line.perceive(opened)
     line.estimate(opened)
     (shard,) = planned.shards()
-    rows = run.read_perceptions("fake-zero_shot-exactly_one", shard).to_pylist()
+    rows = run.read_perceptions(f"fake-zero_shot-{policy}", shard).to_pylist()
     said = Counter(row["people"] for row in rows)
     with (run.folder / "estimates.csv").open(newline="") as file:
         table = {(row["attribute"], row["level"]): row for row in csv.DictReader(file)}
     assert {level: float(table["people", level]["share"]) * 40 for level in PEOPLE.levels} == pytest.approx(
         dict(said), rel=1e-4
     )
-    assert (table["gender", "woman"]["n"], table["gender", "woman"]["n_one_person"]) == ("40", str(said["one"]))
+    assert (table["gender", "woman"]["n"], table["gender", "woman"]["n_one_person"]) == (
+        "40",
+        str(sum(said[level] for level in kept_of)),
+    )
     left = tables.left_out(run, planned, chosen.perceive.name, line.read_by(run, chosen))
     assert left is not None and list(left) == ["gender"]
     for level, column in (("woman", 0), ("man", 1)):
         likeliest = [row for row in rows if int(np.argmax(row["gender_probabilities"])) == column]
-        kept = sum(row["people"] == "one" for row in likeliest)
+        kept = sum(row["people"] in kept_of for row in likeliest)
         assert left["gender"][level] == {"kept": kept, "left_out": len(likeliest) - kept}
     page = report.write_report(run.folder).read_text(encoding="utf-8")
-    assert "that look most like “woman”" in page
+    assert "that look most like “woman”" in page and said_of in page

@@ -372,6 +372,42 @@ def test_every_word_that_is_not_declared_is_listed_with_its_lines(tmp_path: Path
     assert "woman, man, cannot tell, not one person" in message
 
 
+def test_all_words_that_are_not_declared_are_listed_however_many(tmp_path: Path) -> None:
+    lines = "".join(f"{i}.png,job {i},word {i}\n" for i in range(30)) + "".join(
+        f",cook,male{' ' * i}\n" for i in range(30)
+    )
+    message = refused(tmp_path, labels_study(), LABELS + lines)
+    assert all(f"job 'job {i}' is no" in message and f"label 'word {i}' is not" in message for i in range(30))
+    assert "lines 36, 37, 38, 39, 40 and 25 more: picture is empty" in message
+
+
+def test_two_models_may_each_have_a_picture_of_one_name_unless_both_are_here(tmp_path: Path) -> None:
+    data = "picture,job,label,model\n1.png,cook,female,A\n1.png,cook,male,B\n2.png,cook,male,B\n"
+    arms = {name: {"model": name, "lines": {"model": name}} for name in ("A", "B")}
+    found = read(tmp_path, labels_study(arms=arms), data)
+    assert (count(found, "cook", "A"), count(found, "cook", "B")) == ([1, 0, 0], [0, 2, 0])
+    assert "line 5: says the same as line 3 again" in refused(
+        tmp_path, labels_study(arms=arms), data + "1.png,cook,female,B\n"
+    )
+    save(tmp_path, "1.png", "2.png")
+    assert "line 3: says the same as line 2 again" in refused(
+        tmp_path, labels_study(arms=arms, images="pictures"), data
+    )
+
+
+@pytest.mark.parametrize(
+    ("concepts", "said"),
+    [
+        ({"prof": "techer"}, "made.yaml: concepts.prof: 'techer' is no concept of the prompts; they are: "),
+        ({"prof": "teacher", "Prof": "cook"}, "made.yaml: concepts: 'Prof', 'prof' are one word but for"),
+    ],
+)
+def test_a_word_that_is_put_to_no_concept_or_to_two_is_refused(
+    tmp_path: Path, concepts: dict[str, str], said: str
+) -> None:
+    assert said in refused(tmp_path, labels_study(concepts=concepts), LABELS)
+
+
 def test_a_picture_that_is_labelled_twice_is_refused(tmp_path: Path) -> None:
     assert "line 6: says the same as line 2" in refused(tmp_path, labels_study(), LABELS + "a.png,cook,male\n")
     save(tmp_path, "a.png", "b.png")
@@ -425,6 +461,14 @@ def test_data_outside_the_folder_of_the_study_is_refused(tmp_path: Path, key: st
         ({"guidance": 3}, "guidance"),
         ({"data": "nowhere.csv"}, "no such file"),
         ({"arms": {"a": {"model": "x", "lines": {"source": "model"}}, "b": {"model": "y"}}}, "of arm a and arm b"),
+        (
+            {
+                "own_references": [
+                    {**counts_study()["own_references"][0], "lines": {"source": s}} for s in ("web", "model")
+                ]
+            },
+            "own_references: Web, pictures: several references are called so",
+        ),
     ],
 )
 def test_a_wrong_study_is_one_message_that_names_the_key(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

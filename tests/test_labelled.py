@@ -196,6 +196,46 @@ def test_a_saved_dataset_is_read_with_its_classes_and_splits(tmp_path: Path) -> 
     np.testing.assert_array_equal(album.pictures[4].pixels(), waves(2, 2)[0])
 
 
+@pytest.mark.parametrize(
+    ("splits", "meant"),
+    [
+        (("train", "test"), ("", "test")),
+        (("train", "validation", "test"), ("train", "calibration", "test")),
+        (("train", "validation"), ("train", "calibration")),
+        (("test",), ("test",)),
+        (("train",), ("",)),
+    ],
+)
+def test_the_split_test_of_a_dataset_is_never_learnt_from(
+    tmp_path: Path, splits: tuple[str, ...], meant: tuple[str, ...]
+) -> None:
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "gender": datasets.Value("string")})
+    parts = {
+        split: datasets.Dataset.from_dict({"image": waves(2, seed), "gender": ["woman", "man"]}, features=features)
+        for seed, split in enumerate(splits)
+    }
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "d"))
+    assert [p.split for p in labelled.load(str(tmp_path / "d")).pictures] == [word for word in meant for _ in range(2)]
+    datasets.DatasetDict(parts | {"dev": parts[splits[0]]}).save_to_disk(str(tmp_path / "e"))
+    with pytest.raises(InputError, match=r"split 'dev': .* train, calibration, validation, test"):
+        labelled.load(str(tmp_path / "e"))
+
+
+def test_a_column_of_a_dataset_may_say_the_split_but_makes_no_test_learnt_from(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {"image": datasets.Image(), "gender": datasets.Value("string"), "split": datasets.Value("string")}
+    )
+    rows = {"image": waves(3, 0), "gender": ["woman", "man", "man"], "split": ["train", "test", None]}
+    part = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": part, "test": part}).save_to_disk(str(tmp_path / "d"))
+    found = [p.split for p in labelled.load(str(tmp_path / "d")).pictures]
+    assert found == ["train", "test", "", "test", "test", "test"]
+
+
 def of_dataset(folder: Path, contents: list[bytes | None]) -> Path:
     """A dataset of women with these files, saved as one that answers in arrays."""
     import datasets

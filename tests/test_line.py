@@ -24,7 +24,7 @@ import yaml
 from datasets import load_dataset
 
 from classifiers.clip import ClipModel
-from pipeline import line, report, stages, store, study
+from pipeline import generate, line, report, stages, store, study
 from pipeline.errors import InputError, ModelError, RunError
 from pipeline.line import Opened
 from pipeline.types import Batch, Drawn, Pixels
@@ -365,6 +365,28 @@ def test_shards_of_two_models_are_not_estimated_or_shown_together(drawn: Callabl
             stage(opened)
     assert line.status(opened)["weights"] == [one, other]
     assert not (run.folder / "estimates.csv").exists()
+
+
+def test_what_was_read_of_deleted_images_is_not_taken_for_the_new_ones(
+    drawn: Callable[..., Opened], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As whoever has mixed two models' weights is told to do."""
+    opened = drawn(images_per_prompt=60)
+    run, chosen, planned = opened
+    shard = planned.shards()[1]
+    before = run.read_perceptions(chosen.perceive.name, shard)
+    run.images(shard).unlink()
+    noise = generate.FakeGenerator._noise
+    monkeypatch.setattr(generate.FakeGenerator, "_noise", lambda self, seed: 255 - noise(self, seed))
+    line.generate(opened, perceive=False)
+    line.perceive(opened)
+    (undisturbed := tmp_path / "undisturbed").mkdir()
+    shutil.copy(run.study_file, undisturbed)
+    shutil.copytree(run.folder / "images", undisturbed / "images")
+    there = line.reopen(undisturbed)
+    line.perceive(there)
+    seen = run.read_perceptions(chosen.perceive.name, shard)
+    assert seen.equals(there[0].read_perceptions(chosen.perceive.name, shard)) and not seen.equals(before)
 
 
 def test_two_processes_on_one_folder_do_not_corrupt_it(tmp_path: Path) -> None:

@@ -308,7 +308,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ClipModel:
 
 
 def dark_and_light(n: int, folder: Path) -> Path:
-    """A CSV of pictures of which the dark ones are called women; every third is alone in learning, some are a test."""
+    """A CSV of pictures of which the dark ones are called women; four are of one person, and every fifth person is a test."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -319,7 +319,7 @@ def dark_and_light(n: int, folder: Path) -> Path:
         side = tiny_clip.SIZE
         pixels = rng.normal(90 if woman else 160, 35, (1, 1, 3)) + rng.normal(0, 30, (side, side, 3))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
-        split = "test" if i % 10 in (8, 9) else ""
+        split = "test" if i // 4 % 5 == 4 else ""
         lines.append(f"{i}.png,{'woman' if woman else 'man'},{('cook', 'judge')[i % 4 // 2]},p{i // 4},{split}")
     (folder / "broken.png").write_bytes(b"\x89PNG no picture")
     lines.append("broken.png,man,cook,,")
@@ -448,6 +448,35 @@ def test_the_labels_of_the_test_pictures_change_nothing(tiny: ClipModel, picture
         for s in (seen, seen._replace(album=replace(seen.album, pictures=swapped)))
     ]
     np.testing.assert_array_equal(*heads)
+
+
+def test_what_is_only_learnt_from_judges_nothing_and_a_lost_record_is_said(
+    tiny: ClipModel, pictures: Path, fitted: Path, tmp_path: Path
+) -> None:
+    head, *rows = [row for row in pictures.read_text().splitlines() if "broken" not in row]
+    rows = [row.rpartition(",")[0] for row in rows]
+    here = pictures.with_name("no-test.csv")
+    here.write_text("\n".join([head, *(f"{row},{'' if i % 4 else 'train'}" for i, row in enumerate(rows))]) + "\n")
+    words = line.named_probe("zero_shot", str(here), str(tiny.folder), None)[0]
+    found = probes.evaluate_folder(words, str(here), folder=None, out=tmp_path / "e")
+    assert (found["n"], found["left_out"], found["learnt_from_is_known"]) == (90, 30, True)
+    here.write_text("\n".join([head, *(f"{row},train" for row in rows)]) + "\n")
+    with pytest.raises(InputError, match="all its pictures are of the split train"):
+        probes.evaluate_folder(words, str(here), folder=None, out=tmp_path / "e")
+    given = shutil.copytree(fitted, tmp_path / "given")
+    (given / "labelled.parquet").unlink()
+    loaded = line.named_probe(str(given), str(pictures), "embedded", None)[0]
+    found = probes.evaluate_folder(loaded, str(pictures), folder=given, out=tmp_path / "e")
+    assert "holds no labelled.parquet" in "".join(part for part in probes.shown(found) if isinstance(part, str))
+
+
+def test_a_person_of_the_test_that_would_be_learnt_from_is_named(pictures: Path, tmp_path: Path) -> None:
+    here = pictures.with_name("person.csv")
+    here.write_text("image,gender,person,split\n0.png,woman,ann,test\n1.png,man,bob,\n2.png,woman,ann,\n")
+    with pytest.raises(InputError, match="of the split test and of another: ann; what has learnt from a person"):
+        probes.fit_folder(
+            str(here), clip="nowhere", pretrained=None, kind="linear", attributes=(), risk=0.2, out=tmp_path / "p"
+        )
 
 
 @pytest.mark.parametrize("kind", ["prototype", "linear"])
@@ -581,6 +610,7 @@ def test_weights_that_would_run_code_are_not_loaded(tiny: ClipModel, fitted: Pat
         ({"kind": "forest"}, "--kind: 'forest' is not known; the choices are: linear, prototype, zero_shot"),
         ({"risk": 5.0}, "--risk 5"),
         ({"attributes": ("age",)}, "--attributes: 'age' is not known; the choices are: gender"),
+        ({"attributes": ("gender", "gender")}, "--attributes: gender is named twice"),
     ],
 )
 def test_what_cannot_be_fitted_is_said_before_a_model_is_loaded(
@@ -837,6 +867,16 @@ def test_the_probe_that_ships_reaches_on_held_out_pictures_what_its_page_says(
 def test_the_probe_that_ships_has_seen_no_test_picture(held_out: probes.Seen) -> None:
     seen = probes.learnt_from(line.EMBEDDED_PROBE)
     assert len(seen) > 2000 and not set(held_out.sha256) & seen
+
+
+def test_the_record_of_the_probe_that_ships_has_the_counts_by_concept_that_correct_with_it() -> None:
+    described, counted = (
+        json.loads((line.EMBEDDED_PROBE / name).read_text(encoding="utf-8"))
+        for name in (probe.DESCRIPTION, probe.CONFUSION)
+    )
+    for name, entry in counted.items():
+        found = described["measured"][name]
+        assert (found["confusion"], found["confusion_by_concept"]) == (entry["rows"], entry["by_concept"])
 
 
 def test_folds_of_two_pictures_a_level_are_two() -> None:

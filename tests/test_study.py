@@ -31,6 +31,25 @@ def test_every_study_that_ships_is_valid_and_survives_its_own_dump(name: str) ->
     assert parse(yaml.safe_load(study.dump(one)), where="dump") == one
 
 
+@pytest.mark.parametrize(
+    ("perceive", "name"),
+    [
+        ({"probe": "probes/mine/"}, "embedded-mine"),
+        ({"clip": "models/tiny", "probe": "/far/away/mine", "people": "exactly_one"}, "tiny-mine-exactly_one"),
+        ({"clip": "ViT-B/32", "pretrained": "openai"}, "ViT-B-32-openai-zero_shot"),
+        ({"clip": "hf-hub:apple/MobileCLIP-S2"}, "apple-MobileCLIP-S2-zero_shot"),
+    ],
+)
+def test_the_name_of_a_perceiver_is_of_what_is_written_and_not_of_what_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, perceive: dict[str, str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert study.Perceive(**perceive).name == name
+    for folder in ("probes/mine", "models/tiny", "apple/MobileCLIP-S2", "ViT-B/32", "openai", "zero_shot"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert study.Perceive(**perceive).name == name
+
+
 def test_an_arm_whose_table_knows_no_concept_of_the_study_is_one_message(tmp_path: Path) -> None:
     """Every image would be drawn as without it; a prompt that names a group is left alone rightly."""
     target = tmp_path / "target.csv"
