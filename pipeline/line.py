@@ -47,11 +47,11 @@ Readable = tuple[Run, Study | FolderStudy, Plan | Album]
 
 def begin(chosen: Study, folder: Path) -> Opened:
     """A new run, or the one of the same study that is in the folder. A model that there is not leaves no folder behind."""
-    stages.plan_of(chosen)
+    weights = stages.plan_of(chosen).settings.weights
     if not Run(folder).study_file.exists() and chosen.perceive.clip != "fake":
         _asked_probe(chosen.perceive)
     run, study = stages.open_run(chosen, folder)
-    return run, study, stages.plan_of(study)
+    return run, study, plan(study, weights=weights)
 
 
 def look(chosen: Study, folder: Path) -> Opened:

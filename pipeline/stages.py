@@ -46,7 +46,8 @@ def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
     error that names the keys, once an image is drawn or while somebody draws.
     """
     run = Run(folder)
-    if run.study_file.exists():
+    new = not run.study_file.exists()
+    if not new:
         store.sweep(folder)
     began, wanted = asked(run, wanted)
     if wanted == began:
@@ -56,16 +57,21 @@ def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
             concepts = [prompt.concept for prompt in wanted.prompts()]
             for doubt in arm.doubts(concepts, wanted.model.path, wanted.draw.guidance_scale):
                 say(doubt)
-    wanted = wanted.prepared()
+    ready = wanted.prepared()
+    if new:  # of several processes that begin at one moment one writes the study, and the others go on from it
+        first = store.write_first(run.study_file, study.dump(ready))
+        return (run, ready) if first else open_run(wanted, folder)
     if began is None:
-        asked(run, wanted)  # once more, for the rewrites of a chat model have taken their time
-    store.write_text(run.study_file, study.dump(wanted))
-    return run, wanted
+        asked(run, ready)  # once more, for the rewrites of a chat model have taken their time
+    store.write_text(run.study_file, study.dump(ready))
+    return run, ready
 
 
 def asked(run: Run, wanted: Study) -> tuple[Study | None, Study]:
     """The study that a run folder goes on from, if there is one, and the one to go on with, or a `RunError`, as `open_run`
     has it. Writes nothing of the run."""
+    # looked for before the study, which is written first: what another process writes meanwhile is not taken for foreign
+    others = run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir())
     if run.study_file.exists():
         began = load_run(run.folder)[1]
         try:
@@ -74,7 +80,7 @@ def asked(run: Run, wanted: Study) -> tuple[Study | None, Study]:
         except RunError:
             if not _free(run):
                 raise
-    elif run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir()):
+    elif others:
         raise RunError(f"{run.folder}: is not empty and holds no study.yaml; name another folder with --out")
     return None, wanted
 
@@ -123,7 +129,9 @@ def load_run(folder: Path) -> tuple[Run, Study]:
 
 def _continued(began: Study, wanted: Study, run: Run) -> Study:
     """The study to go on with, in a folder where `began` was drawn."""
-    different = study.differences(began, wanted, {"images_per_prompt", "arms", "grown_from", "description", "prompt_sets"})
+    different = study.differences(
+        began, wanted, {"images_per_prompt", "arms", "grown_from", "description", "prompt_sets"}
+    )
     there, here = began.prompts(), wanted.prompts()  # a description may change, and how the file is written
     if there != here:
         sets = [[*dict.fromkeys(prompt.prompt_set for prompt in prompts)] for prompts in (there, here)]

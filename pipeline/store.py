@@ -123,6 +123,21 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def write_first(path: Path, text: str) -> bool:
+    """The same of a file that there is not yet, and was this process the first? Of several at one moment just one is."""
+    ready = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.first.partial")
+    write_text(ready, text)
+    try:
+        os.link(ready, path)  # unlike a rename it fails where there is a file, over NFS too
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        ready.replace(path)
+    finally:
+        ready.unlink(missing_ok=True)
+    return True
+
+
 def write_json(path: Path, value: Any) -> None:
     """A JSON file that appears whole; NaN and infinities become null."""
     write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")

@@ -168,4 +168,4 @@ def test_what_ships_is_listed() -> None:
 def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:
     line.begin(fake_study(images_per_prompt=1), tmp_path / "run")
     told = typecast("generate", str(tmp_path / "run"), "--set", "images_per_prompt=3")
-    assert told.returncode == 2 and "typecast generate STUDY --set" in told.stderr
+    assert told.returncode == 2 and "belong to the study that it is of: STUDY --set" in told.stderr

@@ -129,6 +129,23 @@ def test_a_worker_that_cannot_be_is_one_message(tmp_path: Path) -> None:
         assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr
 
 
+def test_workers_that_begin_a_run_at_one_moment_end_like_one(tmp_path: Path) -> None:
+    """On a cluster without Slurm, or with scripts of one's own: nobody has made the folder, and nobody waits for another."""
+    quick = {"clip": "fake", "attributes": ["gender"]}
+    chosen = fake_study(images_per_prompt=60, perceive=quick, reference=[])
+    store.write_text(tmp_path / "fake.yaml", study.dump(chosen))
+    command = [sys.executable, "-m", "pipeline.cli", "worker", "fake.yaml", "--out", "run", "--of", "2", "--rank"]
+    both = [subprocess.Popen([*command, str(rank)], cwd=tmp_path, env=ENVIRONMENT) for rank in range(2)]
+    assert [worker.wait(timeout=240) for worker in both] == [0, 0]
+    assert done(line.resume(tmp_path / "run")) == alone(tmp_path / "alone", 60)
+    for stage in ("estimate", "report"):
+        told = typecast(stage, "run", cwd=tmp_path)
+        assert told.returncode == 0, told.stderr
+    assert (tmp_path / "run" / "report.html").is_file()
+    other = typecast(*command[3:], "0", "--set", "seed=1", cwd=tmp_path)
+    assert other.returncode == 2 and "run: holds another study: seed is 0 there and 1 here" in other.stderr
+
+
 def test_energy_of_processes_that_end_together_is_added_up(tmp_path: Path) -> None:
     from pipeline import energy
 
@@ -275,11 +292,11 @@ def test_a_worker_that_somebody_else_starts_takes_one_gpu_or_says_how(
     for name in ("CUDA_VISIBLE_DEVICES", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(InputError, match=r"CUDA_VISIBLE_DEVICES: this worker sees 8 GPUs"):
-        cli.worker(opened[0].folder, "3", 8)
-    cli.worker(opened[0].folder, "0", 1)
+        cli.worker(study=str(opened[0].folder), rank="3", of=8)
+    cli.worker(study=str(opened[0].folder), rank="0", of=1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    cli.worker(opened[0].folder, "3", 8)
+    cli.worker(study=str(opened[0].folder), rank="3", of=8)
     assert begins == [(Worker(0, 1), None), (Worker(3, 8), "5")]
 
 

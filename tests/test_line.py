@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import random
@@ -373,6 +374,42 @@ def test_two_processes_on_one_folder_do_not_corrupt_it(tmp_path: Path) -> None:
     assert [process.wait() for process in both] == [0, 0]
     assert begin_drawing(tmp_path, "alone").wait() == 0
     assert pixels_of(line.resume(tmp_path / "run")) == pixels_of(line.resume(tmp_path / "alone"))
+
+
+def test_a_run_that_another_process_begins_meanwhile_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the other one writes while this one looks into the folder, or once it has looked."""
+    chosen = fake_study(images_per_prompt=1)
+    theirs = study.dump(chosen) + "# as the other process wrote it\n"
+
+    def begun_by_another(folder: Path) -> None:
+        if not (folder / "study.yaml").exists():
+            store.write_text(folder / "study.yaml", theirs)
+            store.write_text(folder / "images" / "x", "")
+
+    looks, prepares = Path.iterdir, study.Study.prepared
+    early, late = tmp_path / "early", tmp_path / "late"
+    for folder in (early, late):
+        folder.mkdir()
+    monkeypatch.setattr(Path, "iterdir", lambda path: [path == early and begun_by_another(path), *looks(path)][1:])
+    monkeypatch.setattr(study.Study, "prepared", lambda own: [begun_by_another(late), prepares(own)][1])
+    for folder in (early, late):
+        run, found = stages.open_run(chosen, folder)
+        assert (found, run.study_file.read_text()) == (chosen, theirs)
+        assert sorted(path.name for path in looks(folder)) == ["images", "study.yaml"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_several_that_write_a_file_first_just_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+    assert store.write_first(tmp_path / "file", "one")
+    if links:
+        assert not store.write_first(tmp_path / "file", "two")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["one"]
 
 
 def test_the_same_run_gives_the_same_table(drawn: Callable[..., Opened]) -> None:
