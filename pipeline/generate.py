@@ -340,8 +340,11 @@ class DiffusersGenerator:
 
         if not self._names:
             texts = {"prompt": [unit.prompt_sent for unit in units]}
-            negatives = {"negative_prompt": [unit.negative_prompt for unit in units]}
-            return texts | (negatives if self.takes_negative_prompt else {})
+            negatives = [unit.negative_prompt for unit in units]
+            # an empty one is left to the pipeline: Kandinsky 3 and CogView 3 put zeros in its place. But where the scale is
+            # called `true_cfg_scale`, guidance is against a text alone, and without one there would be none
+            sent = any(negatives) or "true_cfg_scale" in self._arguments
+            return texts | ({"negative_prompt": negatives} if sent and self.takes_negative_prompt else {})
         told = [self._kept(unit.prompt_sent) for unit in units]
         if self._guided:
             told = [one | self._kept_negative(unit.negative_prompt) for one, unit in zip(told, units, strict=True)]
