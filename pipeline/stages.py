@@ -77,9 +77,14 @@ def asked(run: Run, wanted: Study) -> tuple[Study | None, Study]:
         try:
             arms = [*map(mitigations.remembered, wanted.arms, began.arms), *wanted.arms[len(began.arms) :]]
             return began, _continued(began, wanted.model_copy(update={"arms": tuple(arms)}), run)
-        except RunError:
+        except RunError as error:
             if not _free(run):
                 raise
+            if jobs := run.submitted:
+                raise RunError(
+                    f"{error}; or, if the jobs that were submitted are not to draw it, end them (scancel {' '.join(jobs)}) and "
+                    f"delete {run.folder / store.SLURM}"
+                ) from None
     elif others:
         raise RunError(f"{run.folder}: is not empty and holds no study.yaml; name another folder with --out")
     return None, wanted

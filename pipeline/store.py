@@ -151,6 +151,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
+SLURM, _SCRIPT = "slurm", "_submission.sh"
+"""In the run folder: what was submitted to Slurm, a script named by the number of its job, and what the workers said."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One run folder."""
@@ -166,6 +170,11 @@ class Run:
     def lock(self) -> Path:
         """The file whose lock is held by whoever draws: meanwhile the folder is not given to another study."""
         return self.folder / ".drawing"
+
+    @property
+    def submitted(self) -> list[str]:
+        """The numbers of the jobs that were submitted to Slurm to draw this run, whether they have ended or not."""
+        return sorted(path.name.removesuffix(_SCRIPT) for path in self.folder.glob(f"{SLURM}/*{_SCRIPT}"))
 
     def images(self, shard: Shard | str) -> Path:
         """The file of an image shard. That it exists means that the shard is done."""

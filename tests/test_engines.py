@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -342,6 +343,26 @@ def test_an_array_whose_last_job_is_refused_does_not_stay(
     with pytest.raises(InputError, match=f"Slurm refuses: sbatch: error: QOSMaxSubmit; the array of workers, {said}"):
         slurm.launch(tmp_path / "run", "mine", slurm.Asked({}))
     assert asked.read_text() == "7\n"
+    assert store.Run(tmp_path / "run").submitted == (["7"] if ends else [])
+
+
+def test_the_folder_of_a_study_whose_jobs_wait_is_not_given_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an `sbatch` that takes both scripts, and never starts a job."""
+    stub = tmp_path / "bin" / "sbatch"
+    stub.parent.mkdir()
+    stub.write_text('#!/bin/sh\ngrep -q array= "$1" && echo "Submitted batch job 7" || echo "Submitted batch job 8"\n')
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    opened, folder = begun(tmp_path / "run", 1), tmp_path / "run"
+    assert slurm.launch(folder, "fake", slurm.Asked({})) == ("7", "8")
+    other = fake_study(images_per_prompt=1, seed=1)
+    with pytest.raises(RunError, match=r"seed is 0 there and 1 here.*scancel 7 8.* delete .*run/slurm"):
+        line.begin(other, folder)
+    assert begun(folder, 1)[1] == opened[1] and begun(folder, 2)[1].images_per_prompt == 2
+    shutil.rmtree(folder / "slurm")
+    assert line.begin(other, folder)[1].seed == 1
 
 
 def test_a_worker_has_the_processors_that_were_asked_for(tmp_path: Path) -> None:
@@ -389,15 +410,15 @@ def test_a_secret_in_a_file_that_a_study_names_comes_into_no_run(tmp_path: Path)
 SAYS = f"""
 import logging, sys, threading, warnings
 from pipeline import cli, line
-def resume(folder):
+def begin(chosen, folder):
     logging.getLogger("hub").warning("logs {TOKEN}")
     warnings.warn("warns of https://me:{TOKEN}@there")
     thread = threading.Thread(target=int, args=("{TOKEN}",))
     thread.start()
     thread.join()
     raise SystemExit
-line.resume = resume
-sys.argv = ["typecast", "worker", ".", "--rank", "0", "--of", "1"]
+line.begin = begin
+sys.argv = ["typecast", "worker", "emoji", "--rank", "0", "--of", "1"]
 cli.main()
 """
 
@@ -606,7 +627,7 @@ def test_slurm_ends_like_local_with_one_worker_requeued_and_one_out_of_time(
     shown = subprocess.run(ask, env=cluster, capture_output=True, text=True).stdout
     assert shown.count("Restarts=1") == 2 and shown.count("JobState=COMPLETED") == 2, shown
     assert done(opened) == alone(tmp_path / "alone", 600)
-    logs = "\n".join(log.read_text() for log in (run.folder / slurm.FOLDER).glob("*.out"))
+    logs = "\n".join(log.read_text() for log in (run.folder / store.SLURM).glob("*.out"))
     assert line.status(opened)["report"] and "report.html" in logs, logs
 
 

@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import generate as generation
+from pipeline import store
 from pipeline.errors import InputError, RunError, without_secrets
 from pipeline.types import Worker
 
 RANK = "slurm"
 """What `typecast worker --rank` is told, to ask this module who it is."""
-
-FOLDER = "slurm"
-"""In the run folder: the submitted scripts, and what the workers said."""
 
 OURS = {
     "array": "typecast makes an array of `nodes` jobs itself",
@@ -147,7 +145,7 @@ def launch(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
     if shutil.which("sbatch") is None:
         raise InputError("there is no Slurm here (sbatch is not in the PATH); see the scripts with: --dry-run")
     workers, last = _jobs(folder.resolve(), name, asked)
-    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    (folder / store.SLURM).mkdir(parents=True, exist_ok=True)
     number = workers.submit()
     last.options["dependency"] = f"afterok:{number}"
     try:
@@ -155,6 +153,8 @@ def launch(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
     except InputError as error:
         ended = subprocess.run(["scancel", number], capture_output=True).returncode == 0
         what = "is cancelled" if ended else f"is in the queue still; end it with: scancel {number}"
+        if ended:
+            (folder / store.SLURM / f"{number}_submission.sh").unlink(missing_ok=True)  # it holds the folder no more
         raise InputError(f"{error}; the array of workers, {number}, {what}") from None
 
 
@@ -214,7 +214,7 @@ class _Job:
                 """A script can be made on any machine."""
                 return 2
 
-        executor = Commands(self.folder / FOLDER)
+        executor = Commands(self.folder / store.SLURM)
         # submitit's own defaults for these would not be what the user, or the cluster, has said
         executor.parameters.update(time=None, wckey=None, stderr_to_stdout=True, additional_parameters=self.options)
         executor.parameters.update(self.parameters)
