@@ -83,6 +83,7 @@ ADVICE = {
         ),
         _UNWRITABLE,
     ),
+    errno.EIO: f"{AGAIN}; if it stays so the disk is damaged there: move the file away, and it is made again",
 }
 """What to do about an error of the file system."""
 

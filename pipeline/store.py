@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -10,10 +11,10 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from PIL import Image
 
 from pipeline.errors import RunError
 from pipeline.types import Attribute, ImageRecord, Perceived, Pixels, Shard
+
+T = TypeVar("T")
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGE_SCHEMA = pa.schema(
@@ -289,16 +292,32 @@ def _write(path: Path, table: pa.Table) -> None:
 
 def _read(path: Path, columns: Sequence[str] | None, schema: pa.Schema | None = None) -> pa.Table:
     wanted = None if columns is None else [*columns]
-    try:
-        with path.open("rb") as file:
-            _check(file, pictures=columns is None or "image" in columns)
-        if schema is not None:
-            schema = schema.with_metadata(pq.read_schema(path).metadata)
-        return pq.read_table(path, columns=wanted, partitioning=None, schema=schema)
-    except PermissionError:
-        raise  # it may be whole
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+
+    def rows(file: BinaryIO) -> pa.Table:
+        _check(file, pictures=columns is None or "image" in columns)
+        known = schema if schema is None else schema.with_metadata(pq.read_schema(path).metadata)
+        return pq.read_table(path, columns=wanted, partitioning=None, schema=known)
+
+    return _looked_at(path, rows)
+
+
+def _looked_at(path: Path, look: Callable[[BinaryIO], T]) -> T:
+    """What `look` makes of a shard's file. One that is not there or is damaged is a `RunError`.
+
+    Any other trouble of the file system stays an `OSError`, and names the file: no permission, a server that does not
+    answer. Nothing says that the file is damaged, and it is not set aside.
+    """
+    for last in (False, True):
+        try:
+            with path.open("rb") as file:
+                return look(file)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            number = error.errno if isinstance(error, OSError) else None  # pyarrow has none for what is in a file
+            if number in (None, errno.ENOENT):
+                raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+            if number != errno.ESTALE or last:  # over NFS another process has replaced it: opened anew, it is there
+                raise OSError(number, os.strerror(number), str(path)) from error
+    raise AssertionError("unreachable")
 
 
 def finished(path: Path) -> bool:
@@ -311,17 +330,8 @@ def finished(path: Path) -> bool:
 
 
 def check(path: Path) -> None:
-    """Read all of a shard's file: a byte that is not as it was written is a `RunError`.
-
-    A file that may not be opened is a `PermissionError`: nothing says that it is damaged, and it is not set aside.
-    """
-    try:
-        with path.open("rb") as file:
-            _check(file, pictures=True)
-    except PermissionError:
-        raise
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from error
+    """Read all of a shard's file: a byte that is not as it was written is a `RunError`. An `OSError` says nothing of it."""
+    _looked_at(path, lambda file: _check(file, pictures=True))
 
 
 def _seal(file: BinaryIO) -> None:
