@@ -163,7 +163,13 @@ def test_energy_of_processes_that_end_together_is_added_up(tmp_path: Path) -> No
     assert stages.read_json(tmp_path / "energy.json")["images_per_kwh"] is None
 
 
-@pytest.mark.parametrize(("visible", "kwh"), [(None, 1.0), ("", 0.0), ("2,3", 0.3), ("0,1,2,3,4,5,6,7", 1.0)])
+@pytest.mark.parametrize(
+    ("visible", "kwh"),
+    [
+        *((None, 1.0), ("", 0.0), ("2,3", 0.3), ("0,1,2,3,4,5,6,7", 1.0)),
+        *(("GPU-2,GPU-3", 0.3), (" GPU-6", 0.7), ("MIG-2", 0.0), ("GPU-9", 0.0)),
+    ],
+)
 def test_of_eight_gpus_a_process_counts_the_one_that_it_draws_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, kwh: float
 ) -> None:
@@ -196,12 +202,25 @@ def test_of_eight_gpus_a_process_counts_the_one_that_it_draws_on(
         return told[0]
 
     monkeypatch.setattr(codecarbon, "OfflineEmissionsTracker", tracker)
+    monkeypatch.setattr("codecarbon.core.gpu.AllGPUDevices", lambda: eight)
     with energy.metered(tmp_path, images=lambda: 1, shared=True):
         pass
     assert told[0]._conf["force_mode_cpu_load"]
     monkeypatch.setattr(hardware, "AllGPUDevices", lambda: eight)
     gpu = hardware.GPU.from_utils(told[0]._gpu_ids)
     assert gpu.measure_power_and_energy(10.0)[1].kWh == kwh
+
+
+@pytest.mark.parametrize(("used", "says"), [(0.2, False), (0.0, True)])
+def test_a_gpu_that_is_not_measured_is_said_so(monkeypatch: pytest.MonkeyPatch, used: float, says: bool) -> None:
+    """Such as a part of one (MIG)."""
+    import torch
+
+    from pipeline import energy
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    told = energy._how(SimpleNamespace(_hardware=[]), SimpleNamespace(gpu_energy=used))
+    assert ("the GPU is not measured" in told) is says and ("GPU measured by its own meter" in told) is not says
 
 
 # -- one machine -------------------------------------------------------------------------------------
