@@ -398,6 +398,12 @@ def _load(folder: str, dtype: torch.dtype) -> Any:
     try:
         pipe: Any = diffusers.AutoPipelineForText2Image.from_pretrained(folder, use_safetensors=True, dtype=dtype)
     except Exception as error:  # whatever is wrong with a checkpoint, it is the checkpoint that cannot be used
+        if "IFSafetyChecker" in str(error):  # of which diffusers never calls `post_init`
+            raise ModelError(
+                f"model.path: {folder}: transformers 5 cannot load the safety checker of DeepFloyd IF; it can be drawn without "
+                'one, and then nothing is blocked: name a copy of the folder whose model_index.json says "safety_checker": '
+                "[null, null]"
+            ) from error
         needs = "a text-to-image checkpoint of diffusers, in safetensors"
         raise ModelError(f"model.path: {folder} cannot be loaded ({_first_line(error)}); it must be {needs}") from error
     pipe.set_progress_bar_config(disable=True)

@@ -528,6 +528,20 @@ def test_what_the_safety_checker_of_deepfloyd_flags_is_blocked(tmp_path: Path, u
     assert drawn[:3:2] == (("blocked", "safety checker") if unsafe or marked else ("made", ""))
 
 
+def test_a_safety_checker_that_cannot_be_loaded_says_what_to_do_and_that_helps(tmp_path: Path) -> None:
+    pipe = diffusers.IFPipeline.from_pretrained(tiny.deepfloyd_if(tmp_path / "if"))
+    pipe.register_modules(
+        safety_checker=tiny.if_safety_checker(unsafe=True, marked=True), feature_extractor=tiny.eyes()
+    )
+    pipe.save_pretrained(tmp_path / "if")
+    with pytest.raises(ModelError, match=r'"safety_checker": \[null, null\]') as told:
+        drawing(tmp_path / "if")
+    assert "all_tied_weights_keys" not in str(told.value)
+    index = tmp_path / "if" / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"safety_checker": [None, None]}))
+    pixels(drawing(tmp_path / "if").draw((NURSE,))[0])
+
+
 def test_what_the_safety_checker_flags_is_blocked(tmp_path: Path, sd: DiffusersGenerator) -> None:
     flagging = drawing(tiny.stable_diffusion(tmp_path / "flags", flags=True))
     assert flagging.draw((NURSE, None, PILOT, None)) == [
