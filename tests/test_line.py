@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import json
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ import yaml
 from datasets import load_dataset
 
 from classifiers.clip import ClipModel
-from pipeline import line, report, stages, store, study
+from pipeline import effects, line, report, stages, store, study, tables
 from pipeline.errors import InputError, ModelError, RunError
 from pipeline.line import Opened
 from pipeline.types import Batch, Drawn, Pixels
@@ -374,6 +375,29 @@ def test_two_processes_on_one_folder_do_not_corrupt_it(tmp_path: Path) -> None:
     assert [process.wait() for process in both] == [0, 0]
     assert begin_drawing(tmp_path, "alone").wait() == 0
     assert pixels_of(line.resume(tmp_path / "run")) == pixels_of(line.resume(tmp_path / "alone"))
+
+
+def test_what_grows_with_the_shards_has_a_bar(drawn: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two arms of two shards each: every one is counted in a bar that ends full."""
+    simple = {"clip": "fake", "attributes": ["gender"]}
+    opened = drawn(arms=["none", {"suffix": {"text": "smiling"}}], perceive=simple, reference=[])
+    bars: dict[str, list[int]] = {}
+
+    @contextlib.contextmanager
+    def noted(label: str, *, total: int, **_: Any) -> Iterator[Callable[[int, str], None]]:
+        bars[label] = [0, total]
+
+        def advance(n: int, note: str) -> None:
+            bars[label][0] += n
+
+        yield advance
+
+    for module in (tables, effects, report):
+        monkeypatch.setattr(module, "progress", noted)
+    line.estimate(opened)
+    line.report(opened)
+    assert len(opened[2].shards()) == 4
+    assert bars == {"counting": [4, 4], "adding up the arms": [2, 2], "thumbnails": [4, 4]}
 
 
 def test_a_run_that_another_process_begins_meanwhile_is_gone_on_with(
