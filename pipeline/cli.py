@@ -235,6 +235,8 @@ def launch(
     chosen = studies.load(study, tuple(change or ()))
     folder = out or Path("outputs") / chosen.name
     texts = cluster.scripts(folder, chosen.name, asked)
+    if not dry_run:
+        cluster.look_for_sbatch()
     planned = plan(stages.asked(store.Run(folder), chosen)[1], weights="") if dry_run else line.begin(chosen, folder)[2]
     stages.say_who_is_idle(len(planned.shards()), asked.nodes * asked.per_node)
     if dry_run:

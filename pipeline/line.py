@@ -351,7 +351,10 @@ def read_by(run: Run, study: Study | FolderStudy) -> list[tables.Reading]:
     """What a run's perceiver reads, once it has."""
     path = run.perceptions(study.perceive.name, "x").with_name("perceiver.json")
     if not path.is_file():
-        raise RunError(f"{run.folder}: is not perceived yet; run: typecast perceive {run.folder}")
+        again = f"run: typecast perceive {run.folder}"
+        if any(path.parent.glob("*.parquet")):
+            raise RunError(f"{path}: is missing, and says who read what is beside it; delete its folder and {again}")
+        raise RunError(f"{run.folder}: is not perceived yet; {again}")
     return tables.described_in(path)
 
 

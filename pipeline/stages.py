@@ -195,6 +195,16 @@ def drawn(run: Run, planned: Plan, shard: Shard) -> bool:
     return _as_planned(path, ids, planned.units(shard))
 
 
+def _checked(shards: Sequence[Shard], done: Callable[[Shard], bool]) -> tuple[list[Shard], list[Shard]]:
+    """The shards that are done, and those that are not: their files are read, which takes its time."""
+    apart: tuple[list[Shard], list[Shard]] = ([], [])
+    with progress("checking", total=images_in(shards)) as advance:
+        for shard in shards:
+            apart[0 if done(shard) else 1].append(shard)
+            advance(shard.stop - shard.start, "")
+    return apart
+
+
 def there(run: Run, planned: Plan, shard: Shard) -> bool:
     """The same for whoever only looks: no picture is read, and nothing is set aside."""
     path = run.images(shard)
@@ -324,11 +334,7 @@ def draw(
     To `written` is added how many images a shard has, once it is on the disk.
     """
     wanted = planned.shards() if shards is None else shards
-    todo = []
-    with progress("checking", total=images_in(wanted)) as advance:
-        for shard in wanted:
-            todo += [] if drawn(run, planned, shard) else [shard]
-            advance(shard.stop - shard.start, "")
+    _, todo = _checked(wanted, lambda shard: drawn(run, planned, shard))
     total, missing = images_in(wanted), images_in(todo)
     if not todo:
         return
@@ -437,7 +443,8 @@ def retry(run: Run, planned: Plan, generator: Callable[[], Generator], *, writte
     The perceptions of a shard that changes are deleted first, so that none is ever beside another picture. To `written`
     is added how many images of a shard were drawn, once they are on the disk.
     """
-    failed = {shard: _failed(run, shard) for shard in planned.shards() if drawn(run, planned, shard)}
+    there, _ = _checked(planned.shards(), lambda shard: drawn(run, planned, shard))
+    failed = {shard: _failed(run, shard) for shard in there}
     todo = {shard: n for shard, n in failed.items() if n}
     if not todo:
         return
@@ -518,7 +525,7 @@ def perceive(
     """
     wanted = planned.shards() if shards is None else shards
     ready = [shard for shard in wanted if run.images(shard).exists()]
-    todo = [shard for shard in ready if not perceived(run, name, shard)]
+    _, todo = _checked(ready, lambda shard: perceived(run, name, shard))
     damaged: list[Shard] = []
     if not todo:
         return damaged
@@ -676,7 +683,7 @@ def _total(summary: Path) -> int:
     """Of how many images a summary is."""
     try:
         return int(read_json(summary)["images"]["total"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RunError):
         raise RunError(
             f"{summary}: is no summary of a run; make it again with: typecast estimate {summary.parent}"
         ) from None

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -470,6 +471,24 @@ def test_a_shard_that_the_file_system_does_not_give_is_not_taken_for_damaged(
             line.generate(opened, perceive=True)
         assert (told.value.errno, told.value.filename) == (number, str(victim))
     assert victim.exists() and not list(run.folder.rglob("*unreadable*"))
+
+
+def test_what_a_damaged_file_of_a_run_asks_for_helps(drawn: Callable[..., Opened]) -> None:
+    """A summary that is cut off, and perceptions that nothing says the perceiver of."""
+    run, study, _ = opened = drawn(images_per_prompt=2, perceive={"clip": "fake", "attributes": ["gender"]})
+    line.estimate(opened)
+    (run.folder / "summary.json").write_text("{")
+    with pytest.raises(RunError, match="make it again with: typecast estimate"):
+        line.status(opened)
+    line.estimate(opened)
+    assert line.status(opened)["estimated_of"] == 40
+    seen = run.perceptions(study.perceive.name, "x").parent
+    (seen / "perceiver.json").unlink()
+    with pytest.raises(RunError, match=r"perceiver\.json: is missing.*delete its folder and run: typecast perceive"):
+        line.estimate(opened)
+    shutil.rmtree(seen)
+    line.perceive(opened)
+    line.estimate(opened)
 
 
 def a_model(tmp_path: Path) -> dict[str, Any]:

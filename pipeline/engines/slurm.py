@@ -140,10 +140,14 @@ def scripts(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
     return workers.text(), last.text()
 
 
-def launch(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
-    """Submit both jobs for the run in `folder`; returns their numbers. If one is refused, neither stays."""
+def look_for_sbatch() -> None:
+    """An `InputError` where there is no Slurm."""
     if shutil.which("sbatch") is None:
         raise InputError("there is no Slurm here (sbatch is not in the PATH); see the scripts with: --dry-run")
+
+
+def launch(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
+    """Submit both jobs for the run in `folder`; returns their numbers. If one is refused, neither stays."""
     workers, last = _jobs(folder.resolve(), name, asked)
     (folder / store.SLURM).mkdir(parents=True, exist_ok=True)
     number = workers.submit()
@@ -262,6 +266,8 @@ def _python(folder: Path, asked: Asked) -> list[str]:
     if asked.container is None:
         return ["python" if asked.setup else sys.executable]
     _scriptable(asked.container, "--container")
+    if not asked.container.strip():
+        raise InputError("--container: is empty; it is an image, such as: --container typecast.sif")
     if set(":,") & set(str(folder)):
         raise InputError(f"--out: {folder}: apptainer gives : and , a meaning of their own; name another folder")
     return ["apptainer", "exec", "--nv", "--bind", str(folder), asked.container, "python3"]
