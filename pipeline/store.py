@@ -9,8 +9,8 @@ import hashlib
 import io
 import json
 import os
-import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ STALE = 3600.0
 def appears(path: Path) -> Iterator[BinaryIO]:
     """A file that appears whole, by rename, when the block ends well, and not at all when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")  # two containers may share name and number
     try:
         with partial.open("w+b") as file:
             yield file
@@ -128,7 +128,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_first(path: Path, text: str) -> bool:
     """The same of a file that there is not yet, and was this process the first? Of several at one moment just one is."""
-    ready = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.first.partial")
+    ready = path.with_name(f".{path.name}.{uuid.uuid4().hex}.first.partial")
     write_text(ready, text)
     try:
         os.link(ready, path)  # unlike a rename it fails where there is a file, over NFS too

@@ -424,6 +424,15 @@ def test_a_run_that_another_process_begins_meanwhile_is_gone_on_with(
         assert sorted(path.name for path in looks(folder)) == ["images", "study.yaml"]
 
 
+def test_two_that_write_a_file_at_once_do_not_share_what_is_not_whole_yet(tmp_path: Path) -> None:
+    """As processes of two containers do, which are number 1 in both on a machine of one name."""
+    with store.appears(tmp_path / "file") as slow:
+        slow.write(b"sl")
+        store.write_text(tmp_path / "file", "quick")
+        slow.write(b"ow")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["slow"]
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_of_several_that_write_a_file_first_just_one_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
