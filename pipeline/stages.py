@@ -195,10 +195,10 @@ def drawn(run: Run, planned: Plan, shard: Shard) -> bool:
     return _as_planned(path, ids, planned.units(shard))
 
 
-def _checked(shards: Sequence[Shard], done: Callable[[Shard], bool]) -> tuple[list[Shard], list[Shard]]:
+def _checked(label: str, shards: Sequence[Shard], done: Callable[[Shard], bool]) -> tuple[list[Shard], list[Shard]]:
     """The shards that are done, and those that are not: their files are read, which takes its time."""
     apart: tuple[list[Shard], list[Shard]] = ([], [])
-    with progress("checking", total=images_in(shards)) as advance:
+    with progress(label, total=images_in(shards)) as advance:
         for shard in shards:
             apart[0 if done(shard) else 1].append(shard)
             advance(shard.stop - shard.start, "")
@@ -334,7 +334,7 @@ def draw(
     To `written` is added how many images a shard has, once it is on the disk.
     """
     wanted = planned.shards() if shards is None else shards
-    _, todo = _checked(wanted, lambda shard: drawn(run, planned, shard))
+    _, todo = _checked("checking", wanted, lambda shard: drawn(run, planned, shard))
     total, missing = images_in(wanted), images_in(todo)
     if not todo:
         return
@@ -443,8 +443,8 @@ def retry(run: Run, planned: Plan, generator: Callable[[], Generator], *, writte
     The perceptions of a shard that changes are deleted first, so that none is ever beside another picture. To `written`
     is added how many images of a shard were drawn, once they are on the disk.
     """
-    there, _ = _checked(planned.shards(), lambda shard: drawn(run, planned, shard))
-    failed = {shard: _failed(run, shard) for shard in there}
+    whole, _ = _checked("checking", planned.shards(), lambda shard: drawn(run, planned, shard))
+    failed = {shard: _failed(run, shard) for shard in whole}
     todo = {shard: n for shard, n in failed.items() if n}
     if not todo:
         return
@@ -525,7 +525,7 @@ def perceive(
     """
     wanted = planned.shards() if shards is None else shards
     ready = [shard for shard in wanted if run.images(shard).exists()]
-    _, todo = _checked(ready, lambda shard: perceived(run, name, shard))
+    _, todo = _checked("checking perceptions", ready, lambda shard: perceived(run, name, shard))
     damaged: list[Shard] = []
     if not todo:
         return damaged

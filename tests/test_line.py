@@ -392,8 +392,13 @@ def test_what_grows_with_the_shards_has_a_bar(drawn: Callable[..., Opened], monk
 
         yield advance
 
-    for module in (tables, effects, report):
+    for module in (stages, tables, effects, report):
         monkeypatch.setattr(module, "progress", noted)
+    line.retry(opened)
+    line.perceive(opened)
+    n = len(opened[2])
+    assert bars == {"checking": [n, n], "checking perceptions": [n, n]}
+    bars.clear()
     line.estimate(opened)
     line.report(opened)
     assert len(opened[2].shards()) == 4
