@@ -77,7 +77,7 @@ def difference(share: Estimate, reference: Estimate) -> Estimate:
     """
     _checked_interval("share", share)
     _checked_interval("reference", reference)
-    low, high = _mover(share, reference)
+    low, high = mover(share, reference)
     return Estimate(share.value - reference.value, low, high, share.n, f"MOVER ({share.method})")
 
 
@@ -91,7 +91,7 @@ def log_odds_ratio(share: Estimate, reference: Estimate) -> Estimate:
     _checked_interval("reference", reference)
     a, b = _on_logit_scale(share), _on_logit_scale(reference)
     value = _minus(a.value, b.value)
-    low, high = (-math.inf, math.inf) if math.isnan(value) and share.known and reference.known else _mover(a, b)
+    low, high = (-math.inf, math.inf) if math.isnan(value) and share.known and reference.known else mover(a, b)
     return Estimate(value, low, high, share.n, f"MOVER on log odds ({share.method})")
 
 
@@ -339,7 +339,7 @@ def mean_difference(
     weights = weights / max(weights.sum(), TINY)
     n, method = int(counts.sum()), f"mean over concepts by decided images, {shares.method}{_of_errors(matrix)}"
     means = [(shares.estimate(k), _survey_mean(target[:, k], weights, sizes, level)) for k in range(len(shares.value))]
-    return [Estimate(e.value - r.value, *_mover(e, r), n, method) for e, r in means]
+    return [Estimate(e.value - r.value, *mover(e, r), n, method) for e, r in means]
 
 
 def directional_bias_amplification(
@@ -397,9 +397,9 @@ def directional_bias_amplification(
             ends = [weight * end for end in e[:3]] if weight else [0.0] * 3
             mine = Estimate(ends[0], ends[1], ends[2], e.n, e.method)
             theirs = _survey_mean(target[:, k], side / len(counts), sizes, level)
-            parts.append(Estimate(mine.value - theirs.value, *_mover(mine, theirs), e.n, e.method))
+            parts.append(Estimate(mine.value - theirs.value, *mover(mine, theirs), e.n, e.method))
         gained = parts[0].value - parts[1].value
-        low, high = _mover(parts[0], parts[1])
+        low, high = mover(parts[0], parts[1])
         value, below, above = value + gained, below + gained - low, above + high - gained
     n = int(counts.sum())
     if math.isnan(value):
@@ -592,8 +592,9 @@ def _checked_interval(name: str, estimate: Estimate) -> None:
         raise ValueError(f"{name} must be a share in 0..1, not {estimate.value} in [{low}, {high}]")
 
 
-def _mover(a: Estimate, b: Estimate) -> tuple[float, float]:
-    """Interval of a − b; where a distance to a bound is not finite, what the two intervals allow."""
+def mover(a: Estimate, b: Estimate) -> tuple[float, float]:
+    """Interval of a − b for two independent estimates (Zou and Donner 2008, Statistics in Medicine 27:1693, equation 6);
+    where a distance to a bound is not finite, what the two intervals allow."""
     value = _minus(a.value, b.value)
     if not math.isfinite(value):
         return _minus(a.low, b.high, -math.inf), _minus(a.high, b.low, math.inf)

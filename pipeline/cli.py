@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.line import Readable
+    from pipeline.study import Study
 
 app = typer.Typer(
     name="typecast",
@@ -52,6 +53,10 @@ app.add_typer(labels, name="labels")
 
 StudyName = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study that ships (see: typecast studies), or a YAML file.")
+]
+StudyOrRun = Annotated[
+    str,
+    typer.Argument(metavar="STUDY", help="A study that ships, a YAML file, or the folder of a run, to go on with it."),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, such as outputs/emoji.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder. Default: outputs/<study name>.")]
@@ -78,6 +83,7 @@ ADVICE = {
         ),
         _UNWRITABLE,
     ),
+    errno.EIO: f"{AGAIN}; if it stays so the disk is damaged there: move the file away, and it is made again",
 }
 """What to do about an error of the file system."""
 
@@ -220,17 +226,18 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the scripts, and stop.")] = False,
 ) -> None:
     """Submit a study to Slurm: a job per node that draws and perceives, and one that estimates and reports."""
-    from pipeline import line, stages
+    from pipeline import line, stages, store
     from pipeline import study as studies
     from pipeline.engines import slurm as cluster
     from pipeline.plan import plan
-    from pipeline.store import Run
 
     asked = cluster.Asked(cluster.options(slurm or ()), container, tuple(setup or ()))
     chosen = studies.load(study, tuple(change or ()))
     folder = out or Path("outputs") / chosen.name
     texts = cluster.scripts(folder, chosen.name, asked)
-    planned = plan(stages.asked(Run(folder), chosen)[1], weights="") if dry_run else line.begin(chosen, folder)[2]
+    if not dry_run:
+        cluster.look_for_sbatch()
+    planned = plan(stages.asked(store.Run(folder), chosen)[1], weights="") if dry_run else line.begin(chosen, folder)[2]
     stages.say_who_is_idle(len(planned.shards()), asked.nodes * asked.per_node)
     if dry_run:
         print("\n".join(texts))
@@ -238,22 +245,28 @@ def launch(
     workers, last = cluster.launch(folder, chosen.name, asked)
     print(f"submitted: {workers}, {asked.nodes} x {asked.per_node} workers; then {last}, estimates and report")
     print(f"follow:    typecast status {folder}")
-    print(f"logs:      {folder / cluster.FOLDER}")
+    print(f"logs:      {folder / store.SLURM}")
 
 
 @app.command()
+@_naming_its_study
 def worker(
-    folder: Folder,
+    study: StudyOrRun,
     rank: Annotated[str, typer.Option("--rank", help="Which one this is, from 0; or who knows it: accelerate, slurm.")],
     of: Annotated[int, typer.Option("--of", min=1, help="How many workers there are.")],
+    out: Out = None,
+    change: Changes = None,
 ) -> None:
-    """Draw and perceive one worker's part of a run that exists; start as many as you say, anywhere, in any order."""
+    """Draw and perceive one worker's part of a study; start as many as you say, anywhere, in any order or all at once.
+
+    Then: typecast estimate RUN, and typecast report RUN.
+    """
     from pipeline import line
     from pipeline.engines import local, slurm
     from pipeline.types import Worker
 
-    opened = line.resume(folder)
-    os.environ["OMP_NUM_THREADS"] = str(opened[1].draw.threads)  # before torch counts the processors
+    chosen, folder = _to_draw(study, out, change)
+    os.environ["OMP_NUM_THREADS"] = str(chosen.draw.threads)  # before torch counts the processors
     if rank in (local.RANK, slurm.RANK):
         this = (local if rank == local.RANK else slurm).worker(of)
     elif rank.isdecimal() and int(rank) < of:
@@ -261,7 +274,7 @@ def worker(
         this = Worker(int(rank), of)
     else:
         raise InputError(f"--rank {rank}: the right answers are: 0 to {of - 1}, {local.RANK}, {slurm.RANK}")
-    line.generate(opened, perceive=True, worker=this)
+    line.generate(line.begin(chosen, folder), perceive=True, worker=this)
 
 
 def _take_gpu(of: int) -> None:
@@ -280,23 +293,29 @@ def _take_gpu(of: int) -> None:
 
 @app.command()
 @_naming_its_study
-def generate(study: StudyName, out: Out = None, change: Changes = None) -> None:
+def generate(study: StudyOrRun, out: Out = None, change: Changes = None) -> None:
     """Only draw: the images of a study, or those that a run folder still lacks."""
     from pipeline import line
-    from pipeline import study as studies
 
-    if (Path(study) / "study.yaml").is_file():
-        if change or out:
-            raise InputError(
-                f"{study}: is a run, and goes on as it began; --set and --out belong to the study that it is of: "
-                f"typecast generate STUDY --set … --out {study}"
-            )
-        opened = line.resume(Path(study))
-    else:
-        chosen = studies.load(study, tuple(change or ()))
-        opened = line.begin(chosen, out or Path("outputs") / chosen.name)
+    opened = line.begin(*_to_draw(study, out, change))
     line.generate(opened, perceive=False)
     _exit_with(opened)
+
+
+def _to_draw(name: str, out: Path | None, change: list[str] | None) -> tuple[Study, Path]:
+    """A study and its run folder, or those of a run that is named itself."""
+    from pipeline import stages
+    from pipeline import study as studies
+
+    if (Path(name) / "study.yaml").is_file():
+        if change or out:
+            raise InputError(
+                f"{name}: is a run, and goes on as it began; --set and --out belong to the study that it is of: "
+                f"STUDY --set … --out {name}"
+            )
+        return stages.load_run(Path(name))[1], Path(name)
+    chosen = studies.load(name, tuple(change or ()))
+    return chosen, out or Path("outputs") / chosen.name
 
 
 @app.command()

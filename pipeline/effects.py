@@ -33,7 +33,7 @@ from pipeline.mitigations import (
 )
 from pipeline.pairs import Paired
 from pipeline.plan import Plan
-from pipeline.progress import side_by_side
+from pipeline.progress import progress, side_by_side
 from pipeline.store import Run
 from pipeline.tables import KEY, Key, Reading, Tally
 from pipeline.types import Arm, Estimate, Shard, digest
@@ -542,15 +542,17 @@ def added_up(
             places.setdefault((shard.start, shard.stop), []).append(shard)
     there = {shard.arm for shards in places.values() for shard in shards}
     found: dict[str, Images] = {}
-    for shards in places.values():
-        looked = {shard.arm: _Shard(run, perceiver, shard, readings, words, nobody) for shard in shards}
-        for arm in (arm for arm in planned.arms if arm.name in looked):
-            images = found.setdefault(arm.name, Images())
-            looked[arm.name].add_to(images, arm)
-            if arm.name != BASELINE:
-                looked[arm.name].add_pairs(images, looked.get(BASELINE), readings)
-        for name in (arm.name for arm in planned.arms if arm.name in there - looked.keys() and BASELINE in looked):
-            looked[BASELINE].add_lonely(found.setdefault(name, Images()), name, readings)
+    with progress("adding up the arms", total=len(places), unit="places") as advance:
+        for shards in places.values():
+            looked = {shard.arm: _Shard(run, perceiver, shard, readings, words, nobody) for shard in shards}
+            for arm in (arm for arm in planned.arms if arm.name in looked):
+                images = found.setdefault(arm.name, Images())
+                looked[arm.name].add_to(images, arm)
+                if arm.name != BASELINE:
+                    looked[arm.name].add_pairs(images, looked.get(BASELINE), readings)
+            for name in (arm.name for arm in planned.arms if arm.name in there - looked.keys() and BASELINE in looked):
+                looked[BASELINE].add_lonely(found.setdefault(name, Images()), name, readings)
+            advance(1, "")
     return found
 
 

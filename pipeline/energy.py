@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -32,7 +33,8 @@ def metered(folder: Path, *, images: Callable[[], int], shared: bool = False) ->
 
     A run that was continued, or that several processes work on, has several sessions, each a file of its own.
     The mean carbon intensity of a country's grid is an assumption; the country is the United States unless
-    `TYPECAST_COUNTRY` says another. Of the GPUs only the one that this process draws on counts. Without the
+    `TYPECAST_COUNTRY` says another. Of the GPUs only the one that this process draws on counts; a part of one (MIG) has no
+    meter of its own, and the entry says that it is not measured. Without the
     processor's own meter, codecarbon guesses its power from this process's load, and the entry says so; so it does
     where the machine is `shared` with other workers, for that meter would tell each of them what all use.
     """
@@ -47,7 +49,7 @@ def metered(folder: Path, *, images: Callable[[], int], shared: bool = False) ->
         allow_multiple_runs=True,
         tracking_mode="process",
         measure_power_secs=10,
-        gpu_ids=[os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "none"],  # no id at all would mean all
+        gpu_ids=[_gpu()],
         force_mode_cpu_load=shared,
     )
     start, began = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
@@ -70,6 +72,20 @@ def metered(folder: Path, *, images: Callable[[], int], shared: bool = False) ->
         }
         store.write_json(folder / SESSIONS / f"{uuid.uuid4().hex}.json", session)
         add_up(folder)
+
+
+def _gpu() -> str:
+    """The number of the GPU that this process draws on, as its meter counts them; `none`, for no id at all would mean all.
+
+    codecarbon itself cuts the `G` off a name like `GPU-4e81…`, and finds none that begins so.
+    """
+    name = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if name.isdecimal() or not name:
+        return name or "none"
+    from codecarbon.core.gpu import AllGPUDevices
+
+    known = AllGPUDevices().get_gpu_static_info()
+    return next((str(gpu["gpu_index"]) for gpu in known if gpu["uuid"].startswith(name)), "none")
 
 
 def _country() -> str:
@@ -98,9 +114,11 @@ def _how(tracker: Any, data: Any) -> str:
             "processor too" if own_meter else "the processor's power is a guess from its load and its rated power"
         )
         return f"GPU measured by its own meter; {processor}, memory from its size"
+    torch = sys.modules.get("torch")  # what did not load it did not draw on a GPU
+    missed = "; the GPU is not measured, and what it used is in no sum" if torch and torch.cuda.is_initialized() else ""
     if own_meter:
-        return "processor measured by its own meter; memory from its size"
-    return "a guess: the processor's power from its load and its rated power, memory from its size"
+        return f"processor measured by its own meter; memory from its size{missed}"
+    return f"a guess: the processor's power from its load and its rated power, memory from its size{missed}"
 
 
 def add_up(folder: Path) -> None:

@@ -340,8 +340,11 @@ class DiffusersGenerator:
 
         if not self._names:
             texts = {"prompt": [unit.prompt_sent for unit in units]}
-            negatives = {"negative_prompt": [unit.negative_prompt for unit in units]}
-            return texts | (negatives if self.takes_negative_prompt else {})
+            negatives = [unit.negative_prompt for unit in units]
+            # an empty one is left to the pipeline: Kandinsky 3 and CogView 3 put zeros in its place. But where the scale is
+            # called `true_cfg_scale`, guidance is against a text alone, and without one there would be none
+            sent = any(negatives) or "true_cfg_scale" in self._arguments
+            return texts | ({"negative_prompt": negatives} if sent and self.takes_negative_prompt else {})
         told = [self._kept(unit.prompt_sent) for unit in units]
         if self._guided:
             told = [one | self._kept_negative(unit.negative_prompt) for one, unit in zip(told, units, strict=True)]
@@ -395,6 +398,12 @@ def _load(folder: str, dtype: torch.dtype) -> Any:
     try:
         pipe: Any = diffusers.AutoPipelineForText2Image.from_pretrained(folder, use_safetensors=True, dtype=dtype)
     except Exception as error:  # whatever is wrong with a checkpoint, it is the checkpoint that cannot be used
+        if "IFSafetyChecker" in str(error):  # of which diffusers never calls `post_init`
+            raise ModelError(
+                f"model.path: {folder}: transformers 5 cannot load the safety checker of DeepFloyd IF; it can be drawn without "
+                'one, and then nothing is blocked: name a copy of the folder whose model_index.json says "safety_checker": '
+                "[null, null]"
+            ) from error
         needs = "a text-to-image checkpoint of diffusers, in safetensors"
         raise ModelError(f"model.path: {folder} cannot be loaded ({_first_line(error)}); it must be {needs}") from error
     pipe.set_progress_bar_config(disable=True)

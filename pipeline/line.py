@@ -47,11 +47,11 @@ Readable = tuple[Run, Study | FolderStudy, Plan | Album]
 
 def begin(chosen: Study, folder: Path) -> Opened:
     """A new run, or the one of the same study that is in the folder. A model that there is not leaves no folder behind."""
-    stages.plan_of(chosen)
+    weights = stages.plan_of(chosen).settings.weights
     if not Run(folder).study_file.exists() and chosen.perceive.clip != "fake":
         _asked_probe(chosen.perceive)
     run, study = stages.open_run(chosen, folder)
-    return run, study, stages.plan_of(study)
+    return run, study, plan(study, weights=weights)
 
 
 def look(chosen: Study, folder: Path) -> Opened:
@@ -351,7 +351,10 @@ def read_by(run: Run, study: Study | FolderStudy) -> list[tables.Reading]:
     """What a run's perceiver reads, once it has."""
     path = run.perceptions(study.perceive.name, "x").with_name("perceiver.json")
     if not path.is_file():
-        raise RunError(f"{run.folder}: is not perceived yet; run: typecast perceive {run.folder}")
+        again = f"run: typecast perceive {run.folder}"
+        if any(path.parent.glob("*.parquet")):
+            raise RunError(f"{path}: is missing, and says who read what is beside it; delete its folder and {again}")
+        raise RunError(f"{run.folder}: is not perceived yet; {again}")
     return tables.described_in(path)
 
 

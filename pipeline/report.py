@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import hashlib
 import io
@@ -29,6 +30,7 @@ from pipeline.errors import RunError
 from pipeline.figures import Chart, Row, labels, of_reference, references, said_of_arm, title_of, unique
 from pipeline.labels import Sample, asked
 from pipeline.labels import folder as labels_folder
+from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.study import FolderStudy, ImportStudy, Study
 from pipeline.tables import COLUMNS, Reading
@@ -715,15 +717,17 @@ def _pictures(run: Run, units: Iterable[Unit], side: int = THUMBNAIL) -> dict[st
     for unit in units:
         if unit.status == "made":
             wanted.setdefault(unit.shard, set()).add(unit.id)
-    found = {}
-    for shard, ids in sorted(wanted.items()):
-        try:
-            table = run.read_images(shard, ["unit_id", "image"])
-        except RunError:
-            continue  # its rows were fine and its pictures are not: they stay empty places
-        for place, name in enumerate(table["unit_id"].to_pylist()):
-            if name in ids:
-                found[name] = _thumbnail(table["image"][place].as_py()["bytes"], side)
+    found: dict[str, str] = {}
+    if not wanted:
+        return found
+    with progress("thumbnails", total=len(wanted), unit="shards") as advance:
+        for shard, ids in sorted(wanted.items()):
+            with contextlib.suppress(RunError):  # its rows were fine and its pictures are not: they stay empty places
+                table = run.read_images(shard, ["unit_id", "image"])
+                for place, name in enumerate(table["unit_id"].to_pylist()):
+                    if name in ids:
+                        found[name] = _thumbnail(table["image"][place].as_py()["bytes"], side)
+            advance(1, "")
     return found
 
 

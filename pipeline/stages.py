@@ -46,7 +46,8 @@ def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
     error that names the keys, once an image is drawn or while somebody draws.
     """
     run = Run(folder)
-    if run.study_file.exists():
+    new = not run.study_file.exists()
+    if not new:
         store.sweep(folder)
     began, wanted = asked(run, wanted)
     if wanted == began:
@@ -56,25 +57,35 @@ def open_run(wanted: Study, folder: Path) -> tuple[Run, Study]:
             concepts = [prompt.concept for prompt in wanted.prompts()]
             for doubt in arm.doubts(concepts, wanted.model.path, wanted.draw.guidance_scale):
                 say(doubt)
-    wanted = wanted.prepared()
+    ready = wanted.prepared()
+    if new:  # of several processes that begin at one moment one writes the study, and the others go on from it
+        first = store.write_first(run.study_file, study.dump(ready))
+        return (run, ready) if first else open_run(wanted, folder)
     if began is None:
-        asked(run, wanted)  # once more, for the rewrites of a chat model have taken their time
-    store.write_text(run.study_file, study.dump(wanted))
-    return run, wanted
+        asked(run, ready)  # once more, for the rewrites of a chat model have taken their time
+    store.write_text(run.study_file, study.dump(ready))
+    return run, ready
 
 
 def asked(run: Run, wanted: Study) -> tuple[Study | None, Study]:
     """The study that a run folder goes on from, if there is one, and the one to go on with, or a `RunError`, as `open_run`
     has it. Writes nothing of the run."""
+    # looked for before the study, which is written first: what another process writes meanwhile is not taken for foreign
+    others = run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir())
     if run.study_file.exists():
         began = load_run(run.folder)[1]
         try:
             arms = [*map(mitigations.remembered, wanted.arms, began.arms), *wanted.arms[len(began.arms) :]]
             return began, _continued(began, wanted.model_copy(update={"arms": tuple(arms)}), run)
-        except RunError:
+        except RunError as error:
             if not _free(run):
                 raise
-    elif run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir()):
+            if jobs := run.submitted:
+                raise RunError(
+                    f"{error}; or, if the jobs that were submitted are not to draw it, end them (scancel {' '.join(jobs)}) and "
+                    f"delete {run.folder / store.SLURM}"
+                ) from None
+    elif others:
         raise RunError(f"{run.folder}: is not empty and holds no study.yaml; name another folder with --out")
     return None, wanted
 
@@ -182,6 +193,16 @@ def drawn(run: Run, planned: Plan, shard: Shard) -> bool:
         say(f"{error}; set aside as {store.set_aside(path).name}, and drawn again")
         return False
     return _as_planned(path, ids, planned.units(shard))
+
+
+def _checked(label: str, shards: Sequence[Shard], done: Callable[[Shard], bool]) -> tuple[list[Shard], list[Shard]]:
+    """The shards that are done, and those that are not: their files are read, which takes its time."""
+    apart: tuple[list[Shard], list[Shard]] = ([], [])
+    with progress(label, total=images_in(shards)) as advance:
+        for shard in shards:
+            apart[0 if done(shard) else 1].append(shard)
+            advance(shard.stop - shard.start, "")
+    return apart
 
 
 def there(run: Run, planned: Plan, shard: Shard) -> bool:
@@ -313,11 +334,7 @@ def draw(
     To `written` is added how many images a shard has, once it is on the disk.
     """
     wanted = planned.shards() if shards is None else shards
-    todo = []
-    with progress("checking", total=images_in(wanted)) as advance:
-        for shard in wanted:
-            todo += [] if drawn(run, planned, shard) else [shard]
-            advance(shard.stop - shard.start, "")
+    _, todo = _checked("checking", wanted, lambda shard: drawn(run, planned, shard))
     total, missing = images_in(wanted), images_in(todo)
     if not todo:
         return
@@ -426,7 +443,8 @@ def retry(run: Run, planned: Plan, generator: Callable[[], Generator], *, writte
     The perceptions of a shard that changes are deleted first, so that none is ever beside another picture. To `written`
     is added how many images of a shard were drawn, once they are on the disk.
     """
-    failed = {shard: _failed(run, shard) for shard in planned.shards() if drawn(run, planned, shard)}
+    whole, _ = _checked("checking", planned.shards(), lambda shard: drawn(run, planned, shard))
+    failed = {shard: _failed(run, shard) for shard in whole}
     todo = {shard: n for shard, n in failed.items() if n}
     if not todo:
         return
@@ -505,7 +523,7 @@ def perceive(
     """
     wanted = planned.shards() if shards is None else shards
     ready = [shard for shard in wanted if run.images(shard).exists()]
-    todo = [shard for shard in ready if not perceived(run, name, shard)]
+    _, todo = _checked("checking perceptions", ready, lambda shard: perceived(run, name, shard))
     damaged: list[Shard] = []
     if not todo:
         return damaged
@@ -663,7 +681,7 @@ def _total(summary: Path) -> int:
     """Of how many images a summary is."""
     try:
         return int(read_json(summary)["images"]["total"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RunError):
         raise RunError(
             f"{summary}: is no summary of a run; make it again with: typecast estimate {summary.parent}"
         ) from None

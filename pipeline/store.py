@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
-import socket
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from PIL import Image
 
 from pipeline.errors import RunError
 from pipeline.types import Attribute, ImageRecord, Perceived, Pixels, Shard
+
+T = TypeVar("T")
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGE_SCHEMA = pa.schema(
@@ -78,7 +81,7 @@ STALE = 3600.0
 def appears(path: Path) -> Iterator[BinaryIO]:
     """A file that appears whole, by rename, when the block ends well, and not at all when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")  # two containers may share name and number
     try:
         with partial.open("w+b") as file:
             yield file
@@ -123,6 +126,21 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def write_first(path: Path, text: str) -> bool:
+    """The same of a file that there is not yet, and was this process the first? Of several at one moment just one is."""
+    ready = path.with_name(f".{path.name}.{uuid.uuid4().hex}.first.partial")
+    write_text(ready, text)
+    try:
+        os.link(ready, path)  # unlike a rename it fails where there is a file, over NFS too
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        ready.replace(path)
+    finally:
+        ready.unlink(missing_ok=True)
+    return True
+
+
 def write_json(path: Path, value: Any) -> None:
     """A JSON file that appears whole; NaN and infinities become null."""
     write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
@@ -134,6 +152,10 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+SLURM, _SCRIPT = "slurm", "_submission.sh"
+"""In the run folder: what was submitted to Slurm, a script named by the number of its job, and what the workers said."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +173,11 @@ class Run:
     def lock(self) -> Path:
         """The file whose lock is held by whoever draws: meanwhile the folder is not given to another study."""
         return self.folder / ".drawing"
+
+    @property
+    def submitted(self) -> list[str]:
+        """The numbers of the jobs that were submitted to Slurm to draw this run, whether they have ended or not."""
+        return sorted(path.name.removesuffix(_SCRIPT) for path in self.folder.glob(f"{SLURM}/*{_SCRIPT}"))
 
     def images(self, shard: Shard | str) -> Path:
         """The file of an image shard. That it exists means that the shard is done."""
@@ -268,16 +295,32 @@ def _write(path: Path, table: pa.Table) -> None:
 
 def _read(path: Path, columns: Sequence[str] | None, schema: pa.Schema | None = None) -> pa.Table:
     wanted = None if columns is None else [*columns]
-    try:
-        with path.open("rb") as file:
-            _check(file, pictures=columns is None or "image" in columns)
-        if schema is not None:
-            schema = schema.with_metadata(pq.read_schema(path).metadata)
-        return pq.read_table(path, columns=wanted, partitioning=None, schema=schema)
-    except PermissionError:
-        raise  # it may be whole
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+
+    def rows(file: BinaryIO) -> pa.Table:
+        _check(file, pictures=columns is None or "image" in columns)
+        known = schema if schema is None else schema.with_metadata(pq.read_schema(path).metadata)
+        return pq.read_table(path, columns=wanted, partitioning=None, schema=known)
+
+    return _looked_at(path, rows)
+
+
+def _looked_at(path: Path, look: Callable[[BinaryIO], T]) -> T:
+    """What `look` makes of a shard's file. One that is not there or is damaged is a `RunError`.
+
+    Any other trouble of the file system stays an `OSError`, and names the file: no permission, a server that does not
+    answer. Nothing says that the file is damaged, and it is not set aside.
+    """
+    for last in (False, True):
+        try:
+            with path.open("rb") as file:
+                return look(file)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            number = error.errno if isinstance(error, OSError) else None  # pyarrow has none for what is in a file
+            if number in (None, errno.ENOENT):
+                raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+            if number != errno.ESTALE or last:  # over NFS another process has replaced it: opened anew, it is there
+                raise OSError(number, os.strerror(number), str(path)) from error
+    raise AssertionError("unreachable")
 
 
 def finished(path: Path) -> bool:
@@ -290,17 +333,8 @@ def finished(path: Path) -> bool:
 
 
 def check(path: Path) -> None:
-    """Read all of a shard's file: a byte that is not as it was written is a `RunError`.
-
-    A file that may not be opened is a `PermissionError`: nothing says that it is damaged, and it is not set aside.
-    """
-    try:
-        with path.open("rb") as file:
-            _check(file, pictures=True)
-    except PermissionError:
-        raise
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from error
+    """Read all of a shard's file: a byte that is not as it was written is a `RunError`. An `OSError` says nothing of it."""
+    _looked_at(path, lambda file: _check(file, pictures=True))
 
 
 def _seal(file: BinaryIO) -> None:

@@ -402,6 +402,8 @@ def load_import(name_or_path: str) -> tuple[ImportStudy, Path]:
 
 def _read(name_or_path: str) -> tuple[Path, dict[str, Any]]:
     path = prompt_sets.studies().get(name_or_path, Path(name_or_path))
+    if (path / "study.yaml").is_file():
+        raise InputError(f"{path}: is a run; go on with it by: typecast run {path / 'study.yaml'} --out {path}")
     if not path.is_file():
         ships = ", ".join(sorted(prompt_sets.studies()))
         raise InputError(f"{name_or_path}: no such study file; the studies that ship are: {ships}")

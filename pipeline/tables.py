@@ -38,7 +38,7 @@ from pipeline import amplification
 from pipeline.errors import RunError
 from pipeline.estimates import LABELS, Shares, checked_counts, prediction_powered, published, raw_shares
 from pipeline.plan import Asked, Plan, Sharded
-from pipeline.progress import side_by_side
+from pipeline.progress import progress, side_by_side
 from pipeline.store import Run
 from pipeline.types import ALL_TEMPLATES, CANNOT_TELL, NOT_ONE_PERSON, Distribution, Estimate, Shard, digest
 
@@ -245,20 +245,27 @@ class Tally:
 def tally(run: Run, planned: Sharded, perceiver: str, attributes: Sequence[Reading]) -> Tally:
     """Count what is on the disk, one shard in memory at a time. Images that are not drawn yet are not counted."""
     counts = Tally(parts=templates_together(planned))
-    for shard in planned.shards():
-        if not run.images(shard).exists():
-            continue
-        table = decided(run, perceiver, shard, attributes, [*KEY, "status", "prompt"])
-        if isinstance(planned, Plan):
-            _still_asked(planned, run, shard, table)
-        for row in table.group_by([*KEY, "status"]).aggregate([([], "count_all")]).to_pylist():
-            counts.statuses[tuple(row[n] for n in KEY), row["status"]] += row["count_all"]
-        for a in attributes:
-            for row in table.group_by([*KEY, a.attribute]).aggregate([([], "count_all")]).to_pylist():
-                if row[a.attribute] is not None:
-                    key = tuple(row[n] for n in KEY)
-                    counts.decisions[key, a.attribute, row[a.attribute]] += row["count_all"]
+    shards = [shard for shard in planned.shards() if run.images(shard).exists()]
+    with progress("counting", total=len(shards), unit="shards") as advance:
+        for shard in shards:
+            _add_shard(counts, run, planned, perceiver, shard, attributes)
+            advance(1, "")
     return counts
+
+
+def _add_shard(
+    counts: Tally, run: Run, planned: Sharded, perceiver: str, shard: Shard, attributes: Sequence[Reading]
+) -> None:
+    table = decided(run, perceiver, shard, attributes, [*KEY, "status", "prompt"])
+    if isinstance(planned, Plan):
+        _still_asked(planned, run, shard, table)
+    for row in table.group_by([*KEY, "status"]).aggregate([([], "count_all")]).to_pylist():
+        counts.statuses[tuple(row[n] for n in KEY), row["status"]] += row["count_all"]
+    for a in attributes:
+        for row in table.group_by([*KEY, a.attribute]).aggregate([([], "count_all")]).to_pylist():
+            if row[a.attribute] is not None:
+                key = tuple(row[n] for n in KEY)
+                counts.decisions[key, a.attribute, row[a.attribute]] += row["count_all"]
 
 
 def _still_asked(planned: Plan, run: Run, shard: Shard, images: pa.Table) -> None:

@@ -10,10 +10,12 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipeline import stages, store
+from classifiers import confusion, correction
+from pipeline import amplification, estimates, robustness, simulation, stages, store
 from pipeline.errors import RunError
 from pipeline.progress import MINUTE, progress
 from pipeline.simulation import (
@@ -81,12 +83,18 @@ def validate(folder: Path, *, short: bool, seed: int) -> tuple[str, list[str]]:
         for cell in cells
     }
     others = {case: _place(folder, seed, fewer, asdict(case)) for case in cases}
+    there = [file for _, file in (*friendly.values(), *others.values()) if file.exists()]
+    if old := sum(stages.read_json(file).get("sampler") != _sampler() for file in there):
+        stages.say(
+            f"{folder}: {old} of its {len(there)} cells are by another sampler than this one, or do not say by which; they stay "
+            "as they are: delete their files, and they are simulated anew"
+        )
     missing: list[Asked] = [(cell, audits, *place) for cell, place in friendly.items() if not place[1].exists()]
     missing += [(case, fewer, *place) for case, place in others.items() if not place[1].exists()]
 
     def found() -> tuple[Cells, str]:
-        measured = [(c, Measured(**stages.read_json(file))) for c, (_, file) in friendly.items() if file.exists()]
-        misled = [(c, Misled(**stages.read_json(file))) for c, (_, file) in others.items() if file.exists()]
+        measured = [(c, Measured(**_kept(file))) for c, (_, file) in friendly.items() if file.exists()]
+        misled = [(c, Misled(**_kept(file))) for c, (_, file) in others.items() if file.exists()]
         text = "\n".join(report(measured, misled, of=len(friendly), audits=audits, short=short, seed=seed))
         if not short:
             publish(text)
@@ -126,7 +134,19 @@ def _simulate(what: Asked) -> None:
     one, audits, number, file = what
     rng = np.random.default_rng(number)
     found = measure(one, audits, rng) if isinstance(one, Cell) else mislead(one, audits, rng)
-    store.write_json(file, asdict(found))
+    store.write_json(file, asdict(found) | {"sampler": _sampler()})
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    """What was found of a cell."""
+    return {key: value for key, value in stages.read_json(file).items() if key != "sampler"}
+
+
+def _sampler() -> str:
+    """The digest of the code that is judged. It is no part of a cell's name: cells take hours, and most changes of the code
+    change no number."""
+    judged = (simulation, correction, confusion, estimates, amplification, robustness)
+    return digest([Path(str(module.__file__)).read_text(encoding="utf-8") for module in judged])[:16]
 
 
 def _place(folder: Path, seed: int, audits: int, facts: dict[str, object]) -> tuple[int, Path]:

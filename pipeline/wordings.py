@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import numpy.typing as npt
 from classifiers.probe import Head, Probe
 from pipeline import stages, store
 from pipeline.plan import Sharded
+from pipeline.progress import progress
 from pipeline.store import Run
 from pipeline.tables import KEY, Key, Reading, keys
-from pipeline.types import NOT_ONE_PERSON
+from pipeline.types import NOT_ONE_PERSON, Shard
 
 FILE = "wordings.npz"
 """Beside the perceptions of a probe that asks in words: each phrasing and its vectors."""
@@ -84,24 +85,33 @@ def _counted(
 ) -> dict[tuple[Key, str], Counts]:
     """What each phrasing alone would have decided of the pictures of one person, one shard in memory at a time."""
     found: dict[tuple[Key, str], Counts] = {}
-    for shard in planned.shards():
-        if not asked or not run.perceptions(perceiver, shard).exists():
-            continue
-        _, rows, embeddings = stages.kept_embeddings(run, perceiver, shard)
-        table = run.read_images(shard, KEY).to_pylist()
-        (said,) = run.read_perceptions(perceiver, shard, [asked[0].attribute]).to_pydict().values()
-        of_key: dict[Key, list[int]] = defaultdict(list)
-        for place, row in enumerate(rows):
-            if said[row] != NOT_ONE_PERSON:  # which is said of all attributes or of none
-                of_key[tuple(table[row][name] for name in KEY)].append(place)
-        for reading in asked:
-            scale, threshold = stored[f"{reading.attribute}.scale"]
-            places = [_decided(embeddings, w, scale, threshold) for w in stored[f"{reading.attribute}.weights"]]
-            for key, mine in of_key.items():
-                columns = len(reading.levels) + 1
-                here = np.array([np.bincount(place[mine], minlength=columns) for place in places])
-                found[key, reading.attribute] = found.get((key, reading.attribute), 0) + here
+    if not asked:
+        return found
+    shards = [shard for shard in planned.shards() if run.perceptions(perceiver, shard).exists()]
+    with progress("wordings", total=len(shards), unit="shards") as advance:
+        for shard in shards:
+            for key, here in _of_shard(run, perceiver, shard, asked, stored):
+                found[key] = found.get(key, 0) + here
+            advance(1, "")
     return found
+
+
+def _of_shard(
+    run: Run, perceiver: str, shard: Shard, asked: Sequence[Reading], stored: Mapping[str, npt.NDArray[Any]]
+) -> Iterator[tuple[tuple[Key, str], Counts]]:
+    _, rows, embeddings = stages.kept_embeddings(run, perceiver, shard)
+    table = run.read_images(shard, KEY).to_pylist()
+    (said,) = run.read_perceptions(perceiver, shard, [asked[0].attribute]).to_pydict().values()
+    of_key: dict[Key, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        if said[row] != NOT_ONE_PERSON:  # which is said of all attributes or of none
+            of_key[tuple(table[row][name] for name in KEY)].append(place)
+    for reading in asked:
+        scale, threshold = stored[f"{reading.attribute}.scale"]
+        places = [_decided(embeddings, w, scale, threshold) for w in stored[f"{reading.attribute}.weights"]]
+        for key, mine in of_key.items():
+            columns = len(reading.levels) + 1
+            yield (key, reading.attribute), np.array([np.bincount(place[mine], minlength=columns) for place in places])
 
 
 def _decided(

@@ -426,13 +426,11 @@ def glass_box() -> list[str]:
 
 
 def times(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    """How many times another a positive estimate is, by MOVER on the log scale (Zou and Donner 2008, Statistics in
-    Medicine 27:1693) as if they were independent: what both owe to the same labels makes it surer than this says."""
-    a, b = ({end: math.log(each[end]) for end in ("value", "low", "high")} for each in (one, other))
-    ratio = a["value"] - b["value"]
-    low = ratio - math.hypot(a["value"] - a["low"], b["high"] - b["value"])
-    high = ratio + math.hypot(a["high"] - a["value"], b["value"] - b["low"])
-    return {"value": math.exp(ratio), "low": math.exp(low), "high": math.exp(high)}
+    """How many times another a positive estimate is, by MOVER on the log scale as if they were independent: what both owe
+    to the same labels makes it surer than this says."""
+    a, b = (Estimate(math.log(e["value"]), math.log(e["low"]), math.log(e["high"]), 0, "") for e in (one, other))
+    low, high = amplification.mover(a, b)
+    return {"value": math.exp(a.value - b.value), "low": math.exp(low), "high": math.exp(high)}
 
 
 def percent(share: dict[str, float]) -> str:

@@ -20,9 +20,10 @@ from tests.conftest import fake_study
 HOME = Path(__file__).parents[1]
 
 
-def typecast(*words: str, cwd: Path = HOME) -> subprocess.CompletedProcess[str]:
+def typecast(*words: str, cwd: Path = HOME, **variables: str) -> subprocess.CompletedProcess[str]:
     code = "from pipeline.cli import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
+    environment |= variables
     return subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300
     )
@@ -99,6 +100,20 @@ def test_wrong_input_is_one_message_and_exit_code_2(words: list[str], said: str,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_in_the_place_of_a_study_is_told_how_to_go_on(fake: str, tmp_path: Path) -> None:
+    assert typecast("generate", fake, "--out", "run", cwd=tmp_path).returncode == 0
+    told = typecast("run", "run", cwd=tmp_path)
+    assert told.returncode == 2 and told.stderr.endswith("go on with it by: typecast run run/study.yaml --out run\n")
+    assert typecast(*told.stderr.split("typecast ")[-1].split(), cwd=tmp_path).returncode == 0
+
+
+def test_a_launch_that_cannot_be_leaves_no_folder_behind(fake: str, tmp_path: Path) -> None:
+    for words, said in (([], "no Slurm here"), (["--container", " ", "--dry-run"], "--container: is empty")):
+        told = typecast("launch", fake, *words, cwd=tmp_path, PATH="/nowhere")
+        assert told.returncode == 2 and said in told.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_what_a_user_typed_is_repeated_without_its_password(tmp_path: Path) -> None:
     ended = typecast("run", "https://me:SeCrEt@there/study.yaml", cwd=tmp_path)
     assert ended.returncode == 2 and "https://…@there/study.yaml: no such study file" in ended.stderr
@@ -168,4 +183,4 @@ def test_what_ships_is_listed() -> None:
 def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:
     line.begin(fake_study(images_per_prompt=1), tmp_path / "run")
     told = typecast("generate", str(tmp_path / "run"), "--set", "images_per_prompt=3")
-    assert told.returncode == 2 and "typecast generate STUDY --set" in told.stderr
+    assert told.returncode == 2 and "belong to the study that it is of: STUDY --set" in told.stderr

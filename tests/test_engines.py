@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,23 @@ def test_a_worker_that_cannot_be_is_one_message(tmp_path: Path) -> None:
         assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr
 
 
+def test_workers_that_begin_a_run_at_one_moment_end_like_one(tmp_path: Path) -> None:
+    """On a cluster without Slurm, or with scripts of one's own: nobody has made the folder, and nobody waits for another."""
+    quick = {"clip": "fake", "attributes": ["gender"]}
+    chosen = fake_study(images_per_prompt=60, perceive=quick, reference=[])
+    store.write_text(tmp_path / "fake.yaml", study.dump(chosen))
+    command = [sys.executable, "-m", "pipeline.cli", "worker", "fake.yaml", "--out", "run", "--of", "2", "--rank"]
+    both = [subprocess.Popen([*command, str(rank)], cwd=tmp_path, env=ENVIRONMENT) for rank in range(2)]
+    assert [worker.wait(timeout=240) for worker in both] == [0, 0]
+    assert done(line.resume(tmp_path / "run")) == alone(tmp_path / "alone", 60)
+    for stage in ("estimate", "report"):
+        told = typecast(stage, "run", cwd=tmp_path)
+        assert told.returncode == 0, told.stderr
+    assert (tmp_path / "run" / "report.html").is_file()
+    other = typecast(*command[3:], "0", "--set", "seed=1", cwd=tmp_path)
+    assert other.returncode == 2 and "run: holds another study: seed is 0 there and 1 here" in other.stderr
+
+
 def test_energy_of_processes_that_end_together_is_added_up(tmp_path: Path) -> None:
     from pipeline import energy
 
@@ -145,7 +163,13 @@ def test_energy_of_processes_that_end_together_is_added_up(tmp_path: Path) -> No
     assert stages.read_json(tmp_path / "energy.json")["images_per_kwh"] is None
 
 
-@pytest.mark.parametrize(("visible", "kwh"), [(None, 1.0), ("", 0.0), ("2,3", 0.3), ("0,1,2,3,4,5,6,7", 1.0)])
+@pytest.mark.parametrize(
+    ("visible", "kwh"),
+    [
+        *((None, 1.0), ("", 0.0), ("2,3", 0.3), ("0,1,2,3,4,5,6,7", 1.0)),
+        *(("GPU-2,GPU-3", 0.3), (" GPU-6", 0.7), ("MIG-2", 0.0), ("GPU-9", 0.0)),
+    ],
+)
 def test_of_eight_gpus_a_process_counts_the_one_that_it_draws_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, kwh: float
 ) -> None:
@@ -178,12 +202,25 @@ def test_of_eight_gpus_a_process_counts_the_one_that_it_draws_on(
         return told[0]
 
     monkeypatch.setattr(codecarbon, "OfflineEmissionsTracker", tracker)
+    monkeypatch.setattr("codecarbon.core.gpu.AllGPUDevices", lambda: eight)
     with energy.metered(tmp_path, images=lambda: 1, shared=True):
         pass
     assert told[0]._conf["force_mode_cpu_load"]
     monkeypatch.setattr(hardware, "AllGPUDevices", lambda: eight)
     gpu = hardware.GPU.from_utils(told[0]._gpu_ids)
     assert gpu.measure_power_and_energy(10.0)[1].kWh == kwh
+
+
+@pytest.mark.parametrize(("used", "says"), [(0.2, False), (0.0, True)])
+def test_a_gpu_that_is_not_measured_is_said_so(monkeypatch: pytest.MonkeyPatch, used: float, says: bool) -> None:
+    """Such as a part of one (MIG)."""
+    import torch
+
+    from pipeline import energy
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    told = energy._how(SimpleNamespace(_hardware=[]), SimpleNamespace(gpu_energy=used))
+    assert ("the GPU is not measured" in told) is says and ("GPU measured by its own meter" in told) is not says
 
 
 # -- one machine -------------------------------------------------------------------------------------
@@ -275,11 +312,11 @@ def test_a_worker_that_somebody_else_starts_takes_one_gpu_or_says_how(
     for name in ("CUDA_VISIBLE_DEVICES", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(InputError, match=r"CUDA_VISIBLE_DEVICES: this worker sees 8 GPUs"):
-        cli.worker(opened[0].folder, "3", 8)
-    cli.worker(opened[0].folder, "0", 1)
+        cli.worker(study=str(opened[0].folder), rank="3", of=8)
+    cli.worker(study=str(opened[0].folder), rank="0", of=1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    cli.worker(opened[0].folder, "3", 8)
+    cli.worker(study=str(opened[0].folder), rank="3", of=8)
     assert begins == [(Worker(0, 1), None), (Worker(3, 8), "5")]
 
 
@@ -325,6 +362,26 @@ def test_an_array_whose_last_job_is_refused_does_not_stay(
     with pytest.raises(InputError, match=f"Slurm refuses: sbatch: error: QOSMaxSubmit; the array of workers, {said}"):
         slurm.launch(tmp_path / "run", "mine", slurm.Asked({}))
     assert asked.read_text() == "7\n"
+    assert store.Run(tmp_path / "run").submitted == (["7"] if ends else [])
+
+
+def test_the_folder_of_a_study_whose_jobs_wait_is_not_given_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an `sbatch` that takes both scripts, and never starts a job."""
+    stub = tmp_path / "bin" / "sbatch"
+    stub.parent.mkdir()
+    stub.write_text('#!/bin/sh\ngrep -q array= "$1" && echo "Submitted batch job 7" || echo "Submitted batch job 8"\n')
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    opened, folder = begun(tmp_path / "run", 1), tmp_path / "run"
+    assert slurm.launch(folder, "fake", slurm.Asked({})) == ("7", "8")
+    other = fake_study(images_per_prompt=1, seed=1)
+    with pytest.raises(RunError, match=r"seed is 0 there and 1 here.*scancel 7 8.* delete .*run/slurm"):
+        line.begin(other, folder)
+    assert begun(folder, 1)[1] == opened[1] and begun(folder, 2)[1].images_per_prompt == 2
+    shutil.rmtree(folder / "slurm")
+    assert line.begin(other, folder)[1].seed == 1
 
 
 def test_a_worker_has_the_processors_that_were_asked_for(tmp_path: Path) -> None:
@@ -372,15 +429,15 @@ def test_a_secret_in_a_file_that_a_study_names_comes_into_no_run(tmp_path: Path)
 SAYS = f"""
 import logging, sys, threading, warnings
 from pipeline import cli, line
-def resume(folder):
+def begin(chosen, folder):
     logging.getLogger("hub").warning("logs {TOKEN}")
     warnings.warn("warns of https://me:{TOKEN}@there")
     thread = threading.Thread(target=int, args=("{TOKEN}",))
     thread.start()
     thread.join()
     raise SystemExit
-line.resume = resume
-sys.argv = ["typecast", "worker", ".", "--rank", "0", "--of", "1"]
+line.begin = begin
+sys.argv = ["typecast", "worker", "emoji", "--rank", "0", "--of", "1"]
 cli.main()
 """
 
@@ -589,7 +646,7 @@ def test_slurm_ends_like_local_with_one_worker_requeued_and_one_out_of_time(
     shown = subprocess.run(ask, env=cluster, capture_output=True, text=True).stdout
     assert shown.count("Restarts=1") == 2 and shown.count("JobState=COMPLETED") == 2, shown
     assert done(opened) == alone(tmp_path / "alone", 600)
-    logs = "\n".join(log.read_text() for log in (run.folder / slurm.FOLDER).glob("*.out"))
+    logs = "\n".join(log.read_text() for log in (run.folder / store.SLURM).glob("*.out"))
     assert line.status(opened)["report"] and "report.html" in logs, logs
 
 

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -442,6 +443,52 @@ def test_a_shard_that_may_not_be_opened_is_not_taken_for_damaged(
     with pytest.raises(PermissionError):
         line.generate(opened, perceive=True)
     assert victim.exists() and len(list(victim.parent.glob("*unreadable*"))) == 0
+
+
+@pytest.mark.parametrize("folder", ["images", f"perceptions/{PERCEIVER}"])
+@pytest.mark.parametrize(("number", "times"), [(errno.ESTALE, 1), (errno.ESTALE, 9), (errno.EIO, 9), (errno.EMFILE, 9)])
+def test_a_shard_that_the_file_system_does_not_give_is_not_taken_for_damaged(
+    drawn: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch, folder: str, number: int, times: int
+) -> None:
+    """Over NFS a file that another machine has replaced is a stale handle, once; what stays so is told."""
+    run, *_ = opened = drawn(images_per_prompt=2)
+    (victim,) = (run.folder / folder).glob("*.parquet")
+    checking, before = store._check, pixels_of(opened)
+    left = [times]
+
+    def troubled(file: Any, *, pictures: bool) -> None:
+        if file.name == str(victim) and left[0]:
+            left[0] -= 1
+            raise OSError(number, os.strerror(number))  # as what an open file says, it names none
+        checking(file, pictures=pictures)
+
+    monkeypatch.setattr(store, "_check", troubled)
+    if times == 1:
+        line.generate(opened, perceive=True)
+        assert not left[0] and pixels_of(opened) == before
+    else:
+        with pytest.raises(OSError, match=os.strerror(number)) as told:
+            line.generate(opened, perceive=True)
+        assert (told.value.errno, told.value.filename) == (number, str(victim))
+    assert victim.exists() and not list(run.folder.rglob("*unreadable*"))
+
+
+def test_what_a_damaged_file_of_a_run_asks_for_helps(drawn: Callable[..., Opened]) -> None:
+    """A summary that is cut off, and perceptions that nothing says the perceiver of."""
+    run, study, _ = opened = drawn(images_per_prompt=2, perceive={"clip": "fake", "attributes": ["gender"]})
+    line.estimate(opened)
+    (run.folder / "summary.json").write_text("{")
+    with pytest.raises(RunError, match="make it again with: typecast estimate"):
+        line.status(opened)
+    line.estimate(opened)
+    assert line.status(opened)["estimated_of"] == 40
+    seen = run.perceptions(study.perceive.name, "x").parent
+    (seen / "perceiver.json").unlink()
+    with pytest.raises(RunError, match=r"perceiver\.json: is missing.*delete its folder and run: typecast perceive"):
+        line.estimate(opened)
+    shutil.rmtree(seen)
+    line.perceive(opened)
+    line.estimate(opened)
 
 
 def a_model(tmp_path: Path) -> dict[str, Any]:

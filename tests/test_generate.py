@@ -199,12 +199,11 @@ def test_a_negative_prompt_is_the_one_that_diffusers_would_send(models: dict[str
 
 @pytest.mark.parametrize("make", [tiny.deepfloyd_if, tiny.kandinsky3])
 def test_a_family_without_a_processor_of_images_keeps_what_diffusers_draws(tmp_path: Path, make: Any) -> None:
-    """They give -1..1 where they are asked for tensors."""
+    """They give -1..1 where they are asked for tensors; and Kandinsky 3 puts zeros where no negative prompt is given."""
     pipe = diffusers.AutoPipelineForText2Image.from_pretrained(make(tmp_path / "model"))
     pipe.set_progress_bar_config(disable=True)
     image = pipe(
         prompt=[NURSE.prompt_sent],
-        negative_prompt=[""],
         generator=[torch.Generator().manual_seed(NURSE.seed)],
         num_inference_steps=2,
         guidance_scale=3.0,
@@ -296,6 +295,15 @@ def test_a_family_that_is_not_in_the_table_draws_from_the_texts(
     assert drawn[1] is None
     assert np.abs(pixels(drawn[0]).astype(int) - pixels(expected[0])).max() <= 1
     assert np.abs(pixels(drawn[2]).astype(int) - pixels(expected[1])).max() <= 1
+
+
+def test_a_family_that_is_guided_only_against_a_text_is_given_the_empty_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As Qwen-Image is: of FLUX, told in texts, the network runs both branches."""
+    monkeypatch.setattr(generate, "ENCODED", {})
+    plain = drawing(tiny.flux(tmp_path / "flux", distilled=False))
+    assert rows_seen(plain, (NURSE,)) == [1] * 4
 
 
 def test_an_empty_batch_draws_nothing(sd: DiffusersGenerator) -> None:
@@ -518,6 +526,20 @@ def test_what_the_safety_checker_of_deepfloyd_flags_is_blocked(tmp_path: Path, u
     drawn = generator.draw((NURSE,))[0]
     assert drawn is not None
     assert drawn[:3:2] == (("blocked", "safety checker") if unsafe or marked else ("made", ""))
+
+
+def test_a_safety_checker_that_cannot_be_loaded_says_what_to_do_and_that_helps(tmp_path: Path) -> None:
+    pipe = diffusers.IFPipeline.from_pretrained(tiny.deepfloyd_if(tmp_path / "if"))
+    pipe.register_modules(
+        safety_checker=tiny.if_safety_checker(unsafe=True, marked=True), feature_extractor=tiny.eyes()
+    )
+    pipe.save_pretrained(tmp_path / "if")
+    with pytest.raises(ModelError, match=r'"safety_checker": \[null, null\]') as told:
+        drawing(tmp_path / "if")
+    assert "all_tied_weights_keys" not in str(told.value)
+    index = tmp_path / "if" / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"safety_checker": [None, None]}))
+    pixels(drawing(tmp_path / "if").draw((NURSE,))[0])
 
 
 def test_what_the_safety_checker_flags_is_blocked(tmp_path: Path, sd: DiffusersGenerator) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import json
 import os
 import random
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ import yaml
 from datasets import load_dataset
 
 from classifiers.clip import ClipModel
-from pipeline import generate, line, report, stages, store, study
+from pipeline import effects, generate, line, report, stages, store, study, tables
 from pipeline.errors import InputError, ModelError, RunError
 from pipeline.line import Opened
 from pipeline.types import Batch, Drawn, Pixels
@@ -395,6 +397,79 @@ def test_two_processes_on_one_folder_do_not_corrupt_it(tmp_path: Path) -> None:
     assert [process.wait() for process in both] == [0, 0]
     assert begin_drawing(tmp_path, "alone").wait() == 0
     assert pixels_of(line.resume(tmp_path / "run")) == pixels_of(line.resume(tmp_path / "alone"))
+
+
+def test_what_grows_with_the_shards_has_a_bar(drawn: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two arms of two shards each: every one is counted in a bar that ends full."""
+    simple = {"clip": "fake", "attributes": ["gender"]}
+    opened = drawn(arms=["none", {"suffix": {"text": "smiling"}}], perceive=simple, reference=[])
+    bars: dict[str, list[int]] = {}
+
+    @contextlib.contextmanager
+    def noted(label: str, *, total: int, **_: Any) -> Iterator[Callable[[int, str], None]]:
+        bars[label] = [0, total]
+
+        def advance(n: int, note: str) -> None:
+            bars[label][0] += n
+
+        yield advance
+
+    for module in (stages, tables, effects, report):
+        monkeypatch.setattr(module, "progress", noted)
+    line.retry(opened)
+    line.perceive(opened)
+    n = len(opened[2])
+    assert bars == {"checking": [n, n], "checking perceptions": [n, n]}
+    bars.clear()
+    line.estimate(opened)
+    line.report(opened)
+    assert len(opened[2].shards()) == 4
+    assert bars == {"counting": [4, 4], "adding up the arms": [2, 2], "thumbnails": [4, 4]}
+
+
+def test_a_run_that_another_process_begins_meanwhile_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the other one writes while this one looks into the folder, or once it has looked."""
+    chosen = fake_study(images_per_prompt=1)
+    theirs = study.dump(chosen) + "# as the other process wrote it\n"
+
+    def begun_by_another(folder: Path) -> None:
+        if not (folder / "study.yaml").exists():
+            store.write_text(folder / "study.yaml", theirs)
+            store.write_text(folder / "images" / "x", "")
+
+    looks, prepares = Path.iterdir, study.Study.prepared
+    early, late = tmp_path / "early", tmp_path / "late"
+    for folder in (early, late):
+        folder.mkdir()
+    monkeypatch.setattr(Path, "iterdir", lambda path: [path == early and begun_by_another(path), *looks(path)][1:])
+    monkeypatch.setattr(study.Study, "prepared", lambda own: [begun_by_another(late), prepares(own)][1])
+    for folder in (early, late):
+        run, found = stages.open_run(chosen, folder)
+        assert (found, run.study_file.read_text()) == (chosen, theirs)
+        assert sorted(path.name for path in looks(folder)) == ["images", "study.yaml"]
+
+
+def test_two_that_write_a_file_at_once_do_not_share_what_is_not_whole_yet(tmp_path: Path) -> None:
+    """As processes of two containers do, which are number 1 in both on a machine of one name."""
+    with store.appears(tmp_path / "file") as slow:
+        slow.write(b"sl")
+        store.write_text(tmp_path / "file", "quick")
+        slow.write(b"ow")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["slow"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_several_that_write_a_file_first_just_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+    assert store.write_first(tmp_path / "file", "one")
+    if links:
+        assert not store.write_first(tmp_path / "file", "two")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["one"]
 
 
 def test_the_same_run_gives_the_same_table(drawn: Callable[..., Opened]) -> None:

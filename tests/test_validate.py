@@ -175,13 +175,20 @@ def test_errors_that_differ_by_ten_points_are_not_covered_and_none_are() -> None
     assert with_gap.erased_by is not None and 0.05 < with_gap.erased_by < 0.1
 
 
-def test_the_short_form_holds_and_continues_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_short_form_holds_and_continues_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text, failed = validate.validate(tmp_path, short=True, seed=0)
     assert failed == [] and "typecast validate --short --seed 0" in text
     rows = [line for line in text.splitlines() if line.endswith(("| holds |", "| fails |"))]
     assert len(rows) == len(simulation.few()) and not any("nan" in row for row in rows)
     monkeypatch.setattr(validate, "_simulate", None)
     assert validate.validate(tmp_path, short=True, seed=0)[0] == text
+    assert "another sampler" not in capsys.readouterr().err
+    monkeypatch.setattr(validate, "_sampler", lambda: "of tomorrow")
+    assert validate.validate(tmp_path, short=True, seed=0)[0] == text
+    n = len(list(tmp_path.iterdir()))
+    assert f"{n} of its {n} cells are by another sampler than this one" in capsys.readouterr().err
 
 
 def test_the_tables_go_between_the_marks_and_leave_the_prose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

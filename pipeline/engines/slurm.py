@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import generate as generation
+from pipeline import store
 from pipeline.errors import InputError, RunError, without_secrets
 from pipeline.types import Worker
 
 RANK = "slurm"
 """What `typecast worker --rank` is told, to ask this module who it is."""
-
-FOLDER = "slurm"
-"""In the run folder: the submitted scripts, and what the workers said."""
 
 OURS = {
     "array": "typecast makes an array of `nodes` jobs itself",
@@ -142,12 +140,16 @@ def scripts(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
     return workers.text(), last.text()
 
 
-def launch(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
-    """Submit both jobs for the run in `folder`; returns their numbers. If one is refused, neither stays."""
+def look_for_sbatch() -> None:
+    """An `InputError` where there is no Slurm."""
     if shutil.which("sbatch") is None:
         raise InputError("there is no Slurm here (sbatch is not in the PATH); see the scripts with: --dry-run")
+
+
+def launch(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
+    """Submit both jobs for the run in `folder`; returns their numbers. If one is refused, neither stays."""
     workers, last = _jobs(folder.resolve(), name, asked)
-    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    (folder / store.SLURM).mkdir(parents=True, exist_ok=True)
     number = workers.submit()
     last.options["dependency"] = f"afterok:{number}"
     try:
@@ -155,6 +157,8 @@ def launch(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
     except InputError as error:
         ended = subprocess.run(["scancel", number], capture_output=True).returncode == 0
         what = "is cancelled" if ended else f"is in the queue still; end it with: scancel {number}"
+        if ended:
+            (folder / store.SLURM / f"{number}_submission.sh").unlink(missing_ok=True)  # it holds the folder no more
         raise InputError(f"{error}; the array of workers, {number}, {what}") from None
 
 
@@ -214,7 +218,7 @@ class _Job:
                 """A script can be made on any machine."""
                 return 2
 
-        executor = Commands(self.folder / FOLDER)
+        executor = Commands(self.folder / store.SLURM)
         # submitit's own defaults for these would not be what the user, or the cluster, has said
         executor.parameters.update(time=None, wckey=None, stderr_to_stdout=True, additional_parameters=self.options)
         executor.parameters.update(self.parameters)
@@ -262,6 +266,8 @@ def _python(folder: Path, asked: Asked) -> list[str]:
     if asked.container is None:
         return ["python" if asked.setup else sys.executable]
     _scriptable(asked.container, "--container")
+    if not asked.container.strip():
+        raise InputError("--container: is empty; it is an image, such as: --container typecast.sif")
     if set(":,") & set(str(folder)):
         raise InputError(f"--out: {folder}: apptainer gives : and , a meaning of their own; name another folder")
     return ["apptainer", "exec", "--nv", "--bind", str(folder), asked.container, "python3"]
