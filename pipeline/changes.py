@@ -274,8 +274,11 @@ def said_of_errors(mine: Reading, theirs: Reading, sides: str) -> str:
     """What a change takes for granted of the errors before and after; `sides` are arms or runs."""
     if raw := _uncorrected(mine, theirs):
         return raw
+    if mine.of_arm != theirs.of_arm:
+        one, other = ("its own labels", "the labels of all arms")[:: 1 if mine.of_arm else -1]
+        return f"errors of the baseline by {one}, of the {sides.removesuffix('s')} by {other}"
     if theirs.of_arm:
-        return "errors by arm"
+        return f"errors by arm{f', taken to be the same in both {sides}' if mine is theirs else ''}"
     concepts = f", {BY_CONCEPT}" if theirs.by_concept else ""
     if mine is not theirs:
         return f"errors of each of the {sides}{concepts}"

@@ -97,13 +97,9 @@ class Read:
         return [key for key in tables.estimated(self.planned) if key[4] == arm]
 
     def errors(self, reading: Reading, arm: str) -> tuple[Reading, Reading]:
-        """An attribute with its errors in the baseline and in an arm: each its own where people labelled enough of both,
-        else the same, by the labels of all arms together."""
-        keyed = tables.keys(self.planned)
-        own = tables.by_arm(reading, self.counts, keyed)
-        if BASELINE in own and arm in own:
-            return own[BASELINE], own[arm]
-        return (tables.informed(reading, self.counts, keyed),) * 2
+        """An attribute with its errors in the baseline and in an arm: those that correct the shares of either."""
+        found = tables.errors_in(reading, self.counts, tables.keys(self.planned))
+        return found[BASELINE], found[arm]
 
     def chance(self, *what: str) -> np.random.Generator:
         """Of the study's seed and what it is for, so that the same run gives the same numbers."""
@@ -415,7 +411,7 @@ def towards(
         sizes = np.array([counts.count(pair[side], sides[side])[:-1].sum() for pair, _, _ in known])
         seen, at = by_chance(sizes, sides[side], concepts, targets, np.zeros_like(sizes), rng)
         found[f"distance_{when}"]["noise_floor"] = float(np.abs(seen - at).sum(-1).mean() / 2)
-    return found | {"errors": changes.said_of_errors(sides[1], sides[1], "arms")}
+    return found | {"errors": changes.said_of_errors(*sides, "arms")}
 
 
 def _basic(value: float, draws: Floats, n: int) -> Estimate:

@@ -123,7 +123,9 @@ def load_run(folder: Path) -> tuple[Run, Study]:
 
 def _continued(began: Study, wanted: Study, run: Run) -> Study:
     """The study to go on with, in a folder where `began` was drawn."""
-    different = study.differences(began, wanted, {"images_per_prompt", "arms", "grown_from", "description", "prompt_sets"})
+    different = study.differences(
+        began, wanted, {"images_per_prompt", "arms", "grown_from", "description", "prompt_sets"}
+    )
     there, here = began.prompts(), wanted.prompts()  # a description may change, and how the file is written
     if there != here:
         sets = [[*dict.fromkeys(prompt.prompt_set for prompt in prompts)] for prompts in (there, here)]

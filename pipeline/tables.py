@@ -456,16 +456,20 @@ def concepts(keyed: Sequence[Key]) -> list[Key]:
     return [key for key in undivided(keyed) if not key[3]]
 
 
-def corrected(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, Shares]:
-    """The shares of one attribute for every key, corrected where the classifier's errors are known.
+def corrected(
+    planned: Asked, counts: Tally, reading: Reading, own: Mapping[str, Reading] | None = None
+) -> dict[Key, Shares]:
+    """The shares of one attribute for every key, corrected where the classifier's errors are known, by the rule of
+    `errors_in`.
 
-    Chance (the posterior's) comes from the study's seed and the attribute, so that the same run gives the same shares.
+    `own` are the errors of those arms that have their own, if more than this run's labels say of them. Chance (the
+    posterior's) comes from the study's seed and the attribute, so that the same run gives the same shares.
     """
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute])[:16], 16))
     blocks: dict[tuple[str, ...], list[Key]] = {}
     for key in estimated(planned):
         blocks.setdefault((key[0], *key[2:]), []).append(key)  # a concept is in a block once, and so are its labels
-    arms = by_arm(reading, counts, keys(planned))
+    arms = by_arm(reading, counts, keys(planned)) if own is None else own
     labelled = [key for key in keys(planned) if counts.by_people(key, reading).any()]
     found: dict[Key, Shares] = {}
     for block in blocks.values():
@@ -474,7 +478,9 @@ def corrected(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, Shar
         elsewhere = [key for key in labelled if key not in mine]
         known = arms.get(block[0][4]) or informed(reading, counts, elsewhere)
         if len(elsewhere) < len(labelled):
-            found |= zip(block, _labelled(block, counts, known, rng), strict=True)
+            note = ", errors by arm" if known.of_arm else ""
+            shares = _labelled(block, counts, known, rng)
+            found |= zip(block, (replace(share, method=f"{share.method}{note}") for share in shares), strict=True)
         else:
             table = np.array([counts.count(key, reading) for key in block])
             found |= zip(block, _block(block, table, known, rng), strict=True)
@@ -627,6 +633,13 @@ def by_arm(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, R
         for arm, labels, rest in zip(arms, own, others, strict=False)
         if (labels[:, :-1].sum(1) >= APART).all()
     }
+
+
+def errors_in(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, Reading]:
+    """An attribute with its errors in each arm: the arm's own where people labelled enough of it (`by_arm`), else by the
+    labels of all arms together, one `Reading` for all such arms."""
+    own, every = by_arm(reading, counts, keyed), informed(reading, counts, keyed)
+    return {key[4]: own.get(key[4], every) for key in keyed}
 
 
 def means(
