@@ -87,7 +87,8 @@ DRAWS = 4000
 
 APART, FEWEST = 5, 3
 """Errors are taken by concept where so many labelled pictures of every level are there, of so many concepts at least:
-how much the concepts differ cannot be told from fewer, and nothing would be left of what the pictures say together.
+how much the concepts differ cannot be told from fewer. The concepts must hold more than half of the labelled pictures; those
+of which the concept is not known count together, as one more (`ELSEWHERE`).
 By arm they are taken where people labelled so many of every level in the arm."""
 ELSEWHERE = ""
 """Among the concepts of `Reading.by_concept`: pictures of which the concept is not known."""
@@ -145,8 +146,15 @@ def readings(described: dict[str, Any]) -> list[Reading]:
         by_concept = _by_concept(
             (concept, _counts(name, rows, len(attribute["levels"]))) for concept, rows in apart.items()
         )
-        if sum(bool((rows.sum(1) >= APART).all()) for rows in by_concept.values()) < FEWEST:
-            by_concept = {}
+        if matrix is not None and by_concept:
+            rest = matrix - np.sum([*by_concept.values()], axis=0)
+            if (rest < 0).any():
+                raise ValueError(f"confusion_by_concept of {name} counts pictures that confusion does not")
+            enough = sum(bool((rows.sum(1) >= APART).all()) for rows in by_concept.values()) >= FEWEST
+            if not enough or 2 * rest.sum() >= matrix.sum():
+                by_concept = {}
+            elif rest.any():
+                by_concept[ELSEWHERE] = rest
         read = Reading(name, attribute["title"], tuple(attribute["levels"]), matrix, of, by_concept)
         found.append(replace(read, uncorrected=why))
     return found
@@ -778,7 +786,8 @@ def _p_value(share: Shares, found: Distribution | str) -> float:
 
 
 def _adjust(block: list[dict[str, Any]]) -> None:
-    """Holm within each arm: one test per concept, and per prompt that names a group; levels share its p-value.
+    """Holm within each arm, of the rows of one attribute against one reference: one test per concept, and per prompt that
+    names a group; levels share its p-value. Another reference is another question, and stands in a table of its own.
 
     A template among several of a concept is not tested by itself.
     """
