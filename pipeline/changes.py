@@ -274,11 +274,12 @@ def said_of_errors(mine: Reading, theirs: Reading, sides: str) -> str:
     """What a change takes for granted of the errors before and after; `sides` are arms or runs."""
     if raw := _uncorrected(mine, theirs):
         return raw
-    if mine.of_arm != theirs.of_arm:
-        one, other = ("its own labels", "the labels of all arms")[:: 1 if mine.of_arm else -1]
-        return f"errors of the baseline by {one}, of the {sides.removesuffix('s')} by {other}"
-    if theirs.of_arm:
+    if mine.of_arm and theirs.of_arm:
         return f"errors by arm{f', taken to be the same in both {sides}' if mine is theirs else ''}"
+    if mine.of_arm or theirs.of_arm:
+        return (
+            f"errors of the {'baseline' if mine.of_arm else 'arm'} by its own labels, of the other by those of all arms"
+        )
     concepts = f", {BY_CONCEPT}" if theirs.by_concept else ""
     if mine is not theirs:
         return f"errors of each of the {sides}{concepts}"
@@ -298,7 +299,7 @@ def measured(mine: Reading, theirs: Reading, k: int = 0) -> Estimate:
     """The difference in error between the two sides that labelled pictures show, to be held against `erased_by`; NaN where the
     errors of the sides are not known apart. Where they are, each side is corrected by its own, and this is taken out already."""
     one, other = mine.confusion, theirs.confusion
-    if one is None or other is None or np.array_equal(one, other):
+    if one is None or other is None or np.array_equal(one, other) or mine.of_arm != theirs.of_arm:
         return Estimate(math.nan, math.nan, math.nan, 0, "not measured")
     return robustness.measured_difference(one, other, k)
 

@@ -97,8 +97,10 @@ class Read:
         return [key for key in tables.estimated(self.planned) if key[4] == arm]
 
     def errors(self, reading: Reading, arm: str) -> tuple[Reading, Reading]:
-        """An attribute with its errors in the baseline and in an arm: those that correct the shares of either."""
-        found = tables.errors_in(reading, self.counts, tables.keys(self.planned))
+        """An attribute with its errors in the baseline and in an arm, as the shares of each are corrected: its own where
+        people labelled enough of it (`tables.by_arm`), else those by the labels of all arms together."""
+        keyed = tables.keys(self.planned)
+        found = tables.errors_in(reading, self.counts, keyed)
         return found[BASELINE], found[arm]
 
     def chance(self, *what: str) -> np.random.Generator:

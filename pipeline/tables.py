@@ -89,7 +89,7 @@ APART, FEWEST = 5, 3
 """Errors are taken by concept where so many labelled pictures of every level are there, of so many concepts at least:
 how much the concepts differ cannot be told from fewer. The concepts must hold more than half of the labelled pictures; those
 of which the concept is not known count together, as one more (`ELSEWHERE`).
-By arm they are taken where people labelled so many of every level in the arm."""
+By arm they are taken where people labelled so many of every level in the arm, and in another."""
 ELSEWHERE = ""
 """Among the concepts of `Reading.by_concept`: pictures of which the concept is not known."""
 
@@ -626,11 +626,12 @@ def by_arm(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, R
     """The errors in each arm of which people labelled enough, for a rewrite can change what a probe misreads.
 
     By the arm's own labels; the other arms' and the record count as far as all of them are alike (`partially_pooled`, in
-    whole pictures). Of a run with one arm there is nothing to tell apart.
+    whole pictures). Of one arm alone there is nothing to hold it against: its labels are everybody's.
     """
     arms = list(dict.fromkeys(key[4] for key in keyed))
     own = [np.sum([counts.by_people(key, reading) for key in keyed if key[4] == arm], axis=0) for arm in arms]
-    if len(arms) < 2 or not np.any(own):
+    enough = [bool((labels[:, :-1].sum(1) >= APART).all()) for labels in own]
+    if sum(enough) < 2:
         return {}
     groups = np.array(own if reading.confusion is None else [*own, reading.confusion])
     levels = len(reading.levels)
@@ -638,8 +639,8 @@ def by_arm(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, R
     others = np.rint(partially_pooled(groups, prior) - groups - prior).astype(np.int64)
     return {
         arm: replace(reading, confusion=labels + rest, by_concept={}, of_arm=True)
-        for arm, labels, rest in zip(arms, own, others, strict=False)
-        if (labels[:, :-1].sum(1) >= APART).all()
+        for arm, labels, rest, told in zip(arms, own, others, enough, strict=False)
+        if told
     }
 
 

@@ -257,32 +257,6 @@ def test_errors_that_a_rewrite_changes_look_like_an_effect_until_people_label_bo
     assert "errors by arm" in page
 
 
-def test_a_change_is_of_the_shares_where_people_labelled_one_arm_alone(
-    drawn: Callable[..., Opened], tmp_path: Path
-) -> None:
-    """Each arm has one matrix, in the estimates as in the change, and it is said which."""
-    opened = drawn(images_per_prompt=40, arms=["none", "guardrail"], **GENDER)
-    perceive_anew(opened, errors=lambda row: ERRORS if row["arm"] == "none" else PUZZLED)
-    run, study, planned = opened
-    readings = line.read_by(run, study)
-    sample = labels.draw(run, planned, study.perceive.name, readings, per_concept=16, seed=1)
-    rows = [row for shard in planned.shards() for row in run.read_images(shard).to_pylist() if row["arm"] != "none"]
-    said = [f"{row['unit_id']},{LEVELS[not woman(row)]}\n" for row in rows if row["unit_id"] in sample.units]
-    (tmp_path / "ann.csv").write_text("unit_id,gender\n" + "".join(said))
-    labels.take(run, planned, readings, [tmp_path / "ann.csv"], now="2026-01-01T00:00:00Z")
-    line.estimate(opened)
-    told = "errors of the baseline by the labels of all arms, of the arm by its own labels"
-    assert of_arm(opened, "guardrail")["errors"] == told
-    changed = [row for row in table(opened, "effects.csv") if row["level"] == "woman"]
-    assert all(row["method"].endswith(told) for row in changed)
-    methods = {row["arm"]: row["method"] for row in table(opened, "estimates.csv")}
-    assert methods["guardrail"].endswith("errors by arm") and "by arm" not in methods["none"]
-    each = [row for row in changed if row["concept"] != mitigations.ALL_CONCEPTS]
-    apart, moved = (np.array([float(row[name]) for row in each]) for name in ("share", "change"))
-    apart -= [float(row["baseline_share"]) for row in each]
-    assert moved.mean() == pytest.approx(apart.mean(), abs=0.05)  # by one matrix for both it was 0.27 beside it
-
-
 def test_a_picture_that_people_say_shows_nobody_is_in_no_pair(drawn: Callable[..., Opened], tmp_path: Path) -> None:
     opened = drawn(images_per_prompt=30, arms=["none", "guardrail"], **GENDER)
     perceive_anew(opened)
@@ -320,17 +294,24 @@ def test_an_arm_whose_labels_lack_a_level_is_corrected_by_what_people_said_of_th
     assert set(methods) == {"none", "guardrail"} and not any("raw" in method for method in methods.values())
 
 
-def test_the_errors_are_an_arms_own_from_five_labelled_pictures_of_every_level() -> None:
-    keys = [("set", "cook", "plain", "", arm) for arm in ("none", "other")]
+def test_the_errors_are_by_arm_from_five_labelled_pictures_of_every_level_in_two_arms_on() -> None:
+    keys = [("set", "cook", "plain", "", arm) for arm in ("none", "other", "third")]
     record = Reading("gender", "perceived gender presentation", LEVELS, np.array(MATRIX))
     counts = Tally()
     counts.labelled |= {(keys[0], "gender", "woman", "woman"): 5, (keys[0], "gender", "man", "man"): 5}
     counts.labelled |= {(keys[1], "gender", "woman", "woman"): 5, (keys[1], "gender", "man", "man"): 4}
-    assert [*tables.by_arm(record, counts, keys)] == ["none"]
+    assert tables.by_arm(record, counts, keys) == {}  # an arm by its own labels beside one by everybody's
     counts.labelled[keys[1], "gender", "man", "woman"] += 1
     own = tables.by_arm(record, counts, keys)
     assert [*own] == ["none", "other"] and all(reading.of_arm for reading in own.values())
     assert tables.by_arm(record, counts, keys[:1]) == {} == tables.by_arm(record, Tally(), keys)
+    everybodys = tables.informed(record, counts, keys)
+    assert changes.said_of_errors(own["none"], own["other"], "arms") == "errors by arm"
+    assert "of the baseline by its own labels" in changes.said_of_errors(own["none"], everybodys, "arms")
+    assert "of the arm by its own labels" in changes.said_of_errors(everybodys, own["other"], "arms")
+    assert "same in both arms" in changes.said_of_errors(everybodys, everybodys, "arms")
+    apart = changes.measured(own["none"], everybodys)
+    assert apart.method == "not measured" and changes.measured(own["none"], own["other"]).n
 
 
 def audited(rng: np.random.Generator, change: float, errors: Sequence[dict[str, float]]) -> tuple[bool, bool]:
