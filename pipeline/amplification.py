@@ -453,8 +453,9 @@ def pooled(
     or `(2, 3)` counts on labelled pictures, rows true, in the same order; or `(G, 2, J)` by concept, the first C of which are
     these. `reference` `(C,)` shares of the level,
     strictly between 0 and 1; `base` the same among all employed, taken as exact. `answers` `(C,)` is how many
-    independent answers of a survey each reference stands on, NaN or None where it is exact. `concepts` are names for
-    messages; `raw` as in `mean_difference`.
+    independent answers of a survey each reference stands on, NaN or None where it is exact. `concepts` are the names of
+    the C: rows of one name, in whichever case, are one concept, and without names each is its own; `raw` as in
+    `mean_difference`.
 
     Model (design, section 7): logit p = logit base + shift + stretch · (logit r - logit base) + u, u ~ N(0, scatter²),
     for a concept's share p; what is predicted of the decided images is binomial through the confusion matrix, and a
@@ -469,13 +470,16 @@ def pooled(
     """
     counts, matrix, x, doubt = checked_pool(predicted, confusion, reference, base, answers, concepts)
     checked_level(level)
-    n = int(counts.sum())
-    if len(counts) < 3:
-        return _not_fitted(n, len(counts), f"too few concepts ({len(counts)}; three are needed)")
+    n, several = int(counts.sum()), len(counts)
+    if concepts:
+        decided = checked_counts("predicted", predicted, dimensions=(2,)).sum(1)
+        several = len({name.casefold() for name, used in zip(concepts, decided, strict=True) if used})
+    if several < 3:
+        return _not_fitted(n, several, f"too few concepts ({several}; three are needed)")
     spread = float(np.ptp(x)) > 1e-9
     draws = mixed_model.posterior(counts[:, :2], matrix, x, doubt, float(special.logit(base)), rng, spread=spread)
     if draws is None:
-        return _not_fitted(n, len(counts), f"the fit did not reach {mixed_model.WORTH} effective draws")
+        return _not_fitted(n, several, f"the fit did not reach {mixed_model.WORTH} effective draws")
     method = f"binomial mixed model{f', {raw}' if raw else ' through the confusion matrix'}{_of_errors(matrix)}"
     stretch = _estimate(draws[1], level, n, method)
     if not spread:
@@ -485,7 +489,7 @@ def pooled(
         shift=_estimate(draws[0], level, n, method),
         stretch=stretch,
         scatter=Estimate(float(np.median(draws[2])), *shortest_interval(draws[2], level, floor=0.0), n, method),
-        n_concepts=len(counts),
+        n_concepts=several,
     )
 
 

@@ -275,7 +275,7 @@ def said_of_errors(mine: Reading, theirs: Reading, sides: str) -> str:
     if raw := _uncorrected(mine, theirs):
         return raw
     if mine.of_arm and theirs.of_arm:
-        return "errors by arm"
+        return f"errors by arm{f', taken to be the same in both {sides}' if mine is theirs else ''}"
     if mine.of_arm or theirs.of_arm:
         return (
             f"errors of the {'baseline' if mine.of_arm else 'arm'} by its own labels, of the other by those of all arms"

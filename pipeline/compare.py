@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -17,13 +18,13 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from classifiers.attributes import INTERSECTIONS
-from pipeline import changes, labels, stages, store, tables
+from pipeline import changes, checks, labels, stages, store, tables
 from pipeline.changes import Counts, Side
 from pipeline.errors import InputError, RunError
 from pipeline.plan import Plan, plan
 from pipeline.progress import side_by_side
 from pipeline.store import Run
-from pipeline.study import Study
+from pipeline.study import Study, made_elsewhere, of_a_folder
 from pipeline.tables import KEY, Key, Reading, Tally
 from pipeline.types import digest
 
@@ -60,14 +61,6 @@ def _compared(members: Sequence[Member]) -> tuple[list[dict[str, Any]], dict[str
     first, *others = members
     steps: list[tuple[str, Future[Changed]]] = []
     with side_by_side("comparing", "steps") as submit:
-        sides = {
-            (m.name, name): submit(_side, m, name) for m in members for name in m.readings if name in first.readings
-        }
-
-        def of(other: Member, attribute: str, pairs: changes.Pairs) -> Changed:
-            mine, theirs = (sides[member.name, attribute].result() for member in (first, other))
-            return _attribute(first, other, mine, theirs, pairs)
-
         for other in others:
             why = why_unpaired(first, other)
             pairs = {} if why else pair_counts(first, other)
@@ -75,7 +68,7 @@ def _compared(members: Sequence[Member]) -> tuple[list[dict[str, Any]], dict[str
                 why = "no prompt, sample and seed is in both"
             for attribute in (name for name in first.readings if name in other.readings):
                 own = {key: both for (key, name), both in pairs.items() if name == attribute}
-                steps.append((why, submit(of, other, attribute, own)))
+                steps.append((why, submit(_attribute, first, other, attribute, own)))
     rows = [row for _, step in steps for row in step.result()[0]]
     means = [{**entry, "why_unpaired": why} for why, step in steps for entry in step.result()[1]]
     return rows, {"baseline": first.name, "runs": [_described(first, m) for m in members], "changes": means}
@@ -195,6 +188,13 @@ def _members(folders: Sequence[Path]) -> list[Member]:
 
 
 def _member(folder: Path, name: str) -> Member:
+    path = Run(folder).study_file
+    raw = checks.read_yaml(path) if path.is_file() else {}
+    if made_elsewhere(raw) or of_a_folder(raw):
+        raise RunError(
+            f"{folder}: is of pictures made elsewhere (typecast import), which share no noise with another run; name runs "
+            f"that typecast run drew. What is known of these pictures is on their own page: typecast report {folder}"
+        )
     run, study = stages.load_run(folder)
     perceiver = study.perceive.name
     if not (folder / "estimates.csv").is_file() or not (folder / "summary.json").is_file():
@@ -257,7 +257,8 @@ def _described(first: Member, member: Member) -> dict[str, Any]:
         "model": member.study.model.path,
         "guidance_scale": member.study.draw.guidance_scale,
         "images": member.summary["images"],
-        "differs": [f"{key} = {value}" for key, value in theirs.items() if mine[key] != value],
+        "differs": [f"{key} = {value}" for key, value in theirs.items() if mine[key] != value]
+        + _arms_apart(first.planned, member.planned),
         "pooled": member.summary["pooled"],
     }
 
@@ -268,6 +269,17 @@ def _settings(study: Study) -> dict[str, Any]:
     told = {f"{part}.{key}": value for part, of in parts.items() for key, value in of.model_dump(mode="json").items()}
     against = ", ".join(f"{r.table} {r.year}" if r.year else r.table for r in study.reference)
     return told | {"seed": study.seed, "reference": against or None}
+
+
+def _arms_apart(first: Plan, other: Plan) -> list[str]:
+    """What the arms of one name do otherwise in the second plan: a list or a mapping, such as a file's, is cut short."""
+    kinds = [{arm.name: {"kind": type(arm).__name__} | arm.parameters for arm in p.arms} for p in (first, other)]
+    return [
+        f"arms.{name}.{key} = {reprlib.repr(value) if isinstance(value, dict | list) else value}"
+        for name, mine in kinds[0].items()
+        for key in dict.fromkeys([*mine, *kinds[1].get(name, {})])
+        if name in kinds[1] and mine.get(key) != (value := kinds[1][name].get(key))
+    ]
 
 
 # -- pairs -------------------------------------------------------------------------------------------
@@ -305,39 +317,55 @@ def _decisions(member: Member, attributes: Sequence[str]) -> pa.Table:
 # -- changes -----------------------------------------------------------------------------------------
 
 
-def _attribute(first: Member, other: Member, mine: Side, theirs: Side, pairs: changes.Pairs) -> Changed:
+def _attribute(first: Member, other: Member, attribute: str, pairs: changes.Pairs) -> Changed:
     """The rows of one attribute in one pair of runs, and its change over all neutral prompts, per arm and level."""
-    common, attribute = _common(first, other), mine.reading.attribute
-    errors = _errors(first, other, attribute)
-    mine, theirs = replace(mine, reading=errors[0]), replace(theirs, reading=errors[1])
     rng = np.random.default_rng(int(digest([first.study.seed, other.study.seed, attribute, "compare"])[:16], 16))
-    rows = changes.rows(mine, theirs, common, pairs, rng)
-    means = [
-        {"run": other.name, "arm": arm.name, **entry}
-        for arm in first.planned.arms
-        for entry in changes.pooled(mine, theirs, [k for k in tables.concepts(common) if k[4] == arm.name], pairs, rng)
+    common = _common(first, other)
+    (mine, errors), (theirs, others) = _sides(first, other, attribute, common, rng)
+    at, rows, means = {"baseline": first.name, "run": other.name}, [], []
+    for arm in dict.fromkeys(key[4] for key in common):
+        keys = [key for key in common if key[4] == arm]
+        own = {key: pairs[key] for key in keys if key in pairs}
+        sides = replace(mine, reading=errors[arm]), replace(theirs, reading=others[arm])
+        readings = errors[arm], others[arm]
+        corrected = all(reading.confusion is not None for reading in readings)
+        told = f"; {changes.said_of_errors(*readings, 'runs')}" if corrected else ""
+        rows += [{**at, **row, "method": f"{row['method']}{told}"} for row in changes.rows(*sides, keys, own, rng)]
+        pooled = changes.pooled(*sides, tables.concepts(keys), own, rng)
+        means += [{"run": other.name, "arm": arm, **entry} for entry in pooled]
+    return rows, means
+
+
+Known = tuple[Side, dict[str, Reading]]
+"""One run's side, and the errors in each of its arms."""
+
+
+def _sides(
+    first: Member, other: Member, attribute: str, common: Sequence[Key], rng: np.random.Generator
+) -> tuple[Known, Known]:
+    """Both runs' shares of an attribute, corrected alike: where their records are one by the labels of both, else each by its
+    own, as in the run's own `estimates.csv`; and raw on both sides where a share of either cannot be corrected."""
+    members, records = (first, other), [member.readings[attribute] for member in (first, other)]
+    own: list[dict[str, Reading] | None] = [None, None]
+    if np.array_equal(np.asarray(records[0].confusion), np.asarray(records[1].confusion)):
+        every = Tally(labelled=first.counts.labelled + other.counts.labelled)
+        keyed = list(dict.fromkeys(key for member in members for key in tables.keys(member.planned)))
+        errors = [tables.errors_in(records[0], every, keyed)] * 2
+        beside = [tables.informed(records[0], m.counts, tables.keys(m.planned)) for m in (other, first)]
+        own = [tables.by_arm(records[0], every, keyed)] * 2
+    else:
+        pairs = list(zip(records, members, strict=True))
+        errors = [tables.errors_in(record, m.counts, tables.keys(m.planned)) for record, m in pairs]
+        beside = records
+    shares = [tables.corrected(m.planned, m.counts, r, o) for m, r, o in zip(members, beside, own, strict=True)]
+    why = [
+        next((f.method for key in common if (f := found[key]).method.startswith(r.uncorrected)), "")
+        for found, r in zip(shares, records, strict=True)
     ]
-    told = f"; {changes.said_of_errors(*errors, 'runs')}" if all(side.confusion is not None for side in errors) else ""
-    at = {"baseline": first.name, "run": other.name}
-    return [{**at, **row, "method": f"{row['method']}{told}"} for row in rows], means
-
-
-def _errors(first: Member, other: Member, attribute: str) -> tuple[Reading, Reading]:
-    """An attribute with what is known of its errors in both runs: by the labels of both where their records are one."""
-    record, theirs = (member.readings[attribute] for member in (first, other))
-    if not np.array_equal(np.asarray(record.confusion), np.asarray(theirs.confusion)):
-        own = [
-            tables.informed(reading, member.counts, tables.keys(member.planned))
-            for reading, member in ((record, first), (theirs, other))
-        ]
-        return own[0], own[1]
-    for member in (first, other):
-        record = tables.informed(record, member.counts, tables.keys(member.planned))
-    return record, record
-
-
-def _side(member: Member, attribute: str) -> Side:
-    """The shares of every key, as the run's own `estimates.csv` has them: the same chance, from the study's seed."""
-    reading = member.readings[attribute]
-    shares = tables.corrected(member.planned, member.counts, reading)
-    return Side(reading=reading, shares=shares, counts={key: member.counts.count(key, reading) for key in shares})
+    counts = [{key: m.counts.count(key, records[0]) for key in found} for m, found in zip(members, shares, strict=True)]
+    if any(why):
+        raw = replace(records[0], confusion=None, by_concept={}, uncorrected=next(filter(None, why)))
+        shares = [{key: tables.uncorrected(row, raw, rng) for key, row in each.items()} for each in counts]
+        errors = [dict.fromkeys(each, raw) for each in errors]
+    sides = [Side(reading=r, shares=s, counts=c) for r, s, c in zip(records, shares, counts, strict=True)]
+    return (sides[0], errors[0]), (sides[1], errors[1])

@@ -100,8 +100,8 @@ class Read:
         """An attribute with its errors in the baseline and in an arm, as the shares of each are corrected: its own where
         people labelled enough of it (`tables.by_arm`), else those by the labels of all arms together."""
         keyed = tables.keys(self.planned)
-        own, known = tables.by_arm(reading, self.counts, keyed), tables.informed(reading, self.counts, keyed)
-        return own.get(BASELINE, known), own.get(arm, known)
+        found = tables.errors_in(reading, self.counts, keyed)
+        return found[BASELINE], found[arm]
 
     def chance(self, *what: str) -> np.random.Generator:
         """Of the study's seed and what it is for, so that the same run gives the same numbers."""

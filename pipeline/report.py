@@ -877,15 +877,23 @@ RACE_OF_BLS = (
     "and people of two or more races are in none of its columns."
 )
 
+AGE_OF_BLS = (
+    "The reference of age counts people of 65 years and over, by what they said of their age, beside those of 16 to 64. "
+    "Whom a viewer would call older, or an adult, is drawn elsewhere: a difference from it is in part one of definitions."
+)
+CENSUS = {"race": RACE_OF_BLS, "age": AGE_OF_BLS}
+"""What a table of the labour statistics counts, where it is not what is perceived."""
+
 
 def _limits(rows: Sequence[Row], summary: Mapping[str, Any]) -> list[str]:
     """Limitations of this run: per attribute what is perceived, and how well the probe is known to read it."""
     attributes = unique(rows, "attribute")
     records = summary.get("classifier") or {}
     known = [PERCEIVED[attribute] for attribute in attributes if attribute in PERCEIVED]
-    by_race = [row["reference_source"] for row in rows if row["attribute"] == "race" and row["reference"]]
-    if any(source.startswith("BLS, CPS Table") for source in by_race):
-        known.append(RACE_OF_BLS)
+    counted = {
+        row["attribute"] for row in rows if row["reference"] and row["reference_source"].startswith("BLS, CPS Table")
+    }
+    known += [said for attribute, said in CENSUS.items() if attribute in counted]
     said = [
         _record(title_of(attribute), records.get(attribute) or {}, figures.read_by(attribute))
         for attribute in attributes

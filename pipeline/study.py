@@ -377,6 +377,16 @@ def _prompts(chosen: PromptSets) -> tuple[Prompt, ...]:
     keys = [p.key for p in prompts]
     if len(set(keys)) < len(keys):
         raise InputError(f"prompt_sets: {', '.join(one.name for one in sets)}: a prompt set is named twice")
+    seen: dict[tuple[str, ...], str] = {}
+    for p in prompts:
+        # the seed is of concept, template, identity and sample (`plan.seed_of`): with one text the pictures are the same
+        before = seen.setdefault((p.concept, p.template, p.identity, p.text), p.prompt_set)
+        if before != p.prompt_set:
+            raise InputError(
+                f"prompt_sets: {p.text!r} (concept {p.concept}, template {p.template}) is in {before} and in {p.prompt_set}: "
+                "the same pictures would be drawn and counted twice; leave out one of the sets, or put its other prompts "
+                "into a set of yours"
+            )
     return prompts
 
 

@@ -102,7 +102,8 @@ def pooled(
     least = np.array([found.least for _, found in known])
     answers = np.array([found.n or math.nan for _, found in known])
     base = against.base(reading)
-    matrix, together = matrices(reading, [key[1] for key, _ in known]), reading.confusion
+    names = [key[1] for key, _ in known]
+    matrix, together = matrices(reading, names), reading.confusion
     raw = ""
     if together is None:
         table, every, matrix = table[:, :-1], every[:, :-1], matrix[:, :-1]
@@ -124,7 +125,7 @@ def pooled(
             "title": reading.title,
             "level": level,
             "reference": against.source(reading),
-            "n_concepts": len({key[1] for key, _ in known}),
+            "n_concepts": len(set(names)),
             "n_images": int(table.sum()),
             "base": base[k],
         }
@@ -135,7 +136,7 @@ def pooled(
         if len(reading.levels) == 2:
             inside = _inside(reference[:, k], answers)
             if 0 < base[k] < 1 and ((inside > 0) & (inside < 1)).all():
-                entry |= _stretched(table, matrix, inside, base[k], answers, raw, reading, against, rng)
+                entry |= _stretched(table, matrix, inside, base[k], answers, names, raw, reading, against, rng)
         if k == 0:
             entry |= _directional(table, matrix, reference, base, answers, raw, rng)
             read = {key: counts.count(key, reading)[:-1] for key, _ in known}
@@ -188,13 +189,14 @@ def _stretched(
     reference: npt.NDArray[np.float64],
     base: float,
     answers: npt.NDArray[np.float64],
+    names: Sequence[str],
     raw: str,
     reading: Reading,
     against: Against,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Shift, stretch and scatter of one level, and how wrong the classifier would have to be to explain the stretch."""
-    pool = amplification.pooled(table, matrix, reference, base, answers=answers, raw=raw, rng=rng)
+    pool = amplification.pooled(table, matrix, reference, base, answers=answers, concepts=names, raw=raw, rng=rng)
     found: dict[str, Any] = {name: getattr(pool, name)._asdict() for name in ("shift", "stretch", "scatter")}
     found["stretch"]["erased_by"] = robustness.erasing_lean(
         pool.stretch, table, matrix, reference, base, answers=answers, rng=rng

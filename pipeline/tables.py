@@ -87,7 +87,8 @@ DRAWS = 4000
 
 APART, FEWEST = 5, 3
 """Errors are taken by concept where so many labelled pictures of every level are there, of so many concepts at least:
-how much the concepts differ cannot be told from fewer, and nothing would be left of what the pictures say together.
+how much the concepts differ cannot be told from fewer. The concepts must hold more than half of the labelled pictures; those
+of which the concept is not known count together, as one more (`ELSEWHERE`).
 By arm they are taken where people labelled so many of every level in the arm, and in another."""
 ELSEWHERE = ""
 """Among the concepts of `Reading.by_concept`: pictures of which the concept is not known."""
@@ -145,8 +146,15 @@ def readings(described: dict[str, Any]) -> list[Reading]:
         by_concept = _by_concept(
             (concept, _counts(name, rows, len(attribute["levels"]))) for concept, rows in apart.items()
         )
-        if sum(bool((rows.sum(1) >= APART).all()) for rows in by_concept.values()) < FEWEST:
-            by_concept = {}
+        if matrix is not None and by_concept:
+            rest = matrix - np.sum([*by_concept.values()], axis=0)
+            if (rest < 0).any():
+                raise ValueError(f"confusion_by_concept of {name} counts pictures that confusion does not")
+            enough = sum(bool((rows.sum(1) >= APART).all()) for rows in by_concept.values()) >= FEWEST
+            if not enough or 2 * rest.sum() >= matrix.sum():
+                by_concept = {}
+            elif rest.any():
+                by_concept[ELSEWHERE] = rest
         read = Reading(name, attribute["title"], tuple(attribute["levels"]), matrix, of, by_concept)
         found.append(replace(read, uncorrected=why))
     return found
@@ -463,16 +471,20 @@ def concepts(keyed: Sequence[Key]) -> list[Key]:
     return [key for key in undivided(keyed) if not key[3]]
 
 
-def corrected(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, Shares]:
-    """The shares of one attribute for every key, corrected where the classifier's errors are known.
+def corrected(
+    planned: Asked, counts: Tally, reading: Reading, own: Mapping[str, Reading] | None = None
+) -> dict[Key, Shares]:
+    """The shares of one attribute for every key, corrected where the classifier's errors are known, by the rule of
+    `errors_in`.
 
-    Chance (the posterior's) comes from the study's seed and the attribute, so that the same run gives the same shares.
+    `own` are the errors of those arms that have their own, if more than this run's labels say of them. Chance (the
+    posterior's) comes from the study's seed and the attribute, so that the same run gives the same shares.
     """
     rng = np.random.default_rng(int(digest([planned.study.seed, reading.attribute])[:16], 16))
     blocks: dict[tuple[str, ...], list[Key]] = {}
     for key in estimated(planned):
         blocks.setdefault((key[0], *key[2:]), []).append(key)  # a concept is in a block once, and so are its labels
-    arms = by_arm(reading, counts, keys(planned))
+    arms = by_arm(reading, counts, keys(planned)) if own is None else own
     labelled = [key for key in keys(planned) if counts.by_people(key, reading).any()]
     found: dict[Key, Shares] = {}
     for block in blocks.values():
@@ -481,7 +493,9 @@ def corrected(planned: Asked, counts: Tally, reading: Reading) -> dict[Key, Shar
         elsewhere = [key for key in labelled if key not in mine]
         known = arms.get(block[0][4]) or informed(reading, counts, elsewhere)
         if len(elsewhere) < len(labelled):
-            found |= zip(block, _labelled(block, counts, known, rng), strict=True)
+            note = ", errors by arm" if known.of_arm else ""
+            shares = _labelled(block, counts, known, rng)
+            found |= zip(block, (replace(share, method=f"{share.method}{note}") for share in shares), strict=True)
         else:
             table = np.array([counts.count(key, reading) for key in block])
             found |= zip(block, _block(block, table, known, rng), strict=True)
@@ -637,6 +651,13 @@ def by_arm(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, R
     }
 
 
+def errors_in(reading: Reading, counts: Tally, keyed: Sequence[Key]) -> dict[str, Reading]:
+    """An attribute with its errors in each arm: the arm's own where people labelled enough of it (`by_arm`), else by the
+    labels of all arms together, one `Reading` for all such arms."""
+    own, every = by_arm(reading, counts, keyed), informed(reading, counts, keyed)
+    return {key[4]: own.get(key[4], every) for key in keyed}
+
+
 def means(
     table: npt.NDArray[np.int64],
     concepts: Sequence[str],
@@ -773,7 +794,8 @@ def _p_value(share: Shares, found: Distribution | str) -> float:
 
 
 def _adjust(block: list[dict[str, Any]]) -> None:
-    """Holm within each arm: one test per concept, and per prompt that names a group; levels share its p-value.
+    """Holm within each arm, of the rows of one attribute against one reference: one test per concept, and per prompt that
+    names a group; levels share its p-value. Another reference is another question, and stands in a table of its own.
 
     A template among several of a concept is not tested by itself.
     """

@@ -392,3 +392,78 @@ def test_a_share_that_is_unknown_is_drawn_as_nothing(tmp_path: Path) -> None:
     row |= {"baseline_low": "0", "baseline_high": "1", "low": "0.1", "high": "0.3", "share": "0.2", "p_adjusted": ""}
     chart = figures.compared([row], tmp_path)[0]
     assert (tmp_path / f"{chart.stem}.svg").stat().st_size > 1000
+
+
+def all_labelled(opened: Opened, sheet: Path, truth: Callable[[dict[str, Any]], str]) -> None:
+    """A person says of twenty pictures of each concept who is in them."""
+    run, study, planned = opened
+    readings = line.read_by(run, study)
+    sample = labels.draw(run, planned, study.perceive.name, readings, per_concept=20, seed=0)
+    rows = [row for shard in planned.shards() for row in run.read_images(shard, ["unit_id", "seed", "arm"]).to_pylist()]
+    said = [f"{row['unit_id']},{truth(row)}\n" for row in rows if row["unit_id"] in sample.units]
+    sheet.write_text("unit_id,gender\n" + "".join(said))
+    labels.take(run, planned, readings, [sheet], now="2026-01-02T03:04:05+00:00")
+    line.estimate(opened)
+
+
+def misread(share: float, wrong: float) -> tuple[Callable[[int, int], str], Callable[[dict[str, Any]], str]]:
+    """What a probe says that calls so many men women, and the truth."""
+
+    def truth(row: dict[str, Any]) -> str:
+        return LEVELS[chance(row["seed"], "who") > share]
+
+    def said(seed: int, _: int) -> str:
+        return "woman" if chance(seed, "wrong") < wrong else truth({"seed": seed})
+
+    return said, truth
+
+
+def test_where_people_labelled_one_run_alone_both_are_corrected_by_them(
+    runs: Callable[..., Opened], tmp_path: Path
+) -> None:
+    """Nothing changed but the noise: a corrected share beside a raw one would be a quarter away from it."""
+    said, truth = misread(0.4, 0.4)
+    one, two = runs("one", 0.4, None), runs("two", 0.4, None, seed=7)
+    for opened in (one, two):
+        perceive_anew(opened, said, None)
+    all_labelled(two, tmp_path / "ann.csv", truth)
+    rows, found = compare.compare(folders(one, two))
+    (mean,) = (entry["change"] for entry in found["changes"] if entry["level"] == "woman")
+    each = [row["change"] for row in rows if row["level"] == "woman"]
+    assert abs(np.mean(each)) < 0.08 and mean["low"] < 0 < mean["high"]
+    assert np.mean([row["baseline_share"] for row in rows if row["level"] == "woman"]) == pytest.approx(0.4, abs=0.08)
+    assert all("errors taken to be the same in both runs" in row["method"] for row in rows)
+
+
+def test_where_one_run_cannot_be_corrected_both_are_raw(runs: Callable[..., Opened]) -> None:
+    one, two = runs("one", 0.3), runs("two", 0.3, None, seed=7)
+    rows, _ = compare.compare(folders(one, two))
+    with (one[0].folder / "estimates.csv").open(newline="") as file:
+        raw = {(row["concept"], row["level"]): float(row["raw_share"]) for row in csv.DictReader(file)}
+    given = {(row["concept"], row["level"]): row["baseline_share"] for row in rows}
+    assert given == pytest.approx(raw, abs=1e-5) and all("raw: " in row["method"] for row in rows)
+
+
+def test_the_errors_of_a_change_between_runs_are_those_of_the_arm(runs: Callable[..., Opened], tmp_path: Path) -> None:
+    arms = ["none", {"suffix": {"text": "smiling"}}]
+    one, two = (runs(name, 0.3, seed=seed, images_per_prompt=20, arms=arms) for name, seed in (("one", 0), ("two", 7)))
+    all_labelled(two, tmp_path / "ann.csv", lambda row: women(0.3)(row["seed"], 0).replace("cannot tell", "man"))
+    rows, _ = compare.compare(folders(one, two))
+    assert all(row["method"].endswith("; errors by arm, taken to be the same in both runs") for row in rows)
+
+
+def test_arms_of_one_name_that_do_otherwise_are_told_apart(runs: Callable[..., Opened]) -> None:
+    one, two = (
+        runs(name, 0.3, images_per_prompt=8, arms=["none", {"suffix": {"text": text}}])
+        for name, text in (("one", "smiling"), ("two", "frowning"))
+    )
+    _, found = compare.compare(folders(one, two))
+    assert [run["differs"] for run in found["runs"]] == [[], ["arms.suffix.text = frowning"]]
+
+
+def test_an_imported_run_is_told_that_it_is_not_compared(runs: Callable[..., Opened], tmp_path: Path) -> None:
+    one = runs("one", 0.3, images_per_prompt=8)
+    (tmp_path / "counts").mkdir()
+    (tmp_path / "counts" / "study.yaml").write_text("name: counts\ndata: counts.csv\n")
+    with pytest.raises(RunError, match=r"counts: is of pictures made elsewhere.*name runs that typecast run drew"):
+        compare.compare([one[0].folder, tmp_path / "counts"])

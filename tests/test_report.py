@@ -722,11 +722,15 @@ def test_a_letter_that_no_font_has_is_said_once(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().err.count("no font here has all letters of a \ufdd0") == 1
 
 
-def test_only_beside_a_census_of_race_is_it_said_what_that_counts() -> None:
-    about = [row_of("cook", attribute="race", level="White", reference_source="BLS, CPS Table 11, 2023, race")]
-    assert report.RACE_OF_BLS in report._limits(about, {})
+@pytest.mark.parametrize(
+    ("attribute", "level", "said", "word"),
+    [("race", "White", report.RACE_OF_BLS, "Hispanic"), ("age", "older", report.AGE_OF_BLS, "of 65 years and over")],
+)
+def test_only_beside_a_census_is_it_said_what_that_counts(attribute: str, level: str, said: str, word: str) -> None:
+    about = [row_of("cook", attribute=attribute, level=level, reference_source="BLS, CPS Table 11, 2023")]
+    assert said in report._limits(about, {}) and word in said
     none = [about[0] | {"reference_source": "Web, pictures", "reference": "0.3"}]
-    assert not any("Hispanic" in said for said in report._limits(none, {}))
+    assert not any(word in each for each in report._limits(none, {}))
 
 
 def test_the_page_names_the_one_arm_that_rewrites_its_prompts(tmp_path: Path) -> None:

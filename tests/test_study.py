@@ -151,6 +151,10 @@ def test_a_prompt_set_that_is_written_out_wrongly_is_one_message(wrong: object, 
         ({"prompt_sets": []}, ["prompt_sets"]),
         ({"prompt_sets": ["nowhere"]}, ["nowhere", "emoji_occupations"]),
         ({"prompt_sets": ["emoji_occupations"] * 2}, ["prompt_sets", "twice"]),
+        (
+            {"prompt_sets": ["bianchi2023", "fair_diffusion"]},
+            ["'A photo of the face of a cook'", "bianchi2023 and in fair_diffusion", "counted twice"],
+        ),
         ({"reference": [{"table": "nowhere"}]}, ["nowhere", "taught_shares"]),
         ({"reference": [{"table": "bls_cps_table11", "year": 1999}]}, ["1999", "2023"]),
         (

@@ -346,6 +346,15 @@ def test_a_concept_that_comes_in_two_prompt_sets_is_one_concept() -> None:
     assert "between 3 concepts in" in summary.headline(planned, [found], counts, [READ], shares)
 
 
+def test_two_concepts_that_come_in_two_prompt_sets_are_too_few_for_a_stretch() -> None:
+    counts, keys = two_concepts(READ, {"nurse": 100, "CEO": 20})
+    for (key, attribute, decision), n in list(counts.decisions.items()):
+        counts.decisions[("another set", *key[1:]), attribute, decision] = n
+    found = pooled(counts, READ, [*keys, *(("another set", *key[1:]) for key in keys)])
+    for part in ("shift", "stretch", "scatter"):
+        assert found[part]["method"].startswith("not known: too few concepts (2; three are needed)")
+
+
 # The sentence to quote.
 
 

@@ -74,7 +74,7 @@ def test_errors_are_taken_by_concept_only_where_enough_is_labelled(labels: int, 
 
 
 def test_a_classifier_that_hardly_tells_levels_apart_is_said_so_once_and_by_name() -> None:
-    blind = described(9, 3) | {"confusion": {"gender": [[5, 5, 0], [5, 5, 0]]}}
+    blind = described(9, 3) | {"confusion": {"gender": [[5, 5, 0], [5, 5, 0]]}, "confusion_by_concept": {}}
     (warning,) = doubted(*tables.readings(blind))
     assert warning.startswith("perceived gender presentation: ") and "hardly tells some levels apart" in warning
 
@@ -98,12 +98,26 @@ def test_the_method_says_so_where_errors_are_taken_by_concept(drawn: Callable[..
     assert not any("by concept" in share.method for share in alike.values())
 
 
+def test_labelled_pictures_without_a_concept_count_beside_those_by_concept() -> None:
+    """Three concepts of ten pictures each, and the rest of the record: the n on the page is the n that is used."""
+    for rest, apart in ((7, True), (400, False)):
+        record = described(5, 3)
+        record["confusion"] = {"gender": [[15 + rest, 0, 0], [3, 12 + rest, 0]]}
+        (reading,) = tables.readings(record)
+        assert bool(reading.by_concept) is apart and reading.confusion is not None
+        used = tables.matrices(reading, ["c0", "other"])
+        assert used.sum() == reading.confusion.sum() == 30 + 2 * rest
+    with pytest.raises(ValueError, match="confusion_by_concept of gender counts pictures that confusion does not"):
+        tables.readings(described(5, 3) | {"confusion": {"gender": [[14, 0, 0], [3, 12, 0]]}})
+
+
 def test_labelled_pictures_of_a_concept_are_its_own_however_its_letters_are_cased() -> None:
     rows = {f"c{i}": [[39, 1, 0], [1, 39, 0]] for i in range(3)} | {"CEO": [[10, 30, 0], [1, 39, 0]]}
     shares = []
     for spelled in ({"CEO": rows["CEO"]}, {"Ceo": [[4, 11, 0], [0, 20, 0]], "ceo": [[6, 19, 0], [1, 19, 0]]}):
         known = {concept: rows[concept] for concept in ("c0", "c1", "c2")} | spelled
-        (reading,) = tables.readings(described(40, 4) | {"confusion_by_concept": {"gender": known}})
+        counted: dict[str, Any] = {"confusion": {"gender": np.sum([*known.values()], axis=0).tolist()}}
+        (reading,) = tables.readings(described(40, 4) | counted | {"confusion_by_concept": {"gender": known}})
         assert len(reading.by_concept) == 4
         for concept in ("CEO", "ceo"):
             key, counts = ("set", concept, "plain", "", "none"), tables.Tally()
