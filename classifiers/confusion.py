@@ -205,14 +205,17 @@ def errors_of_means(counts: Ints, matrix: Ints, weights: Floats) -> Errors:
     if matrix.ndim == 2:
         return errors_of_all(np.repeat(matrix[None], len(weights), 0))
     levels, columns = matrix.shape[1:]
-    known = errors_of_each(matrix).taken_for[: len(counts)]
+    each = errors_of_each(matrix)
+    known = each.taken_for[: len(counts)]
     rates = known / known.sum(-1, keepdims=True)
     shares = most_likely(rates[:, None], counts[:, :levels])[:, 0]
     images = weights[..., None] * counts[:, :levels].sum(1, keepdims=True) * shares
     taken_for = on_average(matrix[..., :levels], images, prior_of_errors(levels), _louder(known, images, shares))
     if columns == levels:
         return Errors(taken_for, *told(matrix.sum(0)[None].repeat(len(weights), 0)))
-    chance = on_average(_decided(matrix), images, [2 * PRIOR, PRIOR])
+    # how often a level is decided is of all its images, the undecided among them, where `images` are the decided
+    behind = images * ((each.decided + each.undecided) / each.decided)[: len(counts)]
+    chance = on_average(_decided(matrix), behind, [2 * PRIOR, PRIOR])
     return Errors(taken_for, chance[..., 0], chance[..., 1])
 
 

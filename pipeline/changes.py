@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from classifiers.confusion import BY_CONCEPT, Errors, errors_of_means
+from classifiers.confusion import BY_CONCEPT, Errors, errors_of_means, images_behind
 from pipeline import amplification, robustness, tables
 from pipeline.estimates import Floats, Shares
 from pipeline.pairs import Paired, p_mcnemar, p_of_no_change, paired_by_errors
@@ -361,6 +361,11 @@ def _mean_of_raw(shares: Sequence[Shares]) -> Shares:
     return Shares(value=value, low=low, high=high, n=n, method=method, draws=fewest, most=most if either else None)
 
 
+def _evenly(table: Counts, concepts: Sequence[str], reading: Reading) -> Floats:
+    """Weights `(1, C)` of an image of each concept under which the images of all concepts, the undecided too, weigh the same."""
+    return 1 / images_behind(table, tables.matrices(reading, concepts))[None]
+
+
 def cells(name: str, prefix: str, estimate: Estimate) -> dict[str, float]:
     """An estimate as three cells of a row."""
     return {name: estimate.value, f"{prefix}low": estimate.low, f"{prefix}high": estimate.high}
@@ -414,7 +419,7 @@ def pooled(
         before, after = (
             _mean_of_raw([side.shares[key] for key, told in zip(keys, decided, strict=True) if told])
             if side.reading.confusion is None
-            else tables.means(table, concepts, 1 / table.sum(1)[None], side.reading, rng)[0]
+            else tables.means(table, concepts, _evenly(table, concepts, side.reading), side.reading, rng)[0]
             for table, side in zip(of_decided, (first, other), strict=True)
         )
         changes, odds = zip(*(_apart(before, after, k) for k in levels), strict=True)

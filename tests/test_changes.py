@@ -56,6 +56,19 @@ def test_a_concept_that_is_decided_more_seldom_in_the_arm_moves_no_mean() -> Non
     assert woman["change"]["low"] < 0 < woman["change"]["high"]
 
 
+@pytest.mark.parametrize("by_concept", [False, True])
+def test_concepts_weigh_the_same_though_one_is_decided_more_seldom(by_concept: bool) -> None:
+    """All nurses are women, who are decided in three of ten; no pilot is, and all are decided: half are women."""
+    matrix = np.array([[3000, 0, 7000], [0, 10_000, 0]])
+    apart = {concept: matrix for concept in ("nurse", "pilot", "cook")} if by_concept else {}
+    reading = Reading("gender", "perceived gender presentation", ("woman", "man"), matrix, by_concept=apart)
+    rows = {key("nurse"): np.array([3000, 0, 7000]), key("pilot"): np.array([0, 10_000, 0])}
+    side = Side(reading=reading, shares={}, counts=rows)
+    (woman, _) = changes.pooled(side, side, list(rows), {}, np.random.default_rng(0))
+    assert woman["share"]["value"] == pytest.approx(0.5, abs=0.01)
+    assert woman["share"]["low"] < 0.5 < woman["share"]["high"]
+
+
 def test_a_concept_that_comes_in_two_prompt_sets_is_counted_once() -> None:
     table = np.array([[5, 1, 0], [3, 11, 0], [0, 0, 0]])
     keys = [(name, *key("nurse")[1:]) for name in ("set", "another set")]

@@ -466,3 +466,14 @@ def test_what_is_not_known_of_a_concept_that_is_hardly_read_counts_as_it_moves_t
     found = corrected_means(np.column_stack([said, size - said]), labels, rng=rng)[0]
     assert found.value[0] == pytest.approx(0.4, abs=0.02)
     assert (found.high - found.low)[0] / 3.92 == pytest.approx(solved.mean(1).std(), rel=0.25)
+
+
+def test_how_often_a_level_is_decided_on_average_is_of_all_images_and_not_of_the_decided() -> None:
+    """Half are women in each of six concepts, of whom 90 % are decided in three and 30 % in the others; every man is."""
+    rng, size, labelled = np.random.default_rng(4), 20_000, 4_000
+    told = np.repeat([0.9, 0.3], 3)
+    counts = [[round(size / 2 * t), size // 2, round(size / 2 * (1 - t))] for t in told]
+    labels = [[[round(labelled * t), 0, round(labelled * (1 - t))], [0, labelled, 0]] for t in told]
+    weights = [[1.0] * 6]
+    share = corrected_means(counts, labels, weights, rng=rng)[0].estimate(0)
+    assert share.low < 0.5 < share.high and share.value == pytest.approx(0.5, abs=0.01)
