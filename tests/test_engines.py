@@ -419,11 +419,13 @@ def test_a_secret_in_a_file_that_a_study_names_comes_into_no_run(tmp_path: Path)
     (tmp_path / "own.yaml").write_text(json.dumps(asks))
     mine = {"prompt_sets": ["own.yaml"], "model": {"path": "fake"}, "perceive": {"clip": "fake"}}
     (tmp_path / "mine.yaml").write_text(json.dumps(mine))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sbatch").touch(0o755)  # that there is a Slurm is looked for first
     for command in ("run", "launch"):
-        told = typecast(command, "mine.yaml", cwd=tmp_path)
+        told = typecast(command, "mine.yaml", cwd=tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
         assert told.returncode == 2 and "mine: prompt_sets: own: holds a token or a password" in told.stderr
         assert "SeCrEt" not in told.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml", "own.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "mine.yaml", "own.yaml"]
 
 
 SAYS = f"""
