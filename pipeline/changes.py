@@ -277,9 +277,8 @@ def said_of_errors(mine: Reading, theirs: Reading, sides: str) -> str:
     if mine.of_arm and theirs.of_arm:
         return f"errors by arm{f', taken to be the same in both {sides}' if mine is theirs else ''}"
     if mine.of_arm or theirs.of_arm:
-        return (
-            f"errors of the {'baseline' if mine.of_arm else 'arm'} by its own labels, of the other by those of all arms"
-        )
+        whose = "baseline" if mine.of_arm else sides.removesuffix("s")
+        return f"errors of the {whose} by its own labels, of the other by those of all arms"
     concepts = f", {BY_CONCEPT}" if theirs.by_concept else ""
     if mine is not theirs:
         return f"errors of each of the {sides}{concepts}"

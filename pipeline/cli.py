@@ -226,10 +226,11 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the scripts, and stop.")] = False,
 ) -> None:
     """Submit a study to Slurm: a job per node that draws and perceives, and one that estimates and reports."""
-    from pipeline import line, stages, store
+    from pipeline import line, stages
     from pipeline import study as studies
     from pipeline.engines import slurm as cluster
     from pipeline.plan import plan
+    from pipeline.store import Run
 
     asked = cluster.Asked(cluster.options(slurm or ()), container, tuple(setup or ()))
     chosen = studies.load(study, tuple(change or ()))
@@ -237,7 +238,7 @@ def launch(
     texts = cluster.scripts(folder, chosen.name, asked)
     if not dry_run:
         cluster.look_for_sbatch()
-    planned = plan(stages.asked(store.Run(folder), chosen)[1], weights="") if dry_run else line.begin(chosen, folder)[2]
+    planned = plan(stages.asked(Run(folder), chosen)[1], weights="") if dry_run else line.begin(chosen, folder)[2]
     stages.say_who_is_idle(len(planned.shards()), asked.nodes * asked.per_node)
     if dry_run:
         print("\n".join(texts))
@@ -245,7 +246,7 @@ def launch(
     workers, last = cluster.launch(folder, chosen.name, asked)
     print(f"submitted: {workers}, {asked.nodes} x {asked.per_node} workers; then {last}, estimates and report")
     print(f"follow:    typecast status {folder}")
-    print(f"logs:      {folder / store.SLURM}")
+    print(f"logs:      {folder / cluster.FOLDER}")
 
 
 @app.command()

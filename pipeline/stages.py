@@ -80,11 +80,8 @@ def asked(run: Run, wanted: Study) -> tuple[Study | None, Study]:
         except RunError as error:
             if not _free(run):
                 raise
-            if jobs := run.submitted:
-                raise RunError(
-                    f"{error}; or, if the jobs that were submitted are not to draw it, end them (scancel {' '.join(jobs)}) and "
-                    f"delete {run.folder / store.SLURM}"
-                ) from None
+            if held := run.held:
+                raise RunError(f"{error}; or, {held}") from None
     elif others:
         raise RunError(f"{run.folder}: is not empty and holds no study.yaml; name another folder with --out")
     return None, wanted

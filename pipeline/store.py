@@ -154,8 +154,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-SLURM, _SCRIPT = "slurm", "_submission.sh"
-"""In the run folder: what was submitted to Slurm, a script named by the number of its job, and what the workers said."""
+HELD = "held.txt"
+"""In a folder that an engine keeps in the run folder: see `Run.held`."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,9 @@ class Run:
         return self.folder / ".drawing"
 
     @property
-    def submitted(self) -> list[str]:
-        """The numbers of the jobs that were submitted to Slurm to draw this run, whether they have ended or not."""
-        return sorted(path.name.removesuffix(_SCRIPT) for path in self.folder.glob(f"{SLURM}/*{_SCRIPT}"))
+    def held(self) -> str:
+        """What to do before the folder may become another study's, in the words of an engine that will draw in it; or nothing."""
+        return "; ".join(path.read_text(encoding="utf-8") for path in sorted(self.folder.glob(f"*/{HELD}")))
 
     def images(self, shard: Shard | str) -> Path:
         """The file of an image shard. That it exists means that the shard is done."""

@@ -362,7 +362,7 @@ def test_an_array_whose_last_job_is_refused_does_not_stay(
     with pytest.raises(InputError, match=f"Slurm refuses: sbatch: error: QOSMaxSubmit; the array of workers, {said}"):
         slurm.launch(tmp_path / "run", "mine", slurm.Asked({}))
     assert asked.read_text() == "7\n"
-    assert store.Run(tmp_path / "run").submitted == (["7"] if ends else [])
+    assert ("scancel 7)" in store.Run(tmp_path / "run").held) == ends and bool(store.Run(tmp_path / "run").held) == ends
 
 
 def test_the_folder_of_a_study_whose_jobs_wait_is_not_given_to_another(
@@ -648,7 +648,7 @@ def test_slurm_ends_like_local_with_one_worker_requeued_and_one_out_of_time(
     shown = subprocess.run(ask, env=cluster, capture_output=True, text=True).stdout
     assert shown.count("Restarts=1") == 2 and shown.count("JobState=COMPLETED") == 2, shown
     assert done(opened) == alone(tmp_path / "alone", 600)
-    logs = "\n".join(log.read_text() for log in (run.folder / store.SLURM).glob("*.out"))
+    logs = "\n".join(log.read_text() for log in (run.folder / slurm.FOLDER).glob("*.out"))
     assert line.status(opened)["report"] and "report.html" in logs, logs
 
 

@@ -25,6 +25,12 @@ from pipeline.types import Worker
 RANK = "slurm"
 """What `typecast worker --rank` is told, to ask this module who it is."""
 
+FOLDER = "slurm"
+"""In the run folder: the submitted scripts, and what the workers said."""
+
+SCRIPT = "_submission.sh"
+"""What submitit ends the name of a script with, after the number of its job."""
+
 OURS = {
     "array": "typecast makes an array of `nodes` jobs itself",
     "ntasks": "say it per node: ntasks_per_node, which is the number of GPUs unless it is given",
@@ -149,7 +155,7 @@ def look_for_sbatch() -> None:
 def launch(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
     """Submit both jobs for the run in `folder`; returns their numbers. If one is refused, neither stays."""
     workers, last = _jobs(folder.resolve(), name, asked)
-    (folder / store.SLURM).mkdir(parents=True, exist_ok=True)
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     number = workers.submit()
     last.options["dependency"] = f"afterok:{number}"
     try:
@@ -158,8 +164,20 @@ def launch(folder: Path, name: str, asked: Asked) -> tuple[str, str]:
         ended = subprocess.run(["scancel", number], capture_output=True).returncode == 0
         what = "is cancelled" if ended else f"is in the queue still; end it with: scancel {number}"
         if ended:
-            (folder / store.SLURM / f"{number}_submission.sh").unlink(missing_ok=True)  # it holds the folder no more
+            (folder / FOLDER / f"{number}{SCRIPT}").unlink(missing_ok=True)
         raise InputError(f"{error}; the array of workers, {number}, {what}") from None
+    finally:
+        _hold(folder)
+
+
+def _hold(folder: Path) -> None:
+    """Keep the run folder for its study while jobs that were submitted may begin, whether they have ended or not."""
+    here = folder / FOLDER
+    if jobs := sorted(path.name.removesuffix(SCRIPT) for path in here.glob(f"*{SCRIPT}")):
+        end = f"end them (scancel {' '.join(jobs)}) and delete {here}"
+        store.write_text(here / store.HELD, f"if the jobs that were submitted are not to draw it, {end}")
+    else:
+        (here / store.HELD).unlink(missing_ok=True)
 
 
 def worker(of: int) -> Worker:
@@ -218,7 +236,7 @@ class _Job:
                 """A script can be made on any machine."""
                 return 2
 
-        executor = Commands(self.folder / store.SLURM)
+        executor = Commands(self.folder / FOLDER)
         # submitit's own defaults for these would not be what the user, or the cluster, has said
         executor.parameters.update(time=None, wckey=None, stderr_to_stdout=True, additional_parameters=self.options)
         executor.parameters.update(self.parameters)
