@@ -344,8 +344,10 @@ def _likelier(true: npt.NDArray[np.int32]) -> Floats:
 
 def dirichlet(concentration: Floats, rng: np.random.Generator) -> Floats:
     """One draw per last axis of `concentration` `(..., K)`; numpy's own takes a single vector."""
-    gamma = np.maximum(rng.standard_gamma(concentration), TINY)
-    return np.asarray(gamma / gamma.sum(-1, keepdims=True))
+    gamma = np.asarray(rng.standard_gamma(concentration))
+    np.maximum(gamma, TINY, out=gamma)
+    gamma /= gamma.sum(-1, keepdims=True)
+    return gamma
 
 
 def _summary(

@@ -268,4 +268,6 @@ def effective_size(draws: Floats) -> Floats:
 
 def log_rising(start: float | Floats, n: npt.NDArray[np.int32] | Floats) -> Floats:
     """log Γ(start + n) / Γ(start): the likelihood of counts n under a Dirichlet, but for what depends on sums alone."""
+    if isinstance(start, float) and n.dtype.kind == "i" and n.max(initial=0) < n.size:
+        return log_rising(start, np.arange(n.max() + 1.0))[n]  # few different counts: each only once
     return np.asarray(special.gammaln(start + n) - special.gammaln(start))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 from statsmodels.stats.proportion import proportion_confint
 
 from pipeline.estimates import (
@@ -17,6 +17,7 @@ from pipeline.estimates import (
     Ints,
     central_interval,
     effective_size,
+    log_rising,
     prediction_powered,
     raw_shares,
     shortest_interval,
@@ -238,3 +239,15 @@ def test_with_ten_labels_walds_interval_fails_and_an_error_names_the_joint_model
 def test_a_bad_table_of_labels_is_named(labelled: Any, predicted: Any, named: str) -> None:
     with pytest.raises(ValueError, match=f"^{named} "):
         prediction_powered(labelled, predicted)
+
+
+@pytest.mark.parametrize("most", [3, 40, 5000])
+def test_log_rising_is_the_same_to_the_last_bit_whether_counts_repeat_or_not(most: int) -> None:
+    n = np.random.default_rng(0).integers(0, most, (100, 10), dtype=np.int32)
+    n[0, 0] = most
+    for start in (0.5, 0.5 / 9, 1 / 10):
+        found = log_rising(start, n)
+        assert (found == log_rising(start, n.astype(float))).all() and found.shape == n.shape
+        if most < 100:  # what comes after is beyond a float
+            assert found == pytest.approx(np.log(special.poch(start, n)), rel=1e-12, abs=1e-14)
+    assert log_rising(0.5, np.empty((0, 3), np.int32)).shape == (0, 3)
